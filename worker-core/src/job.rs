@@ -1,0 +1,425 @@
+//! What a job is, and how one is asked for.
+
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    envelope::{Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
+    error::EnqueueError,
+    id::JobId,
+    name::{JobName, QueueName},
+    outcome::JobReturn,
+    retry::RetryPolicy,
+    time::Timestamp,
+};
+
+/// The queue of a job that names none.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// The time a job may run when it names none: 15 minutes.
+///
+/// A job without a limit can hold its slot for ever, so there always is one;
+/// half of RabbitMQ's delivery timeout (30 minutes) leaves room for pauses.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// A type of job: the payload, and what the framework must know about it.
+///
+/// `#[job]` writes this for the function it stands on; written by hand, it is
+/// what a producer needs that does not link the handler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a job",
+    note = "a function marked `#[job]` makes one: pass `my_job::new(…)`, not the function itself"
+)]
+pub trait Job: Serialize + DeserializeOwned + Send + 'static {
+    /// The job's name: what travels with it. See [`JobName`] for the alphabet.
+    const NAME: &'static str;
+    /// The queue it goes to.
+    const QUEUE: &'static str = DEFAULT_QUEUE;
+    /// How it is run and retried.
+    const OPTIONS: JobOptions = JobOptions::DEFAULT;
+    /// What its handler returns.
+    type Return: JobReturn;
+}
+
+/// How a job is run and retried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobOptions {
+    /// How often and after how long it is tried again.
+    pub retry: RetryPolicy,
+    /// How long one attempt may run.
+    pub timeout: Duration,
+    /// How soon it is delivered among those that wait.
+    pub priority: Priority,
+    /// How many of this type run at once in one worker; `None` for as many as there are slots.
+    pub concurrency: Option<NonZeroUsize>,
+    /// Other names under which it may arrive: what it was called before.
+    pub aliases: &'static [&'static str],
+}
+
+impl JobOptions {
+    /// [`RetryPolicy::DEFAULT`], [`DEFAULT_TIMEOUT`], [`Priority::DEFAULT`], no limit of its own, no aliases.
+    pub const DEFAULT: Self = Self {
+        retry: RetryPolicy::DEFAULT,
+        timeout: DEFAULT_TIMEOUT,
+        priority: Priority::DEFAULT,
+        concurrency: None,
+        aliases: &[],
+    };
+
+    /// With this retry policy.
+    #[must_use]
+    pub const fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// With this time for one attempt.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// With this priority.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// With at most this many running at once in one worker.
+    #[must_use]
+    pub const fn concurrency(mut self, concurrency: NonZeroUsize) -> Self {
+        self.concurrency = Some(concurrency);
+        self
+    }
+
+    /// With these other names.
+    #[must_use]
+    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// A job with what was asked of this one enqueue. Made by the `new` of the payload type.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is enqueued until it is passed to `Client::enqueue`"]
+pub struct Enqueue<J> {
+    job: J,
+    asked: Asked,
+}
+
+/// What one enqueue asks for, beside the payload.
+#[derive(Debug, Clone, Default)]
+struct Asked {
+    due: Due,
+    priority: Option<u8>,
+    id: Option<JobId>,
+    headers: Headers,
+    expiry: Option<Expiry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Expiry {
+    In(Duration),
+    At(Timestamp),
+}
+
+impl<J> Enqueue<J> {
+    /// `job`, at once, with the options of its type.
+    pub fn new(job: J) -> Self {
+        Self { job, asked: Asked::default() }
+    }
+
+    /// Not before `delay` has passed; at most 366 days.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.asked.due = Due::In(delay);
+        self
+    }
+
+    /// Not before `date`, at most 366 days from now; a past date is now.
+    pub fn at(mut self, date: impl Into<SystemTime>) -> Self {
+        self.asked.due = Due::At(date.into().into());
+        self
+    }
+
+    /// Before those of a lower priority: 0 to 31, otherwise the enqueue is refused.
+    pub fn priority(mut self, level: u8) -> Self {
+        self.asked.priority = Some(level);
+        self
+    }
+
+    /// Under an id of your own: an identity for trying an enqueue again.
+    ///
+    /// It is not a deduplication key: two jobs enqueued with one id are two jobs.
+    pub fn id(mut self, id: JobId) -> Self {
+        self.asked.id = Some(id);
+        self
+    }
+
+    /// With a header, which the handler sees and which stays with the job to its end.
+    ///
+    /// At most 64 headers of 16 KiB together; names beginning with `x-` that
+    /// the framework or a broker uses are refused.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.asked.headers.insert(name, value);
+        self
+    }
+
+    /// Dead-lettered as expired when it has not been started within `time`.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.asked.expiry = Some(Expiry::In(time));
+        self
+    }
+
+    /// Dead-lettered as expired when it has not been started before `date`.
+    pub fn expires_at(mut self, date: impl Into<SystemTime>) -> Self {
+        self.asked.expiry = Some(Expiry::At(date.into().into()));
+        self
+    }
+}
+
+impl<J: Job> Enqueue<J> {
+    /// Encodes the payload and forgets its type, so that jobs of several types fit into one list.
+    ///
+    /// # Errors
+    ///
+    /// [`EnqueueErrorKind::Invalid`](crate::EnqueueErrorKind::Invalid): the
+    /// payload cannot be written as JSON, or an option is out of its range.
+    pub fn erase(self) -> Result<Prepared, EnqueueError> {
+        Prepared::encode(&self.job, self.asked)
+    }
+}
+
+impl<J: Job> From<J> for Enqueue<J> {
+    fn from(job: J) -> Self {
+        Self::new(job)
+    }
+}
+
+/// A job that is encoded and checked: ready to be enqueued, also again.
+///
+/// An enqueue whose outcome is unknown gives one back
+/// ([`EnqueueError::into_job`]): it has the same job id.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is enqueued until it is passed to `Client::enqueue`"]
+pub struct Prepared {
+    name: JobName,
+    queue: QueueName,
+    body: Bytes,
+    priority: Priority,
+    asked: Asked,
+}
+
+impl Prepared {
+    /// The name of the job's type.
+    #[must_use]
+    pub const fn name(&self) -> &JobName {
+        &self.name
+    }
+
+    /// The queue it goes to.
+    #[must_use]
+    pub const fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    /// Its id, once it has one.
+    #[must_use]
+    pub const fn id(&self) -> Option<&JobId> {
+        self.asked.id.as_ref()
+    }
+
+    fn encode<J: Job>(job: &J, asked: Asked) -> Result<Self, EnqueueError> {
+        let invalid = |problem: String| EnqueueError::invalid(J::NAME, problem);
+        let name = J::NAME.parse::<JobName>().map_err(|error| invalid(error.to_string()))?;
+        let queue = J::QUEUE.parse::<QueueName>().map_err(|error| invalid(error.to_string()))?;
+        let body = serde_json::to_vec(job)
+            .map_err(|error| invalid(format!("its payload cannot be written as JSON: {error}")))?;
+        Self::checked(name, queue, body.into(), J::OPTIONS.priority, asked)
+    }
+
+    /// A job whose payload is JSON already.
+    pub(crate) fn from_json<J>(
+        name: JobName,
+        queue: QueueName,
+        body: Bytes,
+        priority: Priority,
+        like: Enqueue<J>,
+    ) -> Result<Self, EnqueueError> {
+        Self::checked(name, queue, body, priority, like.asked)
+    }
+
+    fn checked(
+        name: JobName,
+        queue: QueueName,
+        body: Bytes,
+        priority: Priority,
+        asked: Asked,
+    ) -> Result<Self, EnqueueError> {
+        let invalid = |problem: String| EnqueueError::invalid(name.as_str(), problem);
+        let priority = match asked.priority {
+            None => priority,
+            Some(level) => Priority::new(level)
+                .ok_or_else(|| invalid(format!("its priority is {level}; priorities are 0 to 31, higher first")))?,
+        };
+        if let Due::In(delay) = asked.due
+            && let Some(problem) = delay_problem(delay)
+        {
+            return Err(invalid(problem));
+        }
+        if let Some(problem) = asked.headers.problem() {
+            return Err(invalid(problem));
+        }
+        Ok(Self { name, queue, body, priority, asked })
+    }
+
+    /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.
+    pub(crate) fn stamp(
+        &mut self,
+        now: Timestamp,
+        fresh_id: impl FnOnce() -> JobId,
+        payload_bytes_max: usize,
+    ) -> Result<Envelope, EnqueueError> {
+        let invalid = |problem: String| EnqueueError::invalid(self.name.as_str(), problem);
+        if self.body.len() > payload_bytes_max {
+            return Err(invalid(format!(
+                "its payload has {} bytes; the limit is {payload_bytes_max}: store the data elsewhere and enqueue its key",
+                self.body.len()
+            )));
+        }
+        if let Due::At(date) = self.asked.due
+            && let Some(problem) = delay_problem(date.since(now))
+        {
+            return Err(invalid(problem));
+        }
+        let expires_at = self.asked.expiry.map(|expiry| match expiry {
+            Expiry::In(time) => now + time,
+            Expiry::At(date) => date,
+        });
+        Ok(Envelope {
+            id: self.asked.id.get_or_insert_with(fresh_id).clone(),
+            route: Route::Queue(self.queue.clone()),
+            name: Some(self.name.clone()),
+            body: Body(self.body.clone()),
+            headers: self.asked.headers.clone(),
+            priority: self.priority,
+            due: self.asked.due,
+            enqueued_at: now,
+            expires_at,
+            unknown_since: None,
+        })
+    }
+}
+
+/// What [`Client::enqueue`](crate::Client::enqueue) takes: a job, a job with
+/// options, or one that was prepared before.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be enqueued",
+    note = "enqueue what a job's `new` returns: `client.enqueue(my_job::new(…))`"
+)]
+pub trait Enqueueable {
+    /// Encodes and checks the job.
+    ///
+    /// # Errors
+    ///
+    /// See [`Enqueue::erase`].
+    fn prepare(self) -> Result<Prepared, EnqueueError>;
+}
+
+impl<J: Job> Enqueueable for J {
+    fn prepare(self) -> Result<Prepared, EnqueueError> {
+        Enqueue::new(self).erase()
+    }
+}
+
+impl<J: Job> Enqueueable for Enqueue<J> {
+    fn prepare(self) -> Result<Prepared, EnqueueError> {
+        self.erase()
+    }
+}
+
+impl Enqueueable for Prepared {
+    fn prepare(self) -> Result<Prepared, EnqueueError> {
+        Ok(self)
+    }
+}
+
+impl Enqueueable for Result<Prepared, EnqueueError> {
+    /// So that a list of `erase()`d jobs can be enqueued without unwrapping each.
+    fn prepare(self) -> Result<Prepared, EnqueueError> {
+        self
+    }
+}
+
+const _: () = assert!(PAYLOAD_BYTES_MAX <= 15 << 20, "RabbitMQ 4 refuses messages above 16 MiB");
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::{EnqueueErrorKind, time::days};
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    struct Ping {
+        text: String,
+    }
+
+    impl Job for Ping {
+        const NAME: &'static str = "ping";
+        type Return = ();
+    }
+
+    fn ping() -> Enqueue<Ping> {
+        Enqueue::new(Ping { text: "hi".into() })
+    }
+
+    fn stamped(job: impl Enqueueable) -> Result<Envelope, EnqueueError> {
+        job.prepare()?.stamp(Timestamp::from_unix_ms(1_000), JobId::new, 100)
+    }
+
+    #[test]
+    fn the_body_is_the_payload_and_nothing_else() {
+        let envelope = stamped(Ping { text: "hi".into() }).unwrap();
+        assert_eq!(envelope.body.0, &br#"{"text":"hi"}"#[..]);
+        assert_eq!(envelope.route, Route::Queue("default".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_second_try_keeps_the_id() {
+        let mut prepared = ping().erase().unwrap();
+        let first = prepared.stamp(Timestamp::default(), JobId::new, 100).unwrap();
+        let second = prepared.stamp(Timestamp::default(), JobId::new, 100).unwrap();
+        assert_eq!(first.id, second.id);
+    }
+
+    #[test]
+    fn an_option_out_of_range_is_refused_with_its_value_and_the_range() {
+        let refusals = [
+            (stamped(ping().priority(32)), "its priority is 32; priorities are 0 to 31"),
+            (stamped(ping().delay(days(400))), "it would wait 400 days; the limit is 366"),
+            (stamped(ping().at(SystemTime::from(Timestamp::default()) + days(400))), "the limit is 366"),
+            (stamped(ping().header("x-death", 1)), "`x-death`"),
+            (stamped(Ping { text: "x".repeat(100) }), "its payload has 111 bytes; the limit is 100"),
+        ];
+        for (refusal, part) in refusals {
+            let error = refusal.unwrap_err();
+            assert_eq!(error.kind(), EnqueueErrorKind::Invalid);
+            assert!(error.to_string().contains("`ping`") && error.to_string().contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Background jobs that are neither lost, stuck nor silently dropped.
+//!
+//! An application marks functions with [`#[job]`](macro@job), enqueues them through a
+//! [`Client`], and runs them in a [`Worker`] or in the operator's binary that
+//! [`App`](cli::App) makes of the application. A broker stores the jobs.
+#![forbid(unsafe_code)]
+
+// So that generated code finds `::worker_core` in this crate's own tests too.
+extern crate self as worker_core;
+
+pub mod broker;
+pub mod brokers;
+pub mod envelope;
+mod error;
+mod handler;
+mod id;
+mod job;
+mod name;
+pub mod outcome;
+mod registry;
+pub mod retry;
+pub mod settlement;
+pub mod telemetry;
+mod time;
+
+#[doc(hidden)]
+pub mod __private;
+
+pub use worker_macros::job;
+
+pub use crate::{
+    envelope::{Headers, Priority},
+    error::{
+        BrokerError, BrokerErrorKind, ConfigError, ConnectError, EnqueueError, EnqueueErrorKind, EnqueueFailure,
+        RunError,
+    },
+    handler::{Argument, Arguments, Context, Handler, JobContext, Payload, Registration, Requirement, State, Supplied},
+    id::{InvalidJobId, JobId},
+    job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, Job, JobOptions, Prepared},
+    name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, NAME_BYTES_MAX, QueueName},
+    outcome::{BoxError, Failure, FailureKind, JobError, JobResult, JobReturn},
+    registry::Registry,
+    retry::RetryPolicy,
+    time::{Clock, ManualClock, SystemClock, Timestamp, TokioClock, days, hours, minutes, seconds},
+};
+
+/// Everything an application needs: `use worker_core::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Context, Enqueueable, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied, days, hours, job,
+        minutes, seconds,
+    };
+}

@@ -1,0 +1,252 @@
+//! Which handlers a worker has, by name.
+//!
+//! Handlers are found through `inventory`, which collects them when the program
+//! is linked, or registered one by one, for tests that must not see each other's.
+//! What is wrong with them is found before the first job is taken, all of it at once.
+
+use std::{collections::HashMap, fmt};
+
+use crate::{
+    broker::Capabilities,
+    envelope::Priority,
+    handler::{Handler, Registration, States},
+    name::{JobName, QueueName},
+};
+
+inventory::collect!(Registration);
+
+/// The handlers of a worker.
+///
+/// # Examples
+///
+/// ```
+/// use worker_core::{Registry, prelude::*};
+///
+/// #[job(queue = "emails")]
+/// async fn send_welcome(user_id: u64) {}
+///
+/// # fn main() {
+/// let registry = Registry::new().with::<send_welcome>();
+/// assert_eq!(registry.queues()[0], "emails");
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Registry {
+    entries: Vec<Entry>,
+    problems: Vec<String>,
+    by_name: HashMap<JobName, usize>,
+}
+
+/// One handler with its names checked.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: JobName,
+    pub(crate) queue: QueueName,
+    pub(crate) registration: Registration,
+}
+
+impl Registry {
+    /// Without handlers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With every handler that was linked into this program.
+    ///
+    /// A library crate whose jobs nobody mentions is left out by the linker:
+    /// one `use my_jobs as _;` brings them in.
+    #[must_use]
+    pub fn discovered() -> Self {
+        let mut found: Vec<_> = inventory::iter::<Registration>.into_iter().copied().collect();
+        // `inventory` promises no order.
+        found.sort_by_key(|registration| (registration.name, registration.file, registration.line));
+        found.into_iter().fold(Self::new(), Self::with_registration)
+    }
+
+    /// With the handler of `J` too.
+    #[must_use]
+    #[track_caller]
+    pub fn with<J: Handler>(self) -> Self {
+        let caller = std::panic::Location::caller();
+        self.with_registration(Registration::new::<J>(caller.file(), caller.line()))
+    }
+
+    fn with_registration(mut self, registration: Registration) -> Self {
+        let here = format!("{}:{}", registration.file, registration.line);
+        let (name, queue) = match (registration.name.parse::<JobName>(), registration.queue.parse::<QueueName>()) {
+            (Ok(name), Ok(queue)) => (name, queue),
+            (name, queue) => {
+                let problems = [name.err(), queue.err()];
+                self.problems.extend(problems.into_iter().flatten().map(|problem| format!("{problem} ({here})")));
+                return self;
+            }
+        };
+        let index = self.entries.len();
+        let mut names = vec![name.clone()];
+        for alias in registration.options.aliases {
+            match alias.parse() {
+                Ok(alias) => names.push(alias),
+                Err(problem) => self.problems.push(format!("alias of job `{name}`: {problem} ({here})")),
+            }
+        }
+        for known_as in names {
+            if let Some(&other) = self.by_name.get(&known_as) {
+                if other != index {
+                    let other = &self.entries[other].registration;
+                    self.problems.push(format!(
+                        "two jobs are called `{known_as}`: {}:{} and {here}; give one of them `name = \"…\"`",
+                        other.file, other.line
+                    ));
+                }
+                continue;
+            }
+            self.by_name.insert(known_as, index);
+        }
+        self.entries.push(Entry { name, queue, registration });
+        self
+    }
+
+    /// The queues of all handlers, by name, each once.
+    #[must_use]
+    pub fn queues(&self) -> Vec<QueueName> {
+        let mut queues: Vec<_> = self.entries.iter().map(|entry| entry.queue.clone()).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
+    /// All handlers, by name.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// All names and aliases.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.by_name.keys().map(JobName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The handler for a job of this name that came from `queue`.
+    ///
+    /// A job whose type moved to another queue is still known under its name. A
+    /// message without a name belongs to the queue's only job.
+    pub(crate) fn find(&self, queue: &QueueName, name: Option<&JobName>) -> Option<&Entry> {
+        match name {
+            Some(name) => self.by_name.get(name).map(|&index| &self.entries[index]),
+            None => {
+                let mut of_queue = self.entries.iter().filter(|entry| entry.queue == *queue);
+                of_queue.next().filter(|_| of_queue.next().is_none())
+            }
+        }
+    }
+
+    /// The handler of this name, alone.
+    pub(crate) fn find_by_name(&self, name: &str) -> Option<&Entry> {
+        self.by_name.get(name).map(|&index| &self.entries[index])
+    }
+
+    /// Everything that would go wrong in a worker that serves `queues` with `states` on such a broker.
+    pub(crate) fn problems(&self, queues: &[QueueName], states: &States, broker: &Capabilities) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        for entry in self.entries.iter().filter(|entry| queues.contains(&entry.queue)) {
+            let Entry { name, registration: Registration { file, line, requirements, options, .. }, .. } = entry;
+            for missing in requirements().into_iter().filter(|requirement| !states.satisfies(requirement)) {
+                problems.push(format!(
+                    "job `{name}` ({file}:{line}) needs `State<{}>`, which was not given; given: {}",
+                    missing.type_name(),
+                    match &*states.type_names() {
+                        [] => "none".into(),
+                        names => names.join(", "),
+                    }
+                ));
+            }
+            if options.priority != Priority::DEFAULT && !broker.priorities {
+                problems.push(format!(
+                    "job `{name}` ({file}:{line}) asks for priority {}, which the {} broker cannot honour; remove the priority or choose another broker",
+                    options.priority, broker.broker
+                ));
+            }
+        }
+        problems
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|entry| entry.registration)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::{
+        handler::{Context, Requirement},
+        job::{Job, JobOptions},
+        outcome::JobResult,
+    };
+
+    macro_rules! job {
+        ($type:ident, $name:literal, $queue:literal, $options:expr) => {
+            #[derive(Serialize, Deserialize)]
+            struct $type {}
+            impl Job for $type {
+                const NAME: &'static str = $name;
+                const QUEUE: &'static str = $queue;
+                const OPTIONS: JobOptions = $options;
+                type Return = ();
+            }
+            impl Handler for $type {
+                fn requirements() -> Vec<Requirement> {
+                    vec![Requirement::state::<String>()]
+                }
+                async fn run(self, _: Context) -> JobResult<()> {
+                    Ok(())
+                }
+            }
+        };
+    }
+
+    job!(First, "first", "q", JobOptions::DEFAULT.aliases(&["old"]));
+    job!(Second, "old", "q", JobOptions::DEFAULT.priority(Priority::MAX));
+    job!(Misnamed, "no good", "q", JobOptions::DEFAULT);
+
+    #[test]
+    fn everything_wrong_is_said_at_once_with_file_and_line() {
+        let registry = Registry::new().with::<First>().with::<Second>().with::<Misnamed>();
+        let problems = registry.problems(&registry.queues(), &States::default(), &Capabilities::none("toy"));
+        let all = problems.join("\n");
+        assert!(all.contains("two jobs are called `old`: ") && all.contains("name = "), "{all}");
+        assert!(all.contains("job name `no good` contains a space"), "{all}");
+        assert!(all.contains("job `first` (") && all.contains("needs `State<alloc::string::String>`"), "{all}");
+        assert!(all.contains("asks for priority 31, which the toy broker cannot honour"), "{all}");
+        assert_eq!(problems.len(), 5, "{all}");
+        assert!(all.lines().all(|line| line.contains("registry.rs:")), "{all}");
+    }
+
+    #[test]
+    fn a_nameless_message_belongs_to_the_queues_only_job() {
+        let queue = "q".parse().unwrap();
+        let one = Registry::new().with::<First>();
+        assert_eq!(one.find(&queue, None).unwrap().name, "first");
+        assert!(one.find(&"other".parse().unwrap(), None).is_none());
+        assert!(one.with::<Second>().find(&queue, None).is_none(), "which of the two?");
+    }
+
+    #[test]
+    fn an_alias_finds_the_job() {
+        let registry = Registry::new().with::<First>();
+        let alias = "old".parse().unwrap();
+        assert_eq!(registry.find(&"q".parse().unwrap(), Some(&alias)).unwrap().name, "first");
+    }
+
+    #[test]
+    fn registering_a_job_twice_is_a_duplicate() {
+        let registry = Registry::new().with::<First>().with::<First>();
+        assert_eq!(registry.problems(&[], &States::default(), &Capabilities::none("toy")).len(), 2);
+    }
+}
