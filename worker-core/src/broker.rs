@@ -50,13 +50,15 @@
 //!
 //! * **O1** [`Source::stop`] gives back what was fetched and not returned, attempts unchanged.
 //! * **O2** What was returned before `stop` is still owned, and can be settled.
-//! * **O3** When a consumer dies, its deliveries come back: those that had not begun
+//! * **O3** When a process dies, its deliveries come back: those that had not begun
 //!   unchanged, those that had ([`Settler::begin`]) with `starts` one higher. Attempts are unchanged.
 //! * **O4** A job whose `starts` reach [`STARTS_MAX`] is dead-lettered as `Crashed`, not delivered.
 //! * **O5** A subscription owns at most one suspect (`starts` above 0) at a time,
 //!   and other jobs are delivered beside it.
 //! * **O6** A lost delivery says so: its token is cancelled, `begin` refuses it,
 //!   and settling it is `Lost`, even when its consumer was only frozen.
+//! * **O7** Dropping both halves of a subscription in a living process gives back
+//!   everything it owned, attempts and starts unchanged.
 //!
 //! # Inspection
 //!

@@ -52,6 +52,11 @@ impl BrokerError {
         self.kind
     }
 
+    /// The same error once more, for the next job it concerns; its causes become text.
+    pub(crate) fn copy(&self) -> Self {
+        Self::new(self.kind, self.detail())
+    }
+
     /// An `Unsupported` error about the `capability` that is missing.
     pub(crate) fn unsupported(broker: &str, capability: &str, ways_out: &str) -> Self {
         Self::new(

@@ -243,6 +243,11 @@ impl Prepared {
         self.asked.id.as_ref()
     }
 
+    /// The size of its payload.
+    pub(crate) const fn payload_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     fn encode<J: Job>(job: &J, asked: Asked) -> Result<Self, EnqueueError> {
         let invalid = |problem: String| EnqueueError::invalid(J::NAME, problem);
         let name = J::NAME.parse::<JobName>().map_err(|error| invalid(error.to_string()))?;

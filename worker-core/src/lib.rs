@@ -10,6 +10,8 @@ extern crate self as worker_core;
 
 pub mod broker;
 pub mod brokers;
+mod client;
+mod connect;
 pub mod envelope;
 mod error;
 mod handler;
@@ -22,6 +24,7 @@ pub mod retry;
 pub mod settlement;
 pub mod telemetry;
 mod time;
+mod worker;
 
 #[doc(hidden)]
 pub mod __private;
@@ -29,25 +32,30 @@ pub mod __private;
 pub use worker_macros::job;
 
 pub use crate::{
+    client::{Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued},
     envelope::{Headers, Priority},
     error::{
         BrokerError, BrokerErrorKind, ConfigError, ConnectError, EnqueueError, EnqueueErrorKind, EnqueueFailure,
         RunError,
     },
     handler::{Argument, Arguments, Context, Handler, JobContext, Payload, Registration, Requirement, State, Supplied},
-    id::{InvalidJobId, JobId},
+    id::{InvalidJobId, JOB_ID_BYTES_MAX, JobId},
     job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, Job, JobOptions, Prepared},
     name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, NAME_BYTES_MAX, QueueName},
     outcome::{BoxError, Failure, FailureKind, JobError, JobResult, JobReturn},
     registry::Registry,
     retry::RetryPolicy,
     time::{Clock, ManualClock, SystemClock, Timestamp, TokioClock, days, hours, minutes, seconds},
+    worker::{
+        CONCURRENCY_DEFAULT, CONCURRENCY_MAX, DrainReport, Ending, GRACE_DEFAULT, JobReport, Observer,
+        UNKNOWN_JOB_PATIENCE_DEFAULT, Worker, WorkerBuilder,
+    },
 };
 
 /// Everything an application needs: `use worker_core::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Context, Enqueueable, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied, days, hours, job,
-        minutes, seconds,
+        Client, Context, Enqueueable, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied, days,
+        hours, job, minutes, seconds,
     };
 }

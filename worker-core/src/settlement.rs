@@ -66,8 +66,8 @@ pub fn decide(outcome: Outcome, attempt: u32, policy: &RetryPolicy, draw: f64) -
         Outcome::Completed => Settlement::Ack,
         Outcome::Failed { failure, .. } if attempt > policy.max_retries() => Settlement::DeadLetter { failure },
         Outcome::Failed { failure, retry_after } => {
-            let after = retry_after.map_or_else(|| policy.delay(attempt, draw), |delay| delay.min(DELAY_MAX));
-            Settlement::Retry { after, failure }
+            let after = retry_after.unwrap_or_else(|| policy.delay(attempt, draw));
+            Settlement::Retry { after: after.min(DELAY_MAX), failure }
         }
         Outcome::Rejected(failure) => Settlement::DeadLetter { failure },
         Outcome::Snoozed(delay) => Settlement::Release { after: delay.min(DELAY_MAX), note: None },
@@ -148,10 +148,10 @@ mod tests {
         }
 
         #[test]
-        fn no_pause_is_longer_than_a_year(ms in any::<u64>(), attempt in any::<u32>()) {
+        fn no_pause_is_longer_than_a_year(ms in any::<u64>(), attempt in any::<u32>(), draw in 0.0..1.0) {
             let policy = RetryPolicy::new(u32::MAX, Duration::from_millis(ms), Duration::from_millis(ms));
             for outcome in [failed(None), failed(Some(Duration::from_millis(ms))), Outcome::Snoozed(Duration::from_millis(ms))] {
-                if let Settlement::Retry { after, .. } | Settlement::Release { after, .. } = decide(outcome, attempt, &policy, 0.0) {
+                if let Settlement::Retry { after, .. } | Settlement::Release { after, .. } = decide(outcome, attempt, &policy, draw) {
                     prop_assert!(after <= DELAY_MAX);
                 }
             }

@@ -1,1 +1,3 @@
-//! brokers
+//! The brokers: each keeps the contract of [`broker`](crate::broker) by its own means.
+
+pub mod memory;

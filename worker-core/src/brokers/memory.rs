@@ -1,0 +1,531 @@
+//! Jobs in the memory of one process: the contract in the fewest lines.
+//!
+//! This is the specification that can be run: where the prose of
+//! [`broker`](crate::broker) leaves a doubt, this file answers it. It is also
+//! what tests use, because its dates come from a [`Clock`] and its waits from
+//! `tokio`, so that both can be virtual. Nothing here survives the process.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{
+        Begin, Broker, Capabilities, Cursor, DeadJob, DeadPage, Declared, Delivery, Inspector, Page, QueueStats,
+        Receipt, STARTS_MAX, Selection, SettleError, Settler, Source, Subscription, Ticket, Topology, attempts_failed,
+        crashed,
+    },
+    envelope::{Due, Envelope, Priority, Route},
+    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
+    name::QueueName,
+    outcome::Failure,
+    settlement::{Note, Settlement},
+    time::{Clock, Timestamp, TokioClock},
+};
+
+/// Jobs in the memory of one process.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use worker_core::{Client, brokers::memory::MemoryBroker};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let client = Client::new(Arc::new(MemoryBroker::new()));
+/// # });
+/// ```
+pub struct MemoryBroker {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    priorities: bool,
+    store: Mutex<Store>,
+    changed: watch::Sender<()>,
+}
+
+/// What stands for a process: it owns deliveries, and can die.
+#[derive(Debug)]
+struct Session {
+    id: u64,
+    closed: AtomicBool,
+    lost: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    /// Source of sequence numbers, tags and session numbers.
+    last: u64,
+    queues: BTreeMap<QueueName, Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    ready: BTreeMap<(Reverse<Priority>, u64), Job>,
+    suspects: BTreeMap<(u32, u64), Job>,
+    delayed: BTreeMap<(Timestamp, u64), Job>,
+    held: BTreeMap<u64, Held>,
+    dead: BTreeMap<u64, DeadJob>,
+    consumers: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    seq: u64,
+    envelope: Envelope,
+    retries: u32,
+    starts: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    job: Job,
+    session: u64,
+    subscription: u64,
+    begun: bool,
+}
+
+impl MemoryBroker {
+    /// An empty broker whose dates advance with `tokio`'s clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(TokioClock::starting_now()))
+    }
+
+    /// An empty broker with dates of the caller's choice.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self::build(clock, true)
+    }
+
+    /// An empty broker that cannot do priorities, as RabbitMQ's quorum queues before 4.0 cannot.
+    #[must_use]
+    pub fn without_priorities() -> Self {
+        Self::build(Arc::new(TokioClock::starting_now()), false)
+    }
+
+    fn build(clock: Arc<dyn Clock>, priorities: bool) -> Self {
+        let shared = Shared { clock, priorities, store: Mutex::default(), changed: watch::Sender::new(()) };
+        Self { shared: Arc::new(shared), session: Session::new(0) }
+    }
+
+    /// The same jobs, seen by another process.
+    #[must_use]
+    pub fn another_process(&self) -> Self {
+        let id = self.shared.store().next();
+        Self { shared: Arc::clone(&self.shared), session: Session::new(id) }
+    }
+
+    /// The death of this process: what it owned comes back, blamed if it had begun.
+    pub fn crash(&self) {
+        self.session.closed.store(true, Ordering::SeqCst);
+        self.session.lost.cancel();
+        let now = self.shared.clock.now();
+        self.shared.change(|store| {
+            let session = self.session.id;
+            store.give_back(|held| held.session == session, true, now);
+        });
+    }
+
+    /// When the next delayed job is due; `None` when none waits.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.shared.store().queues.values().filter_map(Queue::next_due).min()
+    }
+}
+
+impl std::fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBroker").field("session", &self.session.id).finish_non_exhaustive()
+    }
+}
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    fn new(id: u64) -> Arc<Self> {
+        Arc::new(Self { id, closed: AtomicBool::new(false), lost: CancellationToken::new() })
+    }
+
+    fn check(&self) -> Result<(), BrokerError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(BrokerError::new(BrokerErrorKind::Permanent, "the memory broker is closed"));
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        // No code that can panic runs under the lock but a violated invariant, which is a bug.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
+        let value = change(&mut self.store());
+        self.changed.send_replace(());
+        value
+    }
+}
+
+impl Store {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Puts back what `which` selects; `blame` raises the starts of those that had begun.
+    fn give_back(&mut self, which: impl Fn(&Held) -> bool, blame: bool, now: Timestamp) {
+        for queue in self.queues.values_mut() {
+            let tags: Vec<_> = queue.held.iter().filter(|(_, held)| which(held)).map(|(tag, _)| *tag).collect();
+            for Held { mut job, begun, .. } in
+                tags.into_iter().filter_map(|tag| queue.held.remove(&tag)).collect::<Vec<_>>()
+            {
+                job.starts += u32::from(blame && begun);
+                if job.starts >= STARTS_MAX {
+                    self.last += 1;
+                    queue.bury(self.last, crashed(job.starts), job, now);
+                } else {
+                    queue.put(job, None);
+                }
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn put(&mut self, job: Job, due: Option<Timestamp>) {
+        match due {
+            Some(due) => drop(self.delayed.insert((due, job.seq), job)),
+            None if job.starts > 0 => drop(self.suspects.insert((job.starts, job.seq), job)),
+            None => drop(self.ready.insert((Reverse(job.envelope.priority), job.seq), job)),
+        }
+    }
+
+    fn bury(&mut self, place: u64, failure: Failure, job: Job, died_at: Timestamp) {
+        let Envelope { id, route: Route::Queue(queue), name, body, headers, priority, enqueued_at, .. } = job.envelope
+        else {
+            unreachable!("an exchange is refused at the enqueue")
+        };
+        let attempts = attempts_failed(failure.kind, job.retries + 1);
+        let starts = job.starts;
+        let dead =
+            DeadJob { id, queue, job: name, attempts, starts, failure, died_at, enqueued_at, priority, headers, body };
+        self.dead.insert(place, dead);
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.delayed.keys().next().map(|(due, _)| *due)
+    }
+
+    fn wake_the_due(&mut self, now: Timestamp) {
+        while let Some(entry) = self.delayed.first_entry().filter(|entry| entry.key().0 <= now) {
+            let job = entry.remove();
+            self.put(job, None);
+        }
+    }
+
+    /// The next job to hand out: a suspect where none is owned yet, then by priority and age.
+    fn take(&mut self, subscription: u64) -> Option<Job> {
+        let owns_suspect = self.held.values().any(|held| held.subscription == subscription && held.job.starts > 0);
+        let suspect = if owns_suspect { None } else { self.suspects.pop_first() };
+        suspect.map(|(_, job)| job).or_else(|| self.ready.pop_first().map(|(_, job)| job))
+    }
+}
+
+/// Both halves of a subscription. Dropping the last of them gives back what is still owned.
+struct Half {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    subscription: Subscription,
+    id: u64,
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        let now = self.shared.clock.now();
+        self.shared.change(|store| {
+            store.give_back(|held| held.subscription == self.id, false, now);
+            if let Some(queue) = store.queues.get_mut(&self.subscription.queue) {
+                queue.consumers -= 1;
+            }
+        });
+    }
+}
+
+struct MemorySource {
+    half: Arc<Half>,
+    changed: watch::Receiver<()>,
+    stopped: bool,
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let Half { shared, session, subscription, id } = &*self.half;
+        while !self.stopped {
+            session.check()?;
+            self.changed.mark_unchanged();
+            let now = shared.clock.now();
+            let (batch, next_due) = {
+                let store = &mut *shared.store();
+                let Some(queue) = store.queues.get_mut(&subscription.queue) else {
+                    unreachable!("queues are not deleted")
+                };
+                queue.wake_the_due(now);
+                let owned = queue.held.values().filter(|held| held.subscription == *id).count();
+                let room = max.min(usize::from(subscription.prefetch.get()).saturating_sub(owned));
+                let mut batch = Vec::new();
+                while batch.len() < room
+                    && let Some(job) = queue.take(*id)
+                {
+                    store.last += 1;
+                    let receipt = Receipt { epoch: session.id, tag: store.last, part: 0 };
+                    let envelope = Envelope { due: Due::Now, ..job.envelope.clone() };
+                    let counts = (job.retries + 1, job.starts);
+                    batch.push(Delivery::new(
+                        envelope,
+                        subscription.queue.clone(),
+                        counts,
+                        receipt,
+                        session.lost.clone(),
+                    ));
+                    queue.held.insert(store.last, Held { job, session: session.id, subscription: *id, begun: false });
+                }
+                (batch, queue.next_due())
+            };
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            // A closed channel cannot be: this source holds the sender.
+            match next_due {
+                None => drop(self.changed.changed().await),
+                Some(due) => drop(tokio::time::timeout(due.since(now), self.changed.changed()).await),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn stop(&mut self) -> Result<(), BrokerError> {
+        self.stopped = true; // Nothing was fetched that was not returned.
+        Ok(())
+    }
+}
+
+impl Settler for Half {
+    fn begin(&self, delivery: &Delivery) -> Begin {
+        let store = &mut *self.shared.store();
+        match store.queues.get_mut(&delivery.queue).and_then(|queue| queue.held.get_mut(&delivery.receipt.tag)) {
+            Some(held) => {
+                held.begun = true;
+                Begin::Go
+            }
+            None => Begin::Lost,
+        }
+    }
+
+    fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket {
+        let now = self.shared.clock.now();
+        let settled = self.shared.change(|store| {
+            let queue = store.queues.get_mut(&delivery.queue)?;
+            let mut job = queue.held.remove(&delivery.receipt.tag)?.job;
+            match settlement {
+                Settlement::Ack => {}
+                Settlement::DeadLetter { failure } => {
+                    store.last += 1;
+                    queue.bury(store.last, failure, job, now);
+                }
+                Settlement::Release { after, note } => {
+                    if let Some(Note::UnknownSince(since)) = note {
+                        job.envelope.unknown_since = Some(since);
+                    }
+                    queue.put(job, Due::In(after).date(now));
+                }
+                Settlement::Retry { after, .. } => {
+                    job.retries += 1;
+                    job.starts = 0;
+                    queue.put(job, Due::In(after).date(now));
+                }
+            }
+            Some(())
+        });
+        Ticket::resolved(settled.ok_or(SettleError::Lost))
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    fn capabilities(&self) -> Capabilities {
+        let priorities = self.shared.priorities;
+        Capabilities { retry_is_atomic: true, priorities, ..Capabilities::none("memory") }
+    }
+
+    async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
+        self.session.check()?;
+        let mut created = Vec::new();
+        self.shared.change(|store| {
+            for queue in &topology.queues {
+                store.queues.entry(queue.clone()).or_insert_with(|| {
+                    created.push(queue.clone());
+                    Queue::default()
+                });
+            }
+        });
+        Ok(Declared::created(created))
+    }
+
+    async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
+        let now = self.shared.clock.now();
+        let put = |store: &mut Store, envelope: Envelope| {
+            self.session.check().map_err(EnqueueFailure::Refused)?;
+            let Route::Queue(queue) = &envelope.route else {
+                let ways_out = "enqueue to a queue";
+                return Err(EnqueueFailure::Refused(BrokerError::unsupported("memory", "exchanges", ways_out)));
+            };
+            if envelope.priority != Priority::DEFAULT && !self.shared.priorities {
+                let ways_out = "leave the priority out";
+                return Err(EnqueueFailure::Refused(BrokerError::unsupported("memory", "priorities", ways_out)));
+            }
+            store.last += 1;
+            let seq = store.last;
+            let queue = store.queues.get_mut(queue).ok_or(EnqueueFailure::Unroutable)?;
+            let due = envelope.due.date(now);
+            queue.put(Job { seq, envelope, retries: 0, starts: 0 }, due);
+            Ok(())
+        };
+        self.shared.change(|store| batch.into_iter().map(|envelope| put(store, envelope)).collect())
+    }
+
+    async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+        self.session.check()?;
+        let id = self.shared.change(|store| {
+            let id = store.next();
+            store.queues.get_mut(&subscription.queue).map(|queue| {
+                queue.consumers += 1;
+                id
+            })
+        });
+        let id = id.ok_or_else(|| {
+            let message = format!("queue `{}` was not declared", subscription.queue);
+            BrokerError::new(BrokerErrorKind::Permanent, message)
+        })?;
+        let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&self.session));
+        let changed = shared.changed.subscribe();
+        let half = Arc::new(Half { shared, session, subscription, id });
+        Ok((Box::new(MemorySource { half: Arc::clone(&half), changed, stopped: false }), half))
+    }
+
+    fn inspector(&self) -> Option<Arc<dyn Inspector>> {
+        Some(Arc::clone(&self.shared) as Arc<dyn Inspector>)
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.session.closed.store(true, Ordering::SeqCst);
+        let now = self.shared.clock.now();
+        self.shared.change(|store| store.give_back(|held| held.session == self.session.id, false, now));
+        Ok(())
+    }
+}
+
+impl Selection {
+    fn selects(&self, dead: &DeadJob) -> bool {
+        self.queue.as_ref().is_none_or(|queue| *queue == dead.queue)
+            && self.job.as_ref().is_none_or(|job| dead.job.as_ref() == Some(job))
+            && self.kind.is_none_or(|kind| kind == dead.failure.kind)
+            && (self.ids.is_empty() || self.ids.contains(&dead.id))
+            && self.died_until.is_none_or(|date| dead.died_at <= date)
+    }
+}
+
+impl Store {
+    /// The places of the selected dead jobs, oldest first.
+    fn selected(&self, selection: &Selection) -> Vec<(u64, QueueName)> {
+        let dead = self
+            .queues
+            .iter()
+            .flat_map(|(name, queue)| queue.dead.iter().map(move |(place, dead)| (place, name, dead)));
+        let mut places: Vec<_> = dead
+            .filter(|(_, _, dead)| selection.selects(dead))
+            .map(|(place, name, _)| (*place, name.clone()))
+            .collect();
+        places.sort_unstable();
+        places
+    }
+
+    fn take_dead(&mut self, selection: &Selection, limit: usize) -> Vec<DeadJob> {
+        let places = self.selected(selection).into_iter().take(limit);
+        places.filter_map(|(place, queue)| self.queues.get_mut(&queue)?.dead.remove(&place)).collect()
+    }
+}
+
+#[async_trait]
+impl Inspector for Shared {
+    async fn queues(&self) -> Result<Vec<QueueStats>, BrokerError> {
+        let now = self.clock.now();
+        let stats = |(name, queue): (&QueueName, &mut Queue)| {
+            queue.wake_the_due(now);
+            QueueStats {
+                ready: (queue.ready.len() + queue.suspects.len()) as u64,
+                running: queue.held.len() as u64,
+                delayed: queue.delayed.len() as u64,
+                dead: queue.dead.len() as u64,
+                consumers: queue.consumers,
+                ..QueueStats::empty(name.clone())
+            }
+        };
+        Ok(self.store().queues.iter_mut().map(stats).collect())
+    }
+
+    async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
+        let store = self.store();
+        let after = page.after.map_or(0, |Cursor(place)| place);
+        let mut places = store.selected(selection);
+        places.retain(|(place, _)| *place > after);
+        let more = places.len() > page.limit;
+        places.truncate(page.limit);
+        let next = places.last().filter(|_| more).map(|(place, _)| Cursor(*place));
+        let jobs =
+            places.iter().filter_map(|(place, queue)| store.queues.get(queue)?.dead.get(place).cloned()).collect();
+        Ok(DeadPage::new(jobs, next))
+    }
+
+    async fn count_dead(&self, selection: &Selection) -> Result<u64, BrokerError> {
+        Ok(self.store().selected(selection).len() as u64)
+    }
+
+    async fn replay(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
+        Ok(self.change(|store| {
+            let dead = store.take_dead(selection, limit);
+            for DeadJob { id, queue, job, headers, body, enqueued_at, priority, .. } in &dead {
+                let mut envelope = Envelope::new(id.clone(), queue.clone(), job.clone(), body.0.clone(), *enqueued_at);
+                (envelope.headers, envelope.priority) = (headers.clone(), *priority);
+                store.last += 1;
+                let replayed = Job { seq: store.last, envelope, retries: 0, starts: 0 };
+                if let Some(queue) = store.queues.get_mut(queue) {
+                    queue.put(replayed, None);
+                }
+            }
+            dead.len() as u64
+        }))
+    }
+
+    async fn drop_dead(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
+        Ok(self.change(|store| store.take_dead(selection, limit).len() as u64))
+    }
+}

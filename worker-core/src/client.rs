@@ -1,0 +1,436 @@
+//! Enqueueing: from a job to an answer that can be relied on.
+//!
+//! `Ok` is said when the broker has made the job durable, never before. What
+//! is not `Ok` says which of three things is true: nothing was enqueued and
+//! why, nothing was enqueued for now, or nobody can know.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    future::Future,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::{StreamExt as _, stream};
+use tokio::time::timeout_at;
+
+use crate::{
+    broker::{BATCH_MAX, Broker, Topology},
+    envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
+    error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
+    id::JobId,
+    job::{Enqueueable, Prepared},
+    name::QueueName,
+    time::{Clock, SystemClock, monotonic_now},
+};
+
+/// How long an enqueue waits for the broker's answer before it says that it does not know.
+///
+/// 10 s: longer than a slow disk or a failover, shorter than a web request's patience.
+pub const ENQUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The most payload bytes in one batch: with [`BATCHES_IN_FLIGHT`] it bounds the memory of
+/// [`Client::enqueue_all`] and [`Client::enqueue_stream`] to about 8 MiB and one payload.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// Batches on their way at once: one is written while the next are prepared.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// Enqueues jobs. Cheap to clone and safe to share: an application has one, for its whole life.
+///
+/// # Examples
+///
+/// ```
+/// use worker_core::{Client, prelude::*};
+///
+/// #[job]
+/// async fn greet(name: String) {}
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::connect("memory:").await?;
+/// let enqueued = client.enqueue(greet::new("Ada").delay(minutes(5))).await?;
+/// println!("job {} is durable", enqueued.id);
+/// # Ok(()) }
+/// # fn main() { tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(example()).unwrap() }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    broker: Arc<dyn Broker>,
+    clock: Arc<dyn Clock>,
+    options: ClientOptions,
+    declared: Mutex<HashSet<QueueName>>,
+}
+
+/// Limits of a [`Client`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// How long to wait for the broker's answer.
+    pub enqueue_timeout: Duration,
+    /// The largest payload in bytes.
+    pub payload_bytes_max: usize,
+}
+
+impl Default for ClientOptions {
+    /// [`ENQUEUE_TIMEOUT_DEFAULT`] and [`PAYLOAD_BYTES_MAX`].
+    fn default() -> Self {
+        Self { enqueue_timeout: ENQUEUE_TIMEOUT_DEFAULT, payload_bytes_max: PAYLOAD_BYTES_MAX }
+    }
+}
+
+/// A job that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Enqueued {
+    /// The job's id.
+    pub id: JobId,
+}
+
+impl Client {
+    /// A client of `broker`, for one that was made by hand.
+    /// [`Client::connect`] makes both from a URL.
+    #[must_use]
+    pub fn new(broker: Arc<dyn Broker>) -> Self {
+        Self::with_options(broker, ClientOptions::default())
+    }
+
+    /// The same with limits of your own.
+    #[must_use]
+    pub fn with_options(broker: Arc<dyn Broker>, options: ClientOptions) -> Self {
+        Self::with_clock(broker, options, Arc::new(SystemClock))
+    }
+
+    pub(crate) fn with_clock(broker: Arc<dyn Broker>, options: ClientOptions, clock: Arc<dyn Clock>) -> Self {
+        Self { inner: Arc::new(Inner { broker, clock, options, declared: Mutex::default() }) }
+    }
+
+    /// The broker behind this client: its capabilities, its inspector.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<dyn Broker> {
+        &self.inner.broker
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// Enqueues one job. `Ok` means durable.
+    ///
+    /// The job's queue is declared when this client first sees it. Many tasks
+    /// may call this at once: the broker writes what arrives together together.
+    ///
+    /// # Errors
+    ///
+    /// By [`EnqueueError::kind`]: `Invalid`, `Refused`, `Unavailable`,
+    /// `Unroutable` and `Unsupported` — nothing was enqueued. `Indeterminate` —
+    /// it may be: try again with [`EnqueueError::into_job`], which keeps the id.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: after dropping the future the job may or may not be
+    /// enqueued. Give it an [id](crate::Enqueue::id) of your own to try again under it.
+    pub async fn enqueue(&self, job: impl Enqueueable) -> Result<Enqueued, EnqueueError> {
+        let job = job.prepare()?;
+        let mut answers = self.send(vec![job]).await;
+        answers.pop_front().unwrap_or_else(|| Err(EnqueueError::invalid("?", "the broker gave no answer".into())))
+    }
+
+    /// Enqueues many jobs, with an answer for each, in their order.
+    ///
+    /// The jobs are encoded before the first wait, so the iterator need not be
+    /// `Send`; they are all in memory at once. For millions there is
+    /// [`enqueue_stream`](Self::enqueue_stream). For jobs of several types,
+    /// [`erase`](crate::Enqueue::erase) each.
+    ///
+    /// Not all or nothing: one job that is refused costs its neighbours nothing.
+    ///
+    /// # Errors
+    ///
+    /// Per job, as [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: after dropping the future any of the jobs may be enqueued.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use worker_core::{Client, prelude::*};
+    /// # #[job] async fn greet(name: String) {}
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// for answer in client.enqueue_all(["Ada", "Grace"].map(greet::new)).await {
+    ///     answer?;
+    /// }
+    /// # Ok(()) }
+    /// # fn main() {}
+    /// ```
+    pub fn enqueue_all<I>(&self, jobs: I) -> impl Future<Output = Vec<Result<Enqueued, EnqueueError>>> + Send + use<I>
+    where
+        I: IntoIterator<Item: Enqueueable>,
+    {
+        let jobs: Vec<_> = jobs.into_iter().map(Enqueueable::prepare).collect();
+        let client = self.clone();
+        async move { client.enqueue_stream(stream::iter(jobs)).collect().await }
+    }
+
+    /// Enqueues a stream of jobs, however long, with an answer for each, in their order.
+    ///
+    /// Jobs are taken from `jobs` only as fast as the answers are taken: at most
+    /// 4 batches are on their way, each of at most [`BATCH_MAX`] jobs and 2 MiB
+    /// of payload (plus one payload), so memory stays below about 8 MiB.
+    ///
+    /// # Errors
+    ///
+    /// Per job, as [`enqueue`](Self::enqueue).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the stream leaves the jobs of the batches in flight in an
+    /// unknown state, and takes no further job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use worker_core::{Client, prelude::*};
+    /// # use futures_util::{StreamExt as _, stream};
+    /// # #[job] async fn count(n: u64) {}
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut answers = client.enqueue_stream(stream::iter(0..3_000_000).map(count::new));
+    /// while let Some(answer) = answers.next().await {
+    ///     answer?;
+    /// }
+    /// # Ok(()) }
+    /// # fn main() {}
+    /// ```
+    pub fn enqueue_stream<S>(
+        &self,
+        jobs: S,
+    ) -> impl Stream<Item = Result<Enqueued, EnqueueError>> + Send + Unpin + use<S>
+    where
+        S: Stream<Item: Enqueueable> + Send + 'static,
+    {
+        let client = self.clone();
+        let batches = batches(Box::pin(jobs.map(Enqueueable::prepare)));
+        let answers = batches.map(move |batch| client.clone().answer(batch)).buffered(BATCHES_IN_FLIGHT);
+        Box::pin(answers.flat_map(stream::iter))
+    }
+
+    /// Waits until the broker has finished what it was told, and lets go of it.
+    ///
+    /// Nothing is lost without it; a process that ends right after its last `Ok`
+    /// may skip it.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not finish.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: closing again completes it.
+    pub async fn close(&self) -> Result<(), BrokerError> {
+        self.inner.broker.close().await
+    }
+
+    /// The answers of a batch in which some jobs were already refused by `prepare`.
+    async fn answer(self, batch: Vec<Result<Prepared, EnqueueError>>) -> Vec<Result<Enqueued, EnqueueError>> {
+        let mut refused = Vec::new();
+        let mut jobs = Vec::with_capacity(batch.len());
+        for job in batch {
+            match job {
+                Ok(job) => {
+                    jobs.push(job);
+                    refused.push(None);
+                }
+                Err(error) => refused.push(Some(error)),
+            }
+        }
+        let mut answers = self.send(jobs).await;
+        let answer_of = |refused: Option<EnqueueError>| match refused {
+            Some(error) => Some(Err(error)),
+            None => answers.pop_front(),
+        };
+        refused.into_iter().filter_map(answer_of).collect()
+    }
+
+    /// Sends at most [`BATCH_MAX`] jobs; an answer for each, in their order.
+    async fn send(&self, jobs: Vec<Prepared>) -> VecDeque<Result<Enqueued, EnqueueError>> {
+        let now = self.inner.clock.now();
+        let mut envelopes = Vec::with_capacity(jobs.len());
+        let mut stamp = |mut job: Prepared| {
+            let envelope = job.stamp(now, JobId::new, self.inner.options.payload_bytes_max)?;
+            let id = envelope.id.clone();
+            envelopes.push(envelope);
+            Ok((job, id))
+        };
+        let stamped: Vec<Result<(Prepared, JobId), EnqueueError>> = jobs.into_iter().map(&mut stamp).collect();
+        let mut answers = self.hand_over(envelopes).await.into_iter();
+        let answer_of = |stamped: Result<(Prepared, JobId), EnqueueError>| {
+            let (job, id) = stamped?;
+            match answers.next().unwrap_or_else(|| Err(EnqueueFailure::Unknown(self.no_answer()))) {
+                Ok(()) => Ok(Enqueued { id }),
+                Err(failure) => Err(EnqueueError::from_failure(job, failure)),
+            }
+        };
+        stamped.into_iter().map(answer_of).collect()
+    }
+
+    /// Declares what is missing, then enqueues, both within the time allowed.
+    async fn hand_over(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
+        let Inner { broker, options, .. } = &*self.inner;
+        let expected = envelopes.len();
+        if expected == 0 {
+            return Vec::new();
+        }
+        let deadline = monotonic_now() + options.enqueue_timeout;
+        let declared = timeout_at(deadline, self.declare(&envelopes)).await;
+        if let Err(error) = declared.unwrap_or_else(|_| Err(self.no_answer())) {
+            return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect();
+        }
+        let answers = timeout_at(deadline, broker.enqueue(envelopes)).await;
+        debug_assert!(answers.as_ref().is_ok_and(|answers| answers.len() == expected) || answers.is_err(), "clause E2");
+        // The broker may still do it: that is what unknown means.
+        answers.unwrap_or_else(|_| (0..expected).map(|_| Err(EnqueueFailure::Unknown(self.no_answer()))).collect())
+    }
+
+    fn no_answer(&self) -> BrokerError {
+        let within = humantime::format_duration(self.inner.options.enqueue_timeout);
+        let message = format!("no answer from the broker within {within} (WORKER_ENQUEUE_TIMEOUT)");
+        BrokerError::new(BrokerErrorKind::Transient, message)
+    }
+
+    /// Declares the queues that this client has not declared yet.
+    async fn declare(&self, envelopes: &[Envelope]) -> Result<(), BrokerError> {
+        let Inner { broker, declared, .. } = &*self.inner;
+        let mut missing: Vec<QueueName> = {
+            let declared = declared.lock().unwrap_or_else(PoisonError::into_inner);
+            let queue = |envelope: &Envelope| match &envelope.route {
+                Route::Queue(queue) if !declared.contains(queue) => Some(queue.clone()),
+                _ => None,
+            };
+            envelopes.iter().filter_map(queue).collect()
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        broker.declare(&Topology::queues(missing.iter().cloned())).await?;
+        declared.lock().unwrap_or_else(PoisonError::into_inner).extend(missing);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("broker", &self.inner.broker.capabilities().broker).finish_non_exhaustive()
+    }
+}
+
+/// What is ready now, in batches within both limits; a slow stream is not waited for.
+fn batches<S>(jobs: S) -> impl Stream<Item = Vec<Result<Prepared, EnqueueError>>>
+where
+    S: Stream<Item = Result<Prepared, EnqueueError>> + Unpin,
+{
+    let mut jobs = jobs.fuse();
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    stream::poll_fn(move |task| {
+        loop {
+            match jobs.poll_next_unpin(task) {
+                Poll::Ready(Some(job)) => {
+                    bytes += job.as_ref().map_or(0, Prepared::payload_bytes);
+                    batch.push(job);
+                    if batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+                        continue;
+                    }
+                }
+                Poll::Ready(None) if batch.is_empty() => return Poll::Ready(None),
+                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            bytes = 0;
+            return Poll::Ready(Some(mem::take(&mut batch)));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::{EnqueueErrorKind, Job, brokers::memory::MemoryBroker};
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    struct Blob {
+        text: String,
+    }
+
+    impl Job for Blob {
+        const NAME: &'static str = "blob";
+        type Return = ();
+    }
+
+    fn blob(bytes: usize) -> Blob {
+        Blob { text: "x".repeat(bytes) }
+    }
+
+    async fn ready(client: &Client) -> u64 {
+        let inspector = client.broker().inspector().unwrap();
+        inspector.queues().await.unwrap().iter().map(|queue| queue.ready).sum()
+    }
+
+    #[tokio::test]
+    async fn a_refused_job_costs_its_neighbours_nothing_and_keeps_its_place() {
+        let client = Client::new(Arc::new(MemoryBroker::new()));
+        let answers = client.enqueue_all([1, PAYLOAD_BYTES_MAX, 2].map(blob)).await;
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(answers[1].as_ref().unwrap_err().kind(), EnqueueErrorKind::Invalid);
+        assert_eq!(ready(&client).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_taken_in_batches_within_both_limits() {
+        let jobs = |n, bytes| stream::iter((0..n).map(move |_| blob(bytes).prepare()));
+        let sizes: Vec<_> = batches(jobs(2_500, 1)).map(|batch| batch.len()).collect().await;
+        assert_eq!(sizes, [1_000, 1_000, 500]);
+        let sizes: Vec<_> = batches(jobs(5, 1 << 20)).map(|batch| batch.len()).collect().await;
+        assert_eq!(sizes, [2, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_stream_is_not_waited_for() {
+        let client = Client::new(Arc::new(MemoryBroker::new()));
+        let slow = stream::iter([blob(1)]).chain(stream::once(future::pending()));
+        let first = client.enqueue_stream(slow).next().await;
+        assert!(first.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_not_run_ahead_of_its_reader() {
+        let client = Client::new(Arc::new(MemoryBroker::new()));
+        let mut answers = client.enqueue_stream(stream::iter((0..1_000_000).map(|_| blob(1))));
+        assert!(answers.next().await.unwrap().is_ok());
+        assert!(ready(&client).await <= (BATCHES_IN_FLIGHT * BATCH_MAX) as u64);
+    }
+
+    #[tokio::test]
+    async fn an_iterator_that_cannot_leave_its_thread_can_be_enqueued() {
+        fn assert_send<T: Send>(value: T) -> T {
+            value
+        }
+        let client = Client::new(Arc::new(MemoryBroker::new()));
+        let local = std::rc::Rc::new(3);
+        let answers = assert_send(client.enqueue_all((0..*local).map(|n| blob(n)))).await;
+        assert_eq!(answers.len(), 3);
+    }
+}

@@ -1,0 +1,406 @@
+//! The event loop of a worker: the one owner of every delivery.
+//!
+//! Each round waits for one event and acts on it. Executions and fetching run
+//! beside the loop and share no state with it. Nothing is decided here that
+//! could be decided without it: which delivery starts next is `lanes`, what an
+//! outcome means is [`decide`].
+//!
+//! What must stay true: a delivery leaves this task only by `submit`; every
+//! spawned task is in one of the two `JoinSet`s; after `draining` no job starts.
+
+use std::{
+    collections::HashMap,
+    future::{Future, pending},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    broker::{Begin, Delivery, Settler},
+    error::{BrokerError, RunError},
+    handler::{Context, ContextParts, Registration},
+    name::JobName,
+    outcome::{Failure, FailureKind, Outcome},
+    registry::Entry,
+    retry::RetryPolicy,
+    settlement::decide,
+    telemetry::{SPAN_JOB, TARGET},
+    time::{Timestamp, monotonic_now},
+    worker::{
+        Plan,
+        execute::execute,
+        fetch::{Fetched, fetch},
+        lanes::{Lanes, Next, Owned, Place},
+        report::{DrainReport, Ending, JobReport},
+        settle::{Cause, Settled, Settling},
+    },
+};
+
+/// How long a suspect waits to run alone before it runs beside what does not end.
+const ALONE_WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// How long, after the grace period, the broker may take to confirm what it was told.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Batches that fetching may be ahead of the loop, per queue.
+const FETCHED_AHEAD: usize = 1;
+
+type SettledFuture = Pin<Box<dyn Future<Output = Settled> + Send>>;
+
+pub(super) struct Dispatcher {
+    plan: Plan,
+    lanes: Lanes,
+    phase: Phase,
+    running: HashMap<Id, Running>,
+    executions: JoinSet<Outcome>,
+    settling: FuturesUnordered<SettledFuture>,
+    draining: CancellationToken,
+    alone: AloneWait,
+    report: DrainReport,
+    failure: Option<BrokerError>,
+}
+
+/// How far the worker's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Takes no more; what runs may finish.
+    Draining {
+        until: Instant,
+    },
+    /// What ran is cancelled; the broker may still confirm.
+    Aborting {
+        until: Instant,
+    },
+}
+
+/// A suspect's wait until nothing else runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AloneWait {
+    None,
+    Until(Instant),
+    Over,
+}
+
+/// A started job.
+struct Running {
+    owned: Owned,
+    place: Place,
+    handler: Registration,
+    started: Instant,
+    span: tracing::Span,
+}
+
+/// What the loop waits for.
+enum Event {
+    Shutdown,
+    Abort,
+    DeadlineOver,
+    AloneWaitOver,
+    Ended(Result<(Id, Outcome), JoinError>),
+    Settled(Settled),
+    Fetched(Fetched),
+    FetchingStopped,
+}
+
+impl Dispatcher {
+    pub(super) fn new(plan: Plan) -> Self {
+        let lanes = Lanes::new(plan.concurrency, plan.lanes.iter().map(|lane| lane.slots));
+        Self {
+            plan,
+            lanes,
+            phase: Phase::Serving,
+            running: HashMap::new(),
+            executions: JoinSet::new(),
+            settling: FuturesUnordered::new(),
+            draining: CancellationToken::new(),
+            alone: AloneWait::None,
+            report: DrainReport::default(),
+            failure: None,
+        }
+    }
+
+    /// Runs until drained.
+    pub(super) async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()> + Send,
+        abort: impl Future<Output = ()> + Send,
+    ) -> Result<DrainReport, RunError> {
+        let (sender, mut fetched) = mpsc::channel(FETCHED_AHEAD * self.plan.lanes.len().max(1));
+        let mut fetching = JoinSet::new();
+        for (lane, plan) in self.plan.lanes.iter().enumerate() {
+            let (broker, subscription) = (Arc::clone(&self.plan.broker), plan.subscription.clone());
+            fetching.spawn(fetch(lane, broker, subscription, sender.clone(), self.draining.clone()));
+        }
+        drop(sender);
+        let (mut shutdown, mut abort) = (pin!(shutdown), pin!(abort));
+        let mut fetching_stopped = false;
+        while !(fetching_stopped && self.running.is_empty() && self.settling.is_empty()) {
+            let event = tokio::select! {
+                // In this order: an end is acted on before new work, shutdown before both.
+                biased;
+                () = &mut shutdown, if self.phase == Phase::Serving => Event::Shutdown,
+                () = &mut abort, if !matches!(self.phase, Phase::Aborting { .. }) => Event::Abort,
+                () = self.deadline() => Event::DeadlineOver,
+                Some(ended) = self.executions.join_next_with_id() => Event::Ended(ended),
+                Some(settled) = self.settling.next() => Event::Settled(settled),
+                received = fetched.recv(), if !fetching_stopped => received.map_or(Event::FetchingStopped, Event::Fetched),
+                () = self.alone.over() => Event::AloneWaitOver,
+            };
+            match event {
+                Event::Shutdown => self.drain(),
+                Event::Abort => self.abort(),
+                Event::DeadlineOver if matches!(self.phase, Phase::Aborting { .. }) => break,
+                Event::DeadlineOver => self.abort(),
+                Event::AloneWaitOver => self.alone = AloneWait::Over,
+                Event::Ended(ended) => {
+                    self.ended(ended);
+                    while let Some(ended) = self.executions.try_join_next_with_id() {
+                        self.ended(ended);
+                    }
+                }
+                Event::Settled(settled) => self.count(&settled),
+                Event::Fetched(Fetched::Batch { lane, settler, deliveries }) => self.arrive(lane, &settler, deliveries),
+                Event::Fetched(Fetched::Failed(error)) => {
+                    tracing::error!(target: TARGET, error = error.detail(), "the broker failed for good; stopping");
+                    self.failure.get_or_insert(error);
+                    self.drain();
+                }
+                Event::FetchingStopped => fetching_stopped = true,
+            }
+            self.start_what_can();
+        }
+        self.report.unsettled = (self.running.len() + self.settling.len()) as u64;
+        self.failure.map_or(Ok(self.report), |error| Err(error.into()))
+    }
+
+    /// Resolves when the present phase has taken as long as it may.
+    fn deadline(&self) -> impl Future<Output = ()> + use<> {
+        at(match self.phase {
+            Phase::Serving => None,
+            Phase::Draining { until } | Phase::Aborting { until } => Some(until),
+        })
+    }
+
+    fn drain(&mut self) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Draining { until: monotonic_now() + self.plan.grace };
+        self.draining.cancel();
+        let unstarted = self.lanes.take_waiting();
+        tracing::info!(
+            target: TARGET, running = self.running.len(), given_back = unstarted.len(), grace = ?self.plan.grace,
+            "draining: takes no more jobs, lets the running ones finish"
+        );
+        unstarted.into_iter().for_each(|owned| self.give_back(owned));
+    }
+
+    fn abort(&mut self) {
+        self.drain();
+        self.phase = Phase::Aborting { until: monotonic_now() + SETTLE_WAIT_MAX };
+        if !self.executions.is_empty() {
+            tracing::warn!(target: TARGET, running = self.executions.len(), "cancelling what still runs; it is given back");
+        }
+        self.executions.abort_all();
+    }
+
+    fn arrive(&mut self, lane: usize, settler: &Arc<dyn Settler>, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            let owned = Owned { delivery, settler: Arc::clone(settler) };
+            match self.phase {
+                Phase::Serving => self.lanes.arrive(lane, owned),
+                Phase::Draining { .. } | Phase::Aborting { .. } => self.give_back(owned),
+            }
+        }
+    }
+
+    fn start_what_can(&mut self) {
+        while self.phase == Phase::Serving {
+            let registry = &self.plan.registry;
+            let limit = |delivery: &Delivery| {
+                let entry = registry.find(&delivery.queue, delivery.envelope.name.as_ref())?;
+                entry.registration.options.concurrency.map(|most| (entry.name.clone(), most.get()))
+            };
+            match self.lanes.next(limit, self.alone != AloneWait::Over) {
+                Next::Start(owned, place) => {
+                    if owned.delivery.is_suspect() {
+                        self.alone = AloneWait::None;
+                    }
+                    self.start(owned, place);
+                }
+                Next::WaitToBeAlone => {
+                    if self.alone == AloneWait::None {
+                        self.alone = AloneWait::Until(monotonic_now() + ALONE_WAIT_MAX);
+                    }
+                    return;
+                }
+                Next::Nothing => return,
+            }
+        }
+    }
+
+    fn start(&mut self, owned: Owned, place: Place) {
+        let (delivery, now) = (&owned.delivery, self.plan.clock.now());
+        let entry = self.plan.registry.find(&delivery.queue, delivery.envelope.name.as_ref()).cloned();
+        let span = span(delivery, entry.as_ref());
+        let Some(Entry { name, registration: handler, .. }) = entry else {
+            let outcome = unknown(delivery, &self.plan, now);
+            self.lanes.leave(&place);
+            return self.conclude(owned, Conclusion::Ended(outcome), &RetryPolicy::DEFAULT, Duration::ZERO, span);
+        };
+        if let Some(date) = delivery.envelope.expires_at.filter(|date| *date <= now) {
+            let failure = Failure::new(FailureKind::Expired, format!("it was not started before it expired at {date}"));
+            self.lanes.leave(&place);
+            let ended = Conclusion::Ended(Outcome::Rejected(failure));
+            return self.conclude(owned, ended, &handler.options.retry, Duration::ZERO, span);
+        }
+        match owned.settler.begin(delivery) {
+            Begin::Go => {}
+            Begin::Moved => return self.lanes.leave(&place),
+            Begin::Lost => {
+                self.report.lost += 1;
+                span.in_scope(|| tracing::warn!(target: TARGET, "job lost before it started: another worker has it"));
+                return self.lanes.leave(&place);
+            }
+        }
+        let cx = self.context(delivery, name, &handler);
+        let execution = execute(handler, delivery.envelope.body.clone(), cx).instrument(span.clone());
+        let id = self.executions.spawn(execution).id();
+        self.running.insert(id, Running { owned, place, handler, started: monotonic_now(), span });
+    }
+
+    fn context(&self, delivery: &Delivery, job: JobName, handler: &Registration) -> Context {
+        Context::new(ContextParts {
+            id: delivery.envelope.id.clone(),
+            job,
+            queue: delivery.queue.clone(),
+            attempt: delivery.attempt,
+            enqueued_at: delivery.envelope.enqueued_at,
+            timeout: handler.options.timeout,
+            headers: delivery.envelope.headers.clone(),
+            stopping: self.draining.clone(),
+            states: Arc::clone(&self.plan.states),
+        })
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
+        let (id, ended) = match ended {
+            Ok((id, outcome)) => (id, Ok(outcome)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let Some(Running { owned, place, handler, started, span }) = self.running.remove(&id) else {
+            return;
+        };
+        self.lanes.leave(&place);
+        let conclusion = match ended {
+            Ok(outcome) => Conclusion::Ended(outcome),
+            Err(error) if error.is_cancelled() && handler.blocking => Conclusion::Abandoned,
+            Err(error) if error.is_cancelled() => Conclusion::Interrupted,
+            // `execute` catches the handler's panics; what is left is a panic in dropping its value.
+            Err(error) => {
+                let failure = Failure::new(FailureKind::Panic, error.to_string());
+                Conclusion::Ended(Outcome::Failed { failure, retry_after: None })
+            }
+        };
+        self.conclude(owned, conclusion, &handler.options.retry, started.elapsed(), span);
+    }
+
+    fn give_back(&mut self, owned: Owned) {
+        let span = tracing::Span::none();
+        self.conclude(owned, Conclusion::Unstarted, &RetryPolicy::DEFAULT, Duration::ZERO, span);
+    }
+
+    /// Decides what the broker must make true, and tells it.
+    fn conclude(&mut self, owned: Owned, how: Conclusion, retry: &RetryPolicy, elapsed: Duration, span: tracing::Span) {
+        let Owned { delivery, settler } = owned;
+        let (cause, outcome) = match how {
+            Conclusion::Ended(outcome) => (Cause::Ended, outcome),
+            Conclusion::Unstarted => (Cause::Unstarted, Outcome::Interrupted),
+            Conclusion::Interrupted => (Cause::Interrupted, Outcome::Interrupted),
+            Conclusion::Abandoned => (Cause::Abandoned, Outcome::Interrupted),
+        };
+        let settlement = decide(outcome, delivery.attempt, retry, fastrand::f64());
+        let report = JobReport {
+            id: delivery.envelope.id.clone(),
+            job: delivery.envelope.name.clone(),
+            queue: delivery.queue.clone(),
+            attempt: delivery.attempt,
+            elapsed,
+            ending: settlement.clone().into(),
+        };
+        let ticket = settler.submit(delivery, settlement);
+        self.settling.push(Box::pin(Settling { ticket, settler, report, cause, span }.settled()));
+    }
+
+    fn count(&mut self, settled: &Settled) {
+        let Settled { report, cause, span } = settled;
+        let counter = match (cause, &report.ending) {
+            (_, Ending::Lost) => &mut self.report.lost,
+            (Cause::Interrupted, _) => &mut self.report.interrupted,
+            (Cause::Abandoned, _) => &mut self.report.abandoned,
+            (Cause::Unstarted, _) | (Cause::Ended, Ending::Released { .. }) => &mut self.report.released,
+            (Cause::Ended, _) => &mut self.report.settled,
+        };
+        *counter += 1;
+        if *cause != Cause::Unstarted {
+            span.in_scope(|| report.log());
+            self.plan.observers.iter().for_each(|observer| observer(report));
+        }
+    }
+}
+
+/// How an owned delivery came to its end here.
+enum Conclusion {
+    Ended(Outcome),
+    Unstarted,
+    Interrupted,
+    Abandoned,
+}
+
+impl AloneWait {
+    fn over(self) -> impl Future<Output = ()> + use<> {
+        at(if let Self::Until(deadline) = self { Some(deadline) } else { None })
+    }
+}
+
+/// Resolves at `deadline`; never where there is none.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+fn span(delivery: &Delivery, entry: Option<&Entry>) -> tracing::Span {
+    let name = entry.map(|entry| &entry.name).or(delivery.envelope.name.as_ref());
+    tracing::info_span!(
+        target: TARGET,
+        SPAN_JOB,
+        job = name.map(JobName::as_str),
+        job_id = %delivery.envelope.id,
+        queue = delivery.queue.as_str(),
+        attempt = delivery.attempt
+    )
+}
+
+fn unknown(delivery: &Delivery, plan: &Plan, now: Timestamp) -> Outcome {
+    let known = plan.registry.names().join(", ");
+    let message = match &delivery.envelope.name {
+        Some(name) => format!("no worker knows a job called `{name}`; this one knows: {known}"),
+        None => format!("it has no job name, and queue `{}` has not just one job; known: {known}", delivery.queue),
+    };
+    let since = delivery.envelope.unknown_since.unwrap_or(now);
+    let failure = Failure::new(FailureKind::UnknownJob, message);
+    Outcome::Unknown { failure, since, waited: now.since(since), patience: plan.unknown_job_patience }
+}
