@@ -23,6 +23,8 @@ mod registry;
 pub mod retry;
 pub mod settlement;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod worker;
 
