@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Context,
     envelope::Headers,
-    handler::{ContextParts, States},
+    handler::{Context, ContextParts, States},
     id::JobId,
     job::DEFAULT_TIMEOUT,
     time::{Clock as _, SystemClock},

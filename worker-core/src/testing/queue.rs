@@ -10,19 +10,19 @@ use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Client, ClientOptions, Ending, Registry,
     broker::{Begin, Broker as _, DeadJob, Delivery, Inspector, Page, Selection, Settler, Source, Subscription},
     brokers::memory::MemoryBroker,
-    envelope::Envelope,
+    client::{Client, ClientOptions},
+    envelope::{Envelope, Route},
     handler::{Context, ContextParts, States},
     id::JobId,
     job::Job,
     name::{JobName, QueueName},
-    registry::Entry,
+    registry::{Entry, Registry},
     settlement::decide,
     time::{Clock as _, ManualClock, SystemClock, Timestamp},
     worker::{
-        UNKNOWN_JOB_PATIENCE_DEFAULT,
+        Ending, UNKNOWN_JOB_PATIENCE_DEFAULT,
         admit::{Admission, admit},
         execute::execute,
     },
@@ -215,8 +215,8 @@ impl TestQueue {
 
     fn has_jobs(&self, queue: &QueueName) -> bool {
         let of_queue = |(envelope, _): &(Envelope, _)| match &envelope.route {
-            crate::envelope::Route::Queue(route) => route == queue,
-            crate::envelope::Route::Exchange { .. } => false,
+            Route::Queue(route) => route == queue,
+            Route::Exchange { .. } => false,
         };
         self.broker.waiting().iter().any(of_queue)
     }
