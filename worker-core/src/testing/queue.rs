@@ -156,6 +156,10 @@ impl TestQueue {
     }
 
     /// The jobs in the dead-letter queues, oldest first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
     pub async fn dead_letters(&self) -> Vec<DeadJob> {
         let Some(inspector) = self.broker.inspector() else { return Vec::new() };
         dead(&*inspector).await
