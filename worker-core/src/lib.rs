@@ -10,6 +10,8 @@ extern crate self as worker_core;
 
 pub mod broker;
 pub mod brokers;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod client;
 pub mod config;
 mod connect;
