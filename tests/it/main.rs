@@ -1,3 +1,5 @@
 //! The integration tests, linked once.
 
+mod cli;
+mod config;
 mod tidy;

@@ -94,6 +94,7 @@ async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), 
         tracing::warn!(target: TARGET, "the jobs of `memory:` end with this process, and no other process sees them");
     }
     let Parts { registry, mut states, late_states, worker } = parts;
+    tracing::debug!(target: TARGET, states = late_states.len(), "making the application's state");
     for state in late_states {
         state(&mut states).await?;
     }
