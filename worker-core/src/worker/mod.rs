@@ -81,7 +81,6 @@ struct LanePlan {
 
 impl Worker {
     /// A worker on the broker of `client`.
-    #[must_use]
     pub fn builder(client: &Client) -> WorkerBuilder {
         WorkerBuilder {
             client: client.clone(),
