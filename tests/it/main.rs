@@ -1,4 +1,5 @@
 //! The integration tests, linked once.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that something is wrong")]
 
 mod cli;
 mod config;

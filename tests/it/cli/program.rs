@@ -81,18 +81,10 @@ impl Program {
         self.spawn(self.command("sh".as_ref(), &["-c", line]).stdin(Stdio::null())).end()
     }
 
-    /// Waits until the broker says that a job runs.
-    pub(super) fn wait_until_running(&self) {
-        let is_running = || self.run(&["queues"]).stdout.lines().any(|line| line.split('\t').nth(2) == Some("1"));
-        // Each look takes the time of starting a process.
-        assert!((0..2_000).any(|_| is_running()), "no job is running");
-    }
-
-    /// A worker whose log says little, once it runs a job.
-    pub(super) fn with_running_job(&self) -> Running {
-        let running = self.start(&["run"]);
-        running.stderr.wait_for("worker started");
-        self.wait_until_running();
+    /// A worker, once it runs the job `wait` or `stuck`.
+    pub(super) fn start_with_running_job(&self, args: &[&str]) -> Running {
+        let running = self.start(&[&["run"], args].concat());
+        running.stdout.wait_for("the job runs");
         running
     }
 

@@ -10,8 +10,8 @@ fn started(program: &Program, args: &[&str]) -> Running {
 
 /// The line of a JSON log with this message.
 fn line(log: &str, message: &str) -> serde_json::Value {
-    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    lines.filter(|line| line["message"] == message).next_back().unwrap_or_else(|| panic!("no `{message}` in:\n{log}"))
+    let mut lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.rfind(|line| line["message"] == message).unwrap_or_else(|| panic!("no `{message}` in:\n{log}"))
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn the_log_can_be_pretty_without_a_terminal() {
 fn a_second_signal_cancels_what_runs_and_gives_it_back() {
     let program = Program::new();
     program.run(&["enqueue", "wait", "ms=600000"]).exits(0);
-    let running = program.with_running_job();
+    let running = program.start_with_running_job(&[]);
     running.signal("TERM");
     running.stderr.wait_for("draining");
     running.signal("TERM");
@@ -73,7 +73,7 @@ fn a_second_signal_cancels_what_runs_and_gives_it_back() {
 fn a_thread_that_never_ends_does_not_hold_up_the_end() {
     let program = Program::new();
     program.run(&["enqueue", "stuck"]).exits(0);
-    let running = program.with_running_job();
+    let running = program.start_with_running_job(&[]);
     running.signal("INT");
     running.stderr.wait_for("SIGINT: draining");
     running.signal("INT");
@@ -85,8 +85,7 @@ fn a_thread_that_never_ends_does_not_hold_up_the_end() {
 fn the_grace_period_ends_what_does_not_end() {
     let program = Program::new();
     program.run(&["enqueue", "wait", "ms=600000"]).exits(0);
-    let running = program.start(&["run", "--shutdown-timeout", "10ms"]);
-    program.wait_until_running();
+    let running = program.start_with_running_job(&["--shutdown-timeout", "10ms"]);
     running.signal("TERM");
     running.end().exits(75).says(&["1 cancelled and given back"]);
 }

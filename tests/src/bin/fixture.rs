@@ -45,6 +45,11 @@ fn hello(args: Vec<std::ffi::OsString>) -> ExitCode {
     }
 }
 
+/// For tests that must not go on before.
+fn say_that_it_runs() -> io::Result<()> {
+    writeln!(io::stdout(), "the job runs")
+}
+
 /// State that one job needs.
 struct Greeting(&'static str);
 
@@ -122,7 +127,7 @@ job!(settings, "default", "Takes arguments of many types", (retries: u32, tags: 
 job!(ping, "default", "Does nothing", (), Arguments::Named(&[]), {}, |_, _| async { Ok(()) });
 
 job!(wait, "slow", "Waits", (ms: u64), Arguments::Named(&[required("ms", "u64")]), {},
-    |job, _| async move { tokio::time::sleep(Duration::from_millis(job.ms)).await; Ok(()) });
+    |job, _| async move { say_that_it_runs()?; tokio::time::sleep(Duration::from_millis(job.ms)).await; Ok(()) });
 
 job!(
     stuck,
@@ -135,11 +140,11 @@ job!(
     },
     |_, _| async {
         blocking(|| {
+            say_that_it_runs()?;
             let (_never, received) = mpsc::sync_channel::<()>(0);
-            received.recv().unwrap_or_default();
+            received.recv().map_err(JobError::from)
         })
-        .await;
-        Ok(())
+        .await
     }
 );
 
