@@ -1,0 +1,4 @@
+//! `#[job]`: what it makes of a good function.
+
+#[path = "../ui/pass/mod.rs"]
+pub mod pass;

@@ -1,0 +1,3 @@
+//! The tests of the framework as a whole, in one binary, so that it is linked once.
+
+pub mod macros;
