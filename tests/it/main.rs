@@ -1,3 +1,4 @@
-//! The integration tests, linked once.
+//! The tests of the framework as a whole, in one binary, so that it is linked once.
 
+pub mod macros;
 mod tidy;

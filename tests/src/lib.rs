@@ -1,1 +1,1 @@
-//! Tests of the framework.
+//! What the tests of the framework share.
