@@ -261,6 +261,7 @@ impl Prepared {
     }
 
     /// A job whose payload is JSON already.
+    #[cfg(feature = "cli")]
     pub(crate) fn from_json<J>(
         name: JobName,
         queue: QueueName,

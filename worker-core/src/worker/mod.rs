@@ -207,6 +207,8 @@ impl WorkerBuilder {
         self
     }
 
+    /// Gives all of `states`, in place of what was given before.
+    #[cfg(feature = "cli")]
     pub(crate) fn states(mut self, states: States) -> Self {
         self.states = states;
         self

@@ -1,0 +1,109 @@
+//! The command line of every application: commands, and what the help says around them.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cli::{
+    completions::CompletionsArgs, config::ConfigArgs, dlq::DlqArgs, enqueue::EnqueueArgs, exit, health::HealthArgs,
+    jobs::JobsArgs, queues::QueuesArgs, run::RunArgs,
+};
+
+/// The name in the examples of the help texts, replaced by the application's.
+const NAME_IN_EXAMPLES: &str = "myapp";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    disable_help_subcommand = false,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  myapp run                              work on the queues of all registered jobs
+  myapp enqueue JOB key=value            ask for a job
+  myapp dlq list                         what failed for good, and why
+  myapp dlq replay --all --dry-run       what a replay would do
+
+Settings come from flags, then from WORKER_* variables; `myapp config` shows them with their
+origin. `RUST_LOG` chooses what is logged, `NO_COLOR` takes out colours.",
+    after_long_help = None,
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(super) struct GlobalArgs {
+    /// Where the jobs are: `sqlite:PATH` or `memory:` [default: WORKER_BROKER_URL]
+    #[arg(long, global = true, value_name = "URL", display_order = 900)]
+    pub(super) broker: Option<String>,
+}
+
+/// The commands that every application has.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Run(RunArgs),
+    Enqueue(EnqueueArgs),
+    Jobs(JobsArgs),
+    Queues(QueuesArgs),
+    Dlq(DlqArgs),
+    Health(HealthArgs),
+    Config(ConfigArgs),
+    Completions(CompletionsArgs),
+}
+
+/// A duration of a flag that is no setting.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::duration(text).map_err(|why| format!("it {why}"))
+}
+
+/// The application's own name, text and commands around ours.
+#[derive(Debug)]
+pub(super) struct Identity<'a> {
+    pub(super) name: &'a str,
+    pub(super) about: Option<&'a str>,
+    pub(super) version: Option<&'a str>,
+    /// Name and first line of help.
+    pub(super) commands: Vec<(&'a str, &'a str)>,
+    pub(super) default_command: Option<&'a str>,
+}
+
+impl Identity<'_> {
+    /// The command line of this application.
+    pub(super) fn command_line(&self) -> clap::Command {
+        let library = concat!("worker-core ", env!("CARGO_PKG_VERSION"));
+        let version = self.version.map_or_else(|| format!("({library})"), |version| format!("{version} ({library})"));
+        let mut command = <Cli as clap::CommandFactory>::command().name(self.name.to_owned()).version(version);
+        command = match self.about {
+            Some(about) => command.about(about.to_owned()),
+            None => command.about("Works on background jobs, and shows how they are"),
+        };
+        for (place, (name, about)) in self.commands.iter().enumerate() {
+            let anything = clap::Arg::new("arguments").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+            let own = clap::Command::new((*name).to_owned()).about((*about).to_owned()).display_order(place);
+            command = command.subcommand(own.disable_help_flag(true).arg(anything.hide(true)));
+        }
+        let mut after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        if let Some(default) = self.default_command {
+            after = format!("Without a command, `{default}` runs: `myapp {default} --help`.\n\n{after}");
+            command = command.arg_required_else_help(false);
+        }
+        self.personal(command.after_help(format!("{after}\n\n{}", exit::HELP)))
+    }
+
+    /// With the application's name in the examples.
+    fn personal(&self, command: clap::Command) -> clap::Command {
+        let with_name = |text: &clap::builder::StyledStr| text.to_string().replace(NAME_IN_EXAMPLES, self.name);
+        let after = command.get_after_help().map(with_name);
+        let command = match after {
+            Some(after) => command.after_help(after),
+            None => command,
+        };
+        command.mut_subcommands(|command| self.personal(command))
+    }
+}
