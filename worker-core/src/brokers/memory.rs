@@ -366,6 +366,7 @@ impl Settler for Half {
                 Settlement::Retry { after, .. } => {
                     job.retries += 1;
                     job.starts = 0;
+                    job.envelope.unknown_since = None;
                     queue.put(job, Due::In(after).date(now));
                 }
             }
