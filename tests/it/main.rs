@@ -1,5 +1,6 @@
-//! All tests of the framework from outside, in one binary.
+//! The integration tests, linked once.
 #![expect(clippy::unwrap_used, reason = "a test says by panicking that something is wrong")]
 
 mod clauses;
 mod memory;
+mod tidy;

@@ -5,7 +5,7 @@
 //! why, nothing was enqueued for now, or nobody can know.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     fmt,
     future::Future,
     mem,
@@ -23,7 +23,7 @@ use crate::{
     envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
     id::JobId,
-    job::{Enqueueable, Prepared},
+    job::{Enqueueable, InvalidJob, Prepared},
     name::QueueName,
     time::{Clock, SystemClock, monotonic_now},
 };
@@ -138,9 +138,9 @@ impl Client {
     /// Not cancel safe: after dropping the future the job may or may not be
     /// enqueued. Give it an [id](crate::Enqueue::id) of your own to try again under it.
     pub async fn enqueue(&self, job: impl Enqueueable) -> Result<Enqueued, EnqueueError> {
-        let job = job.prepare()?;
-        let mut answers = self.send(vec![job]).await;
-        answers.pop_front().unwrap_or_else(|| Err(EnqueueError::invalid("?", "the broker gave no answer".into())))
+        let mut answers = self.send(vec![job.prepare()]).await;
+        #[expect(clippy::expect_used, reason = "`send` answers per job")]
+        answers.pop().expect("an answer per job")
     }
 
     /// Enqueues many jobs, with an answer for each, in their order.
@@ -219,7 +219,7 @@ impl Client {
     {
         let client = self.clone();
         let batches = batches(Box::pin(jobs.map(Enqueueable::prepare)));
-        let answers = batches.map(move |batch| client.clone().answer(batch)).buffered(BATCHES_IN_FLIGHT);
+        let answers = batches.map(move |batch| client.clone().send_owned(batch)).buffered(BATCHES_IN_FLIGHT);
         Box::pin(answers.flat_map(stream::iter))
     }
 
@@ -239,40 +239,20 @@ impl Client {
         self.inner.broker.close().await
     }
 
-    /// The answers of a batch in which some jobs were already refused by `prepare`.
-    async fn answer(self, batch: Vec<Result<Prepared, EnqueueError>>) -> Vec<Result<Enqueued, EnqueueError>> {
-        let mut refused = Vec::new();
-        let mut jobs = Vec::with_capacity(batch.len());
-        for job in batch {
-            match job {
-                Ok(job) => {
-                    jobs.push(job);
-                    refused.push(None);
-                }
-                Err(error) => refused.push(Some(error)),
-            }
-        }
-        let mut answers = self.send(jobs).await;
-        let answer_of = |refused: Option<EnqueueError>| match refused {
-            Some(error) => Some(Err(error)),
-            None => answers.pop_front(),
-        };
-        refused.into_iter().filter_map(answer_of).collect()
-    }
-
     /// Sends at most [`BATCH_MAX`] jobs; an answer for each, in their order.
-    async fn send(&self, jobs: Vec<Prepared>) -> VecDeque<Result<Enqueued, EnqueueError>> {
+    async fn send(&self, jobs: Vec<Result<Prepared, InvalidJob>>) -> Vec<Result<Enqueued, EnqueueError>> {
         let now = self.inner.clock.now();
         let mut envelopes = Vec::with_capacity(jobs.len());
-        let mut stamp = |mut job: Prepared| {
+        let mut stamp = |job: Result<Prepared, InvalidJob>| {
+            let mut job = job?;
             let envelope = job.stamp(now, JobId::new, self.inner.options.payload_bytes_max)?;
             let id = envelope.id.clone();
             envelopes.push(envelope);
             Ok((job, id))
         };
-        let stamped: Vec<Result<(Prepared, JobId), EnqueueError>> = jobs.into_iter().map(&mut stamp).collect();
+        let stamped: Vec<Result<(Prepared, JobId), InvalidJob>> = jobs.into_iter().map(&mut stamp).collect();
         let mut answers = self.hand_over(envelopes).await.into_iter();
-        let answer_of = |stamped: Result<(Prepared, JobId), EnqueueError>| {
+        let answer_of = |stamped: Result<(Prepared, JobId), InvalidJob>| {
             let (job, id) = stamped?;
             match answers.next().unwrap_or_else(|| Err(EnqueueFailure::Unknown(self.no_answer()))) {
                 Ok(()) => Ok(Enqueued { id }),
@@ -280,6 +260,10 @@ impl Client {
             }
         };
         stamped.into_iter().map(answer_of).collect()
+    }
+
+    async fn send_owned(self, jobs: Vec<Result<Prepared, InvalidJob>>) -> Vec<Result<Enqueued, EnqueueError>> {
+        self.send(jobs).await
     }
 
     /// Declares what is missing, then enqueues, both within the time allowed.
@@ -335,9 +319,9 @@ impl fmt::Debug for Client {
 }
 
 /// What is ready now, in batches within both limits; a slow stream is not waited for.
-fn batches<S>(jobs: S) -> impl Stream<Item = Vec<Result<Prepared, EnqueueError>>>
+fn batches<S>(jobs: S) -> impl Stream<Item = Vec<Result<Prepared, InvalidJob>>>
 where
-    S: Stream<Item = Result<Prepared, EnqueueError>> + Unpin,
+    S: Stream<Item = Result<Prepared, InvalidJob>> + Unpin,
 {
     let mut jobs = jobs.fuse();
     let mut batch = Vec::new();

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::{
     id::JobId,
-    job::Prepared,
+    job::{InvalidJob, Prepared},
     outcome::{BoxError, chain},
 };
 
@@ -136,10 +136,6 @@ pub struct EnqueueError {
 }
 
 impl EnqueueError {
-    pub(crate) fn invalid(name: &str, problem: String) -> Self {
-        Self { kind: EnqueueErrorKind::Invalid, name: name.into(), message: problem, job: None, source: None }
-    }
-
     pub(crate) fn from_failure(job: Prepared, failure: EnqueueFailure) -> Self {
         let (kind, message, source) = match failure {
             EnqueueFailure::Unroutable => {
@@ -175,6 +171,12 @@ impl EnqueueError {
     #[must_use]
     pub fn into_job(self) -> Option<Prepared> {
         self.job.map(|job| *job)
+    }
+}
+
+impl From<InvalidJob> for EnqueueError {
+    fn from(InvalidJob { name, problem }: InvalidJob) -> Self {
+        Self { kind: EnqueueErrorKind::Invalid, name, message: problem, job: None, source: None }
     }
 }
 

@@ -238,6 +238,12 @@ impl States {
         self.0.insert(TypeId::of::<Arc<T>>(), (type_name::<T>(), Arc::new(value)));
     }
 
+    pub(crate) fn insert_missing<T: ?Sized + Send + Sync + 'static>(&mut self, value: Arc<T>) {
+        if !self.satisfies(&Requirement::state::<T>()) {
+            self.insert(value);
+        }
+    }
+
     pub(crate) fn satisfies(&self, requirement: &Requirement) -> bool {
         self.0.contains_key(&requirement.key)
     }
@@ -271,19 +277,14 @@ pub struct Context {
 /// [`Context`] under the name that does not collide with `anyhow::Context`.
 pub type JobContext = Context;
 
+#[derive(Clone)]
 struct Inner {
-    id: JobId,
-    job: JobName,
-    queue: QueueName,
-    attempt: u32,
-    enqueued_at: Timestamp,
+    parts: ContextParts,
     deadline: Instant,
-    headers: Headers,
-    stopping: CancellationToken,
-    states: Arc<States>,
 }
 
 /// What a context is made from, by the worker for each execution.
+#[derive(Clone)]
 pub(crate) struct ContextParts {
     pub(crate) id: JobId,
     pub(crate) job: JobName,
@@ -298,45 +299,56 @@ pub(crate) struct ContextParts {
 
 impl Context {
     pub(crate) fn new(parts: ContextParts) -> Self {
-        let ContextParts { id, job, queue, attempt, enqueued_at, timeout, headers, stopping, states } = parts;
-        let deadline = monotonic_now() + timeout;
-        Self { inner: Arc::new(Inner { id, job, queue, attempt, enqueued_at, deadline, headers, stopping, states }) }
+        let deadline = monotonic_now() + parts.timeout;
+        Self { inner: Arc::new(Inner { parts, deadline }) }
+    }
+
+    /// The same context with some of its parts changed.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut ContextParts)) -> Self {
+        change(&mut Arc::make_mut(&mut self.inner).parts);
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn into_parts(self) -> ContextParts {
+        self.inner.parts.clone()
     }
 
     /// The job's id: the same on every attempt. What an idempotent handler remembers.
     #[must_use]
     pub fn id(&self) -> JobId {
-        self.inner.id.clone()
+        self.inner.parts.id.clone()
     }
 
     /// The name of the job's type.
     #[must_use]
     pub fn job(&self) -> &JobName {
-        &self.inner.job
+        &self.inner.parts.job
     }
 
     /// The queue it was delivered from.
     #[must_use]
     pub fn queue(&self) -> &QueueName {
-        &self.inner.queue
+        &self.inner.parts.queue
     }
 
     /// 1 on the first run; executions that were released do not count.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.inner.attempt
+        self.inner.parts.attempt
     }
 
     /// When the job was enqueued first.
     #[must_use]
     pub fn enqueued_at(&self) -> Timestamp {
-        self.inner.enqueued_at
+        self.inner.parts.enqueued_at
     }
 
     /// A header that was given at the enqueue.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&serde_json::Value> {
-        self.inner.headers.get(name)
+        self.inner.parts.headers.get(name)
     }
 
     /// When this attempt's time is over.
@@ -357,7 +369,8 @@ impl Context {
     /// [`JobError::snooze(Duration::ZERO)`](JobError::snooze) to be given back.
     #[must_use]
     pub fn stopping(&self) -> CancellationToken {
-        self.inner.stopping.clone()
+        // A child, so that nobody can stop the worker through it.
+        self.inner.parts.stopping.child_token()
     }
 
     /// Whether a long loop should end now: the worker is shutting down or the time is over.
@@ -365,7 +378,7 @@ impl Context {
     /// For jobs on the blocking pool, which nobody can cancel.
     #[must_use]
     pub fn should_stop(&self) -> bool {
-        self.inner.stopping.is_cancelled() || self.remaining().is_zero()
+        self.inner.parts.stopping.is_cancelled() || self.remaining().is_zero()
     }
 
     /// State that was given to the worker.
@@ -375,8 +388,8 @@ impl Context {
     /// None of this type was given. A `State<T>` argument is checked before the
     /// worker starts; this call is not.
     pub fn state<T: ?Sized + Send + Sync + 'static>(&self) -> JobResult<Arc<T>> {
-        self.inner.states.find().ok_or_else(|| {
-            let (wanted, given) = (type_name::<T>(), self.inner.states.type_names());
+        self.inner.parts.states.find().ok_or_else(|| {
+            let (wanted, given) = (type_name::<T>(), self.inner.parts.states.type_names());
             JobError::from(format!("no state of type `{wanted}` was given to the worker; given: {given:?}"))
         })
     }
@@ -400,10 +413,10 @@ impl Supplied for Context {
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
-            .field("id", &self.inner.id)
-            .field("job", &self.inner.job)
-            .field("queue", &self.inner.queue)
-            .field("attempt", &self.inner.attempt)
+            .field("id", &self.inner.parts.id)
+            .field("job", &self.inner.parts.job)
+            .field("queue", &self.inner.parts.queue)
+            .field("attempt", &self.inner.parts.attempt)
             .finish_non_exhaustive()
     }
 }

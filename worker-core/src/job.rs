@@ -10,7 +10,6 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     envelope::{Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
-    error::EnqueueError,
     id::JobId,
     name::{JobName, QueueName},
     outcome::JobReturn,
@@ -197,9 +196,8 @@ impl<J: Job> Enqueue<J> {
     ///
     /// # Errors
     ///
-    /// [`EnqueueErrorKind::Invalid`](crate::EnqueueErrorKind::Invalid): the
-    /// payload cannot be written as JSON, or an option is out of its range.
-    pub fn erase(self) -> Result<Prepared, EnqueueError> {
+    /// The payload cannot be written as JSON, or an option is out of its range.
+    pub fn erase(self) -> Result<Prepared, InvalidJob> {
         Prepared::encode(&self.job, self.asked)
     }
 }
@@ -213,7 +211,7 @@ impl<J: Job> From<J> for Enqueue<J> {
 /// A job that is encoded and checked: ready to be enqueued, also again.
 ///
 /// An enqueue whose outcome is unknown gives one back
-/// ([`EnqueueError::into_job`]): it has the same job id.
+/// ([`EnqueueError::into_job`](crate::EnqueueError::into_job)): it has the same job id.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is enqueued until it is passed to `Client::enqueue`"]
 pub struct Prepared {
@@ -248,8 +246,8 @@ impl Prepared {
         self.body.len()
     }
 
-    fn encode<J: Job>(job: &J, asked: Asked) -> Result<Self, EnqueueError> {
-        let invalid = |problem: String| EnqueueError::invalid(J::NAME, problem);
+    fn encode<J: Job>(job: &J, asked: Asked) -> Result<Self, InvalidJob> {
+        let invalid = |problem: String| InvalidJob::new(J::NAME, problem);
         let name = J::NAME.parse::<JobName>().map_err(|error| invalid(error.to_string()))?;
         let queue = J::QUEUE.parse::<QueueName>().map_err(|error| invalid(error.to_string()))?;
         let body = serde_json::to_vec(job)
@@ -264,7 +262,7 @@ impl Prepared {
         body: Bytes,
         priority: Priority,
         like: Enqueue<J>,
-    ) -> Result<Self, EnqueueError> {
+    ) -> Result<Self, InvalidJob> {
         Self::checked(name, queue, body, priority, like.asked)
     }
 
@@ -274,8 +272,8 @@ impl Prepared {
         body: Bytes,
         priority: Priority,
         asked: Asked,
-    ) -> Result<Self, EnqueueError> {
-        let invalid = |problem: String| EnqueueError::invalid(name.as_str(), problem);
+    ) -> Result<Self, InvalidJob> {
+        let invalid = |problem: String| InvalidJob::new(name.as_str(), problem);
         let priority = match asked.priority {
             None => priority,
             Some(level) => Priority::new(level)
@@ -298,8 +296,8 @@ impl Prepared {
         now: Timestamp,
         fresh_id: impl FnOnce() -> JobId,
         payload_bytes_max: usize,
-    ) -> Result<Envelope, EnqueueError> {
-        let invalid = |problem: String| EnqueueError::invalid(self.name.as_str(), problem);
+    ) -> Result<Envelope, InvalidJob> {
+        let invalid = |problem: String| InvalidJob::new(self.name.as_str(), problem);
         if self.body.len() > payload_bytes_max {
             return Err(invalid(format!(
                 "its payload has {} bytes; the limit is {payload_bytes_max}: store the data elsewhere and enqueue its key",
@@ -330,6 +328,20 @@ impl Prepared {
     }
 }
 
+/// The job itself is wrong; nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("job `{name}` was not enqueued: {problem}")]
+pub struct InvalidJob {
+    pub(crate) name: String,
+    pub(crate) problem: String,
+}
+
+impl InvalidJob {
+    fn new(name: &str, problem: String) -> Self {
+        Self { name: name.into(), problem }
+    }
+}
+
 /// What [`Client::enqueue`](crate::Client::enqueue) takes: a job, a job with
 /// options, or one that was prepared before.
 #[diagnostic::on_unimplemented(
@@ -342,30 +354,30 @@ pub trait Enqueueable {
     /// # Errors
     ///
     /// See [`Enqueue::erase`].
-    fn prepare(self) -> Result<Prepared, EnqueueError>;
+    fn prepare(self) -> Result<Prepared, InvalidJob>;
 }
 
 impl<J: Job> Enqueueable for J {
-    fn prepare(self) -> Result<Prepared, EnqueueError> {
+    fn prepare(self) -> Result<Prepared, InvalidJob> {
         Enqueue::new(self).erase()
     }
 }
 
 impl<J: Job> Enqueueable for Enqueue<J> {
-    fn prepare(self) -> Result<Prepared, EnqueueError> {
+    fn prepare(self) -> Result<Prepared, InvalidJob> {
         self.erase()
     }
 }
 
 impl Enqueueable for Prepared {
-    fn prepare(self) -> Result<Prepared, EnqueueError> {
+    fn prepare(self) -> Result<Prepared, InvalidJob> {
         Ok(self)
     }
 }
 
-impl Enqueueable for Result<Prepared, EnqueueError> {
+impl Enqueueable for Result<Prepared, InvalidJob> {
     /// So that a list of `erase()`d jobs can be enqueued without unwrapping each.
-    fn prepare(self) -> Result<Prepared, EnqueueError> {
+    fn prepare(self) -> Result<Prepared, InvalidJob> {
         self
     }
 }
@@ -377,7 +389,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::{EnqueueErrorKind, time::days};
+    use crate::time::days;
 
     #[derive(Debug, Clone, Serialize, Deserialize)]
     struct Ping {
@@ -393,7 +405,7 @@ mod tests {
         Enqueue::new(Ping { text: "hi".into() })
     }
 
-    fn stamped(job: impl Enqueueable) -> Result<Envelope, EnqueueError> {
+    fn stamped(job: impl Enqueueable) -> Result<Envelope, InvalidJob> {
         job.prepare()?.stamp(Timestamp::from_unix_ms(1_000), JobId::new, 100)
     }
 
@@ -423,7 +435,6 @@ mod tests {
         ];
         for (refusal, part) in refusals {
             let error = refusal.unwrap_err();
-            assert_eq!(error.kind(), EnqueueErrorKind::Invalid);
             assert!(error.to_string().contains("`ping`") && error.to_string().contains(part), "{error}");
         }
     }

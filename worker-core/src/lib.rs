@@ -23,6 +23,8 @@ mod registry;
 pub mod retry;
 pub mod settlement;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod worker;
 
@@ -40,7 +42,7 @@ pub use crate::{
     },
     handler::{Argument, Arguments, Context, Handler, JobContext, Payload, Registration, Requirement, State, Supplied},
     id::{InvalidJobId, JOB_ID_BYTES_MAX, JobId},
-    job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, Job, JobOptions, Prepared},
+    job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, InvalidJob, Job, JobOptions, Prepared},
     name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, NAME_BYTES_MAX, QueueName},
     outcome::{BoxError, Failure, FailureKind, JobError, JobResult, JobReturn},
     registry::Registry,

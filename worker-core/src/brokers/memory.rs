@@ -149,6 +149,15 @@ impl MemoryBroker {
         });
     }
 
+    /// The jobs that wait, in the order of their enqueueing, with when each is due.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(Envelope, Option<Timestamp>)> {
+        let store = self.shared.store();
+        let mut waiting: Vec<_> = store.queues.values().flat_map(Queue::waiting).collect();
+        waiting.sort_unstable_by_key(|(seq, ..)| *seq);
+        waiting.into_iter().map(|(_, envelope, due)| (envelope.clone(), due)).collect()
+    }
+
     /// When the next delayed job is due; `None` when none waits.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
@@ -239,6 +248,12 @@ impl Queue {
         let dead =
             DeadJob { id, queue, job: name, attempts, starts, failure, died_at, enqueued_at, priority, headers, body };
         self.dead.insert(place, dead);
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = (u64, &Envelope, Option<Timestamp>)> {
+        let due_now = self.ready.values().chain(self.suspects.values()).map(|job| (job, None));
+        let delayed = self.delayed.iter().map(|((due, _), job)| (job, Some(*due)));
+        due_now.chain(delayed).map(|(job, due)| (job.seq, &job.envelope, due))
     }
 
     fn next_due(&self) -> Option<Timestamp> {

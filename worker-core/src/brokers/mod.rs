@@ -1,3 +1,5 @@
 //! The brokers: each keeps the contract of [`broker`](crate::broker) by its own means.
 
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

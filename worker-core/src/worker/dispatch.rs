@@ -35,9 +35,10 @@ use crate::{
     retry::RetryPolicy,
     settlement::decide,
     telemetry::{SPAN_JOB, TARGET},
-    time::{Timestamp, monotonic_now},
+    time::monotonic_now,
     worker::{
         Plan,
+        admit::{Admission, admit},
         execute::execute,
         fetch::{Fetched, fetch},
         lanes::{Lanes, Next, Owned, Place},
@@ -252,19 +253,16 @@ impl Dispatcher {
 
     fn start(&mut self, owned: Owned, place: Place) {
         let (delivery, now) = (&owned.delivery, self.plan.clock.now());
-        let entry = self.plan.registry.find(&delivery.queue, delivery.envelope.name.as_ref()).cloned();
-        let span = span(delivery, entry.as_ref());
-        let Some(Entry { name, registration: handler, .. }) = entry else {
-            let outcome = unknown(delivery, &self.plan, now);
-            self.lanes.leave(&place);
-            return self.conclude(owned, Conclusion::Ended(outcome), &RetryPolicy::DEFAULT, Duration::ZERO, span);
+        let admission = admit(delivery, &self.plan.registry, now, self.plan.unknown_job_patience);
+        let Entry { name, registration: handler, .. } = match admission {
+            Admission::Run(entry) => entry.clone(),
+            Admission::Refuse(outcome, retry) => {
+                let span = span(delivery, delivery.envelope.name.as_ref());
+                self.lanes.leave(&place);
+                return self.conclude(owned, Conclusion::Ended(outcome), &retry, Duration::ZERO, span);
+            }
         };
-        if let Some(date) = delivery.envelope.expires_at.filter(|date| *date <= now) {
-            let failure = Failure::new(FailureKind::Expired, format!("it was not started before it expired at {date}"));
-            self.lanes.leave(&place);
-            let ended = Conclusion::Ended(Outcome::Rejected(failure));
-            return self.conclude(owned, ended, &handler.options.retry, Duration::ZERO, span);
-        }
+        let span = span(delivery, Some(&name));
         match owned.settler.begin(delivery) {
             Begin::Go => {}
             Begin::Moved => return self.lanes.leave(&place),
@@ -382,8 +380,7 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn span(delivery: &Delivery, entry: Option<&Entry>) -> tracing::Span {
-    let name = entry.map(|entry| &entry.name).or(delivery.envelope.name.as_ref());
+fn span(delivery: &Delivery, name: Option<&JobName>) -> tracing::Span {
     tracing::info_span!(
         target: TARGET,
         SPAN_JOB,
@@ -392,15 +389,4 @@ fn span(delivery: &Delivery, entry: Option<&Entry>) -> tracing::Span {
         queue = delivery.queue.as_str(),
         attempt = delivery.attempt
     )
-}
-
-fn unknown(delivery: &Delivery, plan: &Plan, now: Timestamp) -> Outcome {
-    let known = plan.registry.names().join(", ");
-    let message = match &delivery.envelope.name {
-        Some(name) => format!("no worker knows a job called `{name}`; this one knows: {known}"),
-        None => format!("it has no job name, and queue `{}` has not just one job; known: {known}", delivery.queue),
-    };
-    let since = delivery.envelope.unknown_since.unwrap_or(now);
-    let failure = Failure::new(FailureKind::UnknownJob, message);
-    Outcome::Unknown { failure, since, waited: now.since(since), patience: plan.unknown_job_patience }
 }

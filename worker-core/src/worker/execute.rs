@@ -24,7 +24,7 @@ use crate::{
 /// A job on the blocking pool that runs too long keeps this future, and with
 /// it its slot, until its thread returns: a thread cannot be stopped, and
 /// settling earlier would let the job run twice at once.
-pub(super) async fn execute(handler: Registration, body: Body, cx: Context) -> Outcome {
+pub(crate) async fn execute(handler: Registration, body: Body, cx: Context) -> Outcome {
     let limit = handler.options.timeout;
     // The call itself is inside, since decoding is user code too.
     let run = async move { (handler.invoke)(body, cx).await };

@@ -8,8 +8,9 @@
 //! until it is settled. Executions run beside it and cannot reach the broker;
 //! they only say what happened. To understand the worker, read `dispatch.rs`.
 
+pub(crate) mod admit;
 mod dispatch;
-mod execute;
+pub(crate) mod execute;
 mod fetch;
 mod lanes;
 mod report;
@@ -194,6 +195,9 @@ pub struct WorkerBuilder {
 
 impl WorkerBuilder {
     /// Gives `state` to the jobs that ask for `State<T>`.
+    ///
+    /// `State<Client>` is always there: it is the worker's own client, so that a
+    /// job can enqueue others.
     pub fn state<T: Send + Sync + 'static>(self, state: T) -> Self {
         self.state_arc(Arc::new(state))
     }
@@ -270,7 +274,8 @@ impl WorkerBuilder {
     /// All that is wrong at once, each problem with where it was written:
     /// handlers of the same name, state that nobody gave, a priority that the
     /// broker cannot honour, a number out of its range.
-    pub fn build(self) -> Result<Worker, ConfigError> {
+    pub fn build(mut self) -> Result<Worker, ConfigError> {
+        self.states.insert_missing(Arc::new(self.client.clone()));
         let registry = self.registry.unwrap_or_else(Registry::discovered);
         let mut problems = Vec::new();
         let slots = in_range("concurrency", self.concurrency, CONCURRENCY_MAX, &mut problems);

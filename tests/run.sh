@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs what the tests need (and says so), builds, and runs every check and test.
+# Ends with "N passed, M failed"; the exit status is 0 only when M is 0.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+# --- what the tests need ------------------------------------------------------
+
+install() { # COMMAND PACKAGE: installs PACKAGE where COMMAND is missing
+    command -v "$1" >/dev/null && return
+    say "installing $2 (for $1)"
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" apt-get install -y "$2" >/dev/null 2>&1 ||
+        { "${root[@]}" apt-get update && "${root[@]}" apt-get install -y "$2"; } ||
+        { echo "cannot install $2: install it by hand, then run this again"; exit 1; }
+}
+
+if ! command -v cargo >/dev/null; then
+    echo "Rust is missing: install it from https://rustup.rs, then run this again"
+    exit 1
+fi
+install cc gcc          # SQLite is compiled from C
+install script bsdutils # a pseudo-terminal, for what the commands print on one
+for component in rustfmt clippy; do
+    cargo "${component/rust/}" --version >/dev/null 2>&1 || { say "installing $component"; rustup component add "$component" || exit 1; }
+done
+
+# --- the checks ---------------------------------------------------------------
+
+passed=0
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+check() { # NAME COMMAND…: one check that passes or fails as a whole
+    say "$1"
+    if "${@:2}"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: $1"; fi
+}
+
+tests() { # NAME COMMAND…: counts the tests that cargo runs
+    say "$1"
+    "${@:2}" 2>&1 | tee "$log"
+    local status=${PIPESTATUS[0]} counts
+    counts=$(awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' "$log")
+    passed=$((passed + ${counts% *}))
+    failed=$((failed + ${counts#* }))
+    # A test binary that does not build or dies has no result line.
+    if [ "$status" != 0 ] && [ "${counts#* }" = 0 ]; then failed=$((failed + 1)); echo "FAILED: $1"; fi
+}
+
+export CARGO_TERM_COLOR=never
+check "format" cargo fmt --all --check
+check "lints" cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+for features in "" sqlite cli testing; do
+    check "lints, worker-core with only '$features'" \
+        cargo clippy -p worker-core --lib --no-default-features --features "$features" --locked -- -D warnings
+done
+check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
+check "the example, as the README runs it" cargo build --release -p example-app --locked
+tests "unit, property, macro, conformance and system tests" \
+    cargo test --workspace --all-features --all-targets --no-fail-fast --locked
+tests "examples in the documentation" cargo test --workspace --all-features --doc --no-fail-fast --locked
+
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,340 @@
+//! Handing jobs out: a claim is one transaction that writes our name on rows.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    broker::{Delivery, Receipt, Settler, Source, Subscription},
+    brokers::sqlite::{
+        enqueue::{is_declared, timestamp},
+        holder::Slot,
+        rescue::{GiveBack, holder_for},
+        shared::{Holder, Shared, lock, now_ms},
+        writer::{Fault, Write, WriteError, closed},
+    },
+    envelope::{Body, Due, Envelope, Headers, Priority, Route},
+    error::{BrokerError, BrokerErrorKind},
+    id::JobId,
+    name::{JobName, QueueName},
+    time::{Clock, SystemClock},
+};
+
+/// Delayed jobs that one claim makes ready at most; the next claim takes the rest.
+const DUE_MAX: i64 = 1_000;
+
+/// Both halves of a subscription. Dropping the last gives back what is still owned.
+pub(super) struct Half {
+    pub(super) shared: Arc<Shared>,
+    pub(super) subscription: Subscription,
+    pub(super) id: u64,
+    pub(super) owned: Mutex<HashMap<u64, Owned>>,
+    /// Rung when a delivery was settled, so that there is room for another.
+    pub(super) room: Notify,
+    /// Itself, for the settlements it submits.
+    pub(super) this: Weak<Self>,
+    /// The holder under whom this subscription is listed.
+    listed_for: AtomicI64,
+}
+
+/// A job that is ours, by its `seq`.
+pub(super) struct Owned {
+    pub(super) fence: u64,
+    pub(super) holder: Arc<Holder>,
+    pub(super) suspect: bool,
+    /// Where the holder's file says that it was started.
+    pub(super) slot: Option<Slot>,
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        let owned = std::mem::take(&mut *lock(&self.owned));
+        self.shared.inbox.push(Box::new(GiveBack::at_end(&self.shared, &self.subscription.queue, self.id, owned)));
+    }
+}
+
+/// Begins to consume a queue.
+pub(super) async fn consume(
+    shared: &Arc<Shared>,
+    subscription: Subscription,
+) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+    shared.check_open()?;
+    let (asked, queue) = (Arc::clone(shared), subscription.queue.clone());
+    let write = move |db: &Connection| {
+        let declared = is_declared(db, &queue)?;
+        if declared {
+            holder_for(db, &asked)?;
+        }
+        Ok(declared)
+    };
+    if !shared.write(false, write).await.map_err(WriteError::into_error)? {
+        let message = format!("queue `{}` was not declared", subscription.queue);
+        return Err(BrokerError::new(BrokerErrorKind::Permanent, message));
+    }
+    shared.keep()?;
+    let bell = shared.listen(&subscription.queue);
+    let id = shared.next();
+    let half = Arc::new_cyclic(|this| Half {
+        shared: Arc::clone(shared),
+        id,
+        this: Weak::clone(this),
+        subscription,
+        owned: Mutex::default(),
+        room: Notify::new(),
+        listed_for: AtomicI64::new(0),
+    });
+    let source =
+        SqliteSource { half: Arc::clone(&half), bell, pending: None, fetched: VecDeque::new(), stopped: false };
+    Ok((Box::new(source), half))
+}
+
+struct SqliteSource {
+    half: Arc<Half>,
+    bell: watch::Receiver<()>,
+    /// A claim on its way; kept here so that dropping `next_batch` loses nothing.
+    pending: Option<oneshot::Receiver<Result<Claimed, BrokerError>>>,
+    fetched: VecDeque<Delivery>,
+    stopped: bool,
+}
+
+/// What a claim brought.
+struct Claimed {
+    deliveries: Vec<Delivery>,
+    next_due_ms: Option<i64>,
+}
+
+#[async_trait]
+impl Source for SqliteSource {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        while !self.stopped {
+            if !self.fetched.is_empty() {
+                let count = self.fetched.len().min(max);
+                return Ok(self.fetched.drain(..count).collect());
+            }
+            if self.pending.is_none() && self.half.room_for(max) == 0 {
+                self.half.room.notified().await;
+                continue;
+            }
+            let Claimed { deliveries, next_due_ms } = self.claim(max).await?;
+            if deliveries.is_empty() {
+                self.wait(next_due_ms).await?;
+            }
+            self.fetched.extend(deliveries);
+        }
+        Ok(Vec::new())
+    }
+
+    async fn stop(&mut self) -> Result<(), BrokerError> {
+        self.stopped = true;
+        if let Some(pending) = &mut self.pending {
+            if let Ok(Ok(claimed)) = pending.await {
+                self.fetched.extend(claimed.deliveries);
+            }
+            self.pending = None;
+        }
+        let (answer, answered) = oneshot::channel();
+        let owned = self.half.disown(self.fetched.drain(..));
+        let Half { shared, subscription, id, .. } = &*self.half;
+        shared.inbox.push(Box::new(GiveBack::at_end(shared, &subscription.queue, *id, owned).answering(answer)));
+        answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+impl SqliteSource {
+    async fn claim(&mut self, max: usize) -> Result<Claimed, BrokerError> {
+        let pending = match &mut self.pending {
+            Some(pending) => pending,
+            none => {
+                // Before the claim looks: what changes afterwards rings again.
+                self.bell.mark_unchanged();
+                let (answer, answered) = oneshot::channel();
+                let claim = Claim { half: Arc::clone(&self.half), max, claimed: None, answer };
+                self.half.shared.inbox.push(Box::new(claim));
+                none.insert(answered)
+            }
+        };
+        let claimed = pending.await.unwrap_or_else(|_| Err(closed()));
+        self.pending = None;
+        claimed
+    }
+
+    /// Waits until jobs may have come: the bell, or the next due date.
+    async fn wait(&mut self, next_due_ms: Option<i64>) -> Result<(), BrokerError> {
+        let rung = match next_due_ms {
+            None => self.bell.changed().await,
+            Some(due) => {
+                let pause = timestamp(due).since(SystemClock.now());
+                timeout(pause, self.bell.changed()).await.unwrap_or(Ok(()))
+            }
+        };
+        rung.map_err(|_| closed())?;
+        self.half.shared.check_open()
+    }
+}
+
+impl Half {
+    fn room_for(&self, max: usize) -> usize {
+        usize::from(self.subscription.prefetch.get()).saturating_sub(lock(&self.owned).len()).min(max)
+    }
+
+    /// Takes these deliveries out of what is owned, to be given back.
+    fn disown(&self, deliveries: impl Iterator<Item = Delivery>) -> HashMap<u64, Owned> {
+        let mut owned = lock(&self.owned);
+        deliveries.filter_map(|delivery| owned.remove_entry(&delivery.receipt.tag)).collect()
+    }
+}
+
+/// Writes our name on the next jobs.
+struct Claim {
+    half: Arc<Half>,
+    max: usize,
+    claimed: Option<(Arc<Holder>, Claimed)>,
+    answer: oneshot::Sender<Result<Claimed, BrokerError>>,
+}
+
+impl Write for Claim {
+    fn apply(&mut self, db: &Connection) -> Result<(), Fault> {
+        let Half { shared, subscription, id, listed_for, .. } = &*self.half;
+        let holder = holder_for(db, shared)?;
+        if listed_for.load(Ordering::Relaxed) != holder.id {
+            db.prepare_cached("INSERT OR IGNORE INTO consumers (holder, subscription, queue) VALUES (?1, ?2, ?3)")?
+                .execute(params![holder.id, id.cast_signed(), subscription.queue.as_str()])?;
+        }
+        wake_the_due(db, &subscription.queue)?;
+        let room = self.half.room_for(self.max);
+        let owns_suspect = lock(&self.half.owned).values().any(|owned| owned.suspect);
+        let hand_out = HandOut { queue: &subscription.queue, holder: &holder, fence: shared.next() };
+        let mut deliveries = Vec::new();
+        if room > 0 && !owns_suspect {
+            deliveries.extend(hand_out.suspect(db)?);
+        }
+        if room > deliveries.len() {
+            deliveries.extend(hand_out.ready(db, room - deliveries.len())?);
+        }
+        let next_due_ms = next_due_ms(db, &subscription.queue)?;
+        self.claimed = Some((holder, Claimed { deliveries, next_due_ms }));
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), WriteError>) {
+        let claimed = match (result, self.claimed) {
+            (Ok(()), Some((holder, claimed))) => {
+                self.half.listed_for.store(holder.id, Ordering::Relaxed);
+                let mut owned = lock(&self.half.owned);
+                owned.extend(claimed.deliveries.iter().map(|delivery| {
+                    let (fence, suspect) = (delivery.receipt.part, delivery.is_suspect());
+                    (delivery.receipt.tag, Owned { fence, holder: Arc::clone(&holder), suspect, slot: None })
+                }));
+                Ok(claimed)
+            }
+            (Ok(()), None) => Err(closed()),
+            (Err(error), _) => Err(error.into_error()),
+        };
+        if let Err(Ok(claimed)) = self.answer.send(claimed) {
+            // The source is gone: `Half`'s drop gives back what is now owned.
+            drop(claimed);
+        }
+    }
+
+    fn durable(&self) -> bool {
+        false // A loss of power ends the claimant too.
+    }
+
+    fn rows(&self) -> usize {
+        self.max
+    }
+}
+
+fn wake_the_due(db: &Connection, queue: &QueueName) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE jobs SET state = CASE WHEN starts > 0 THEN 2 ELSE 0 END, due_ms = NULL
+         WHERE seq IN (SELECT seq FROM jobs WHERE state = 1 AND queue = ?1 AND due_ms <= ?2 ORDER BY due_ms LIMIT ?3)",
+    )?
+    .execute(params![queue.as_str(), now_ms(), DUE_MAX])
+    .map(drop)
+}
+
+fn next_due_ms(db: &Connection, queue: &QueueName) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT due_ms FROM jobs WHERE state = 1 AND queue = ?1 ORDER BY due_ms LIMIT 1")?
+        .query_row([queue.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// One hand-out: the same fence on all its rows.
+struct HandOut<'a> {
+    queue: &'a QueueName,
+    holder: &'a Arc<Holder>,
+    fence: u64,
+}
+
+impl HandOut<'_> {
+    fn suspect(&self, db: &Connection) -> Result<Vec<Delivery>, Fault> {
+        let chosen = "SELECT seq FROM jobs WHERE state = 2 AND queue = :queue ORDER BY starts, seq LIMIT :count";
+        self.claim(db, chosen, 1)
+    }
+
+    fn ready(&self, db: &Connection, count: usize) -> Result<Vec<Delivery>, Fault> {
+        let chosen = "SELECT seq FROM jobs WHERE state = 0 AND queue = :queue ORDER BY priority DESC, seq LIMIT :count";
+        self.claim(db, chosen, count)
+    }
+
+    fn claim(&self, db: &Connection, chosen: &str, count: usize) -> Result<Vec<Delivery>, Fault> {
+        let statement = format!(
+            "UPDATE jobs SET state = 3, holder = :holder, fence = :fence WHERE seq IN ({chosen})
+             RETURNING seq, retries, starts, priority, id, name, enqueued_ms, expires_ms, unknown_since_ms, headers, body"
+        );
+        let mut update = db.prepare_cached(&statement)?;
+        let mut rows = update.query(named_params! {
+            ":holder": self.holder.id,
+            ":fence": self.fence.cast_signed(),
+            ":queue": self.queue.as_str(),
+            ":count": i64::try_from(count).unwrap_or(i64::MAX),
+        })?;
+        let mut deliveries = Vec::with_capacity(count);
+        while let Some(row) = rows.next()? {
+            deliveries.push(self.delivery(row)?);
+        }
+        // `RETURNING` promises no order (sqlite.org/lang_returning.html, section 3).
+        deliveries
+            .sort_unstable_by_key(|delivery| (std::cmp::Reverse(delivery.envelope.priority), delivery.receipt.tag));
+        Ok(deliveries)
+    }
+
+    fn delivery(&self, row: &Row<'_>) -> Result<Delivery, Fault> {
+        let id: String = row.get("id")?;
+        let name: Option<String> = row.get("name")?;
+        let headers: Option<String> = row.get("headers")?;
+        let body: Vec<u8> = row.get("body")?;
+        // What we wrote ourselves can be read; a row that somebody changed by hand
+        // must not stop the queue, so what cannot be read is replaced by what can.
+        let id = id.parse().unwrap_or_else(|_| JobId::new());
+        let envelope = Envelope {
+            id,
+            route: Route::Queue(self.queue.clone()),
+            name: name.and_then(|name| name.parse::<JobName>().ok()),
+            body: Body(body.into()),
+            headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
+            priority: Priority::new(row.get("priority")?).unwrap_or_default(),
+            due: Due::Now,
+            enqueued_at: timestamp(row.get("enqueued_ms")?),
+            expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
+            unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
+        };
+        let (retries, starts): (u32, u32) = (row.get("retries")?, row.get("starts")?);
+        let seq: i64 = row.get("seq")?;
+        let receipt = Receipt { epoch: self.holder.id.cast_unsigned(), tag: seq.cast_unsigned(), part: self.fence };
+        let counts = (retries.saturating_add(1), starts);
+        Ok(Delivery::new(envelope, self.queue.clone(), counts, receipt, self.holder.lost.clone()))
+    }
+}

@@ -1,0 +1,239 @@
+//! The file by which a process proves that it lives, and says which jobs it has started.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0 to 7 | the beat: a counter that the living process keeps raising |
+//! | from 8, 16 each | one started job: its `seq` and the fence of the hand-out; zeros for none |
+//!
+//! The process holds a lock on the file for as long as it lives; the kernel
+//! frees it whatever the process dies of. Starts are written here and not into
+//! the database because a `write` costs a microsecond where a commit costs a
+//! disk access, and the page cache outlives the process, which is all a crash
+//! needs. After a loss of power the starts are unknown: no job is blamed.
+//!
+//! Whoever takes over from a holder unlinks its file, so that a process that
+//! was only frozen sees by a look at its own file that it owns nothing any more.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+const SLOTS_AT: u64 = 8;
+const SLOT_BYTES: usize = 16;
+
+/// Slots that are written out at the start, so that beginning a job needs no disk space.
+const SLOTS_AT_FIRST: usize = 1_024;
+
+/// One hand-out of a job: `seq` and fence.
+pub(super) type HandOut = (u64, u64);
+
+/// This process's own file.
+#[derive(Debug)]
+pub(super) struct HolderFile {
+    file: File,
+    path: PathBuf,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    free: Vec<usize>,
+    count: usize,
+}
+
+/// Where in the file a started job stands.
+#[derive(Debug)]
+pub(super) struct Slot(usize);
+
+impl HolderFile {
+    /// Creates and locks the file of holder `id` in `folder`.
+    pub(super) fn create(folder: &Path, id: i64) -> io::Result<Self> {
+        let path = path(folder, id);
+        // The folder vanishes with its last file, also between these two steps.
+        let file = loop {
+            fs::create_dir_all(folder)?;
+            match OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => break opened?,
+            }
+        };
+        file.try_lock().map_err(|error| match error {
+            TryLockError::Error(error) => error,
+            // Numbers are never reused, so this is another database's process.
+            TryLockError::WouldBlock => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("`{}` is locked: the database was replaced while a process still uses the old one; stop that process", path.display()),
+            ),
+        })?;
+        file.write_all_at(&vec![0; usize_from(SLOTS_AT) + SLOTS_AT_FIRST * SLOT_BYTES], 0)?;
+        let slots = Slots { free: (0..SLOTS_AT_FIRST).rev().collect(), count: SLOTS_AT_FIRST };
+        Ok(Self { file, path, slots: Mutex::new(slots) })
+    }
+
+    /// Shows that the process lives.
+    pub(super) fn beat(&self, count: u64) -> io::Result<()> {
+        self.file.write_all_at(&count.to_le_bytes(), 0)
+    }
+
+    /// Records that a job is about to start.
+    pub(super) fn begin(&self, (seq, fence): HandOut) -> io::Result<Slot> {
+        let slot = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.free.pop().unwrap_or_else(|| {
+                slots.count += 1;
+                slots.count - 1
+            })
+        };
+        let mut bytes = [0; SLOT_BYTES];
+        bytes[..8].copy_from_slice(&seq.to_le_bytes());
+        bytes[8..].copy_from_slice(&fence.to_le_bytes());
+        let written = self.file.write_all_at(&bytes, offset(slot));
+        if written.is_err() {
+            self.free(slot);
+        }
+        written.map(|()| Slot(slot))
+    }
+
+    /// Records that it has ended: the database knows how.
+    pub(super) fn end(&self, Slot(slot): Slot) -> io::Result<()> {
+        // Over bytes that are there already: needs no disk space.
+        let written = self.file.write_all_at(&[0; SLOT_BYTES], offset(slot));
+        self.free(slot);
+        written
+    }
+
+    /// Whether another process has taken over.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    /// Removes the file, and the folder with the last one.
+    pub(super) fn remove(&self) {
+        remove(&self.path);
+    }
+
+    /// Frees the lock as the kernel does when a process dies.
+    #[cfg(feature = "testing")]
+    pub(super) fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+
+    fn free(&self, slot: usize) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).free.push(slot);
+    }
+}
+
+/// Another process's file, as seen from outside.
+#[derive(Debug)]
+pub(super) enum Sighting {
+    /// It is dead: its lock is free. The lock is ours for as long as this is kept.
+    Dead(File),
+    /// It is dead, or its file was removed by hand, which is taken for the same.
+    Missing,
+    /// It lives, and its beat is this.
+    Lives { beat: u64 },
+}
+
+/// Looks at the file of holder `id`.
+pub(super) fn sight(folder: &Path, id: i64) -> io::Result<Sighting> {
+    let file = match OpenOptions::new().read(true).write(true).open(path(folder, id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Sighting::Missing),
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(Sighting::Dead(file)),
+        Err(TryLockError::Error(error)) => Err(error),
+        Err(TryLockError::WouldBlock) => {
+            let mut beat = [0; 8];
+            // A file that was just created may still be empty.
+            let read = file.read_at(&mut beat, 0)?;
+            Ok(Sighting::Lives { beat: if read == beat.len() { u64::from_le_bytes(beat) } else { 0 } })
+        }
+    }
+}
+
+/// The jobs that holder `id` had started and not ended; none where its file is gone.
+pub(super) fn started(folder: &Path, id: i64) -> io::Result<Vec<HandOut>> {
+    let bytes = match fs::read(path(folder, id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read?,
+    };
+    let slots = bytes.get(usize_from(SLOTS_AT)..).unwrap_or_default().as_chunks::<SLOT_BYTES>().0;
+    let hand_out = |slot: &[u8; SLOT_BYTES]| {
+        let (seq, fence) = slot.split_at(8);
+        Some((u64::from_le_bytes(seq.try_into().ok()?), u64::from_le_bytes(fence.try_into().ok()?)))
+    };
+    Ok(slots.iter().filter_map(hand_out).filter(|(seq, _)| *seq != 0).collect())
+}
+
+/// Removes the file of holder `id`, whose jobs have been taken over.
+pub(super) fn remove_other(folder: &Path, id: i64) {
+    remove(&path(folder, id));
+}
+
+fn remove(path: &Path) {
+    // Already gone is as good; a stray file of a dead process harms nobody.
+    drop(fs::remove_file(path));
+    if let Some(folder) = path.parent() {
+        drop(fs::remove_dir(folder)); // Fails while another process has a file there.
+    }
+}
+
+fn path(folder: &Path, id: i64) -> PathBuf {
+    folder.join(id.to_string())
+}
+
+const fn offset(slot: usize) -> u64 {
+    SLOTS_AT + (slot * SLOT_BYTES) as u64
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a constant below 100")]
+const fn usize_from(n: u64) -> usize {
+    n as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_holder_is_told_from_a_living_one_and_its_started_jobs_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("workers");
+        let holder = HolderFile::create(&folder, 7).unwrap();
+        holder.beat(41).unwrap();
+        assert!(matches!(sight(&folder, 7).unwrap(), Sighting::Lives { beat: 41 }));
+        let first = holder.begin((1, 10)).unwrap();
+        let _second = holder.begin((2, 20)).unwrap();
+        holder.end(first).unwrap();
+        drop(holder);
+        assert!(matches!(sight(&folder, 7).unwrap(), Sighting::Dead(_)));
+        assert_eq!(started(&folder, 7).unwrap(), [(2, 20)]);
+        assert!(matches!(sight(&folder, 8).unwrap(), Sighting::Missing));
+    }
+
+    #[test]
+    fn slots_are_reused_and_grow_when_all_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = HolderFile::create(folder.path(), 1).unwrap();
+        let slots: Vec<_> = (1..=SLOTS_AT_FIRST as u64 + 5).map(|seq| holder.begin((seq, 1)).unwrap()).collect();
+        assert_eq!(started(folder.path(), 1).unwrap().len(), SLOTS_AT_FIRST + 5);
+        slots.into_iter().for_each(|slot| holder.end(slot).unwrap());
+        assert_eq!(started(folder.path(), 1).unwrap(), []);
+    }
+
+    #[test]
+    fn a_frozen_process_sees_that_it_was_taken_over_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("workers");
+        let holder = HolderFile::create(&folder, 1).unwrap();
+        assert!(!holder.is_taken_over());
+        remove_other(&folder, 1);
+        assert!(holder.is_taken_over());
+        assert!(!folder.exists(), "the folder goes with its last file");
+    }
+}

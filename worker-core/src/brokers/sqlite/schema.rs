@@ -1,0 +1,200 @@
+//! Opening the file: is it ours, is it whole, which version has it.
+//!
+//! The version is `user_version`, `1000 · major + minor`. A program works on
+//! any file of its own major version: minor versions only add what older
+//! programs need not know. A file of a newer major version is refused, also by
+//! a program that had it open before, since every transaction looks.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::error::{BrokerError, BrokerErrorKind};
+
+/// Marks the file as ours: "WJOB".
+const APPLICATION_ID: i64 = 0x574A_4F42;
+
+/// The version this program writes.
+const VERSION: i64 = 1_000;
+
+/// The script that makes each minor version from the one before, in order.
+const MIGRATIONS: [(i64, &str); 1] = [(1_000, include_str!("migrations/0001_first.sql"))];
+
+/// Up to this size the whole file is checked at the start; it takes about 0.1 s.
+const CHECKED_BYTES_MAX: u64 = 64 << 20;
+
+/// Creates the file if it is missing, readable by its owner only.
+pub(super) fn create(path: &Path) -> Result<(), BrokerError> {
+    // SQLite gives its own files (-wal, -shm) the mode of this one.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // Or a loss of power could take the new name although SQLite synced the content.
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_create(path, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(cannot_create(path, error)),
+    }
+}
+
+fn cannot_create(path: &Path, error: io::Error) -> BrokerError {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "its folder does not exist; create it or choose another path",
+        io::ErrorKind::PermissionDenied => "this user may not write there; choose another path",
+        _ => "choose another path",
+    };
+    let message = format!("cannot create the database `{}`: {remedy}", path.display());
+    BrokerError::new(BrokerErrorKind::Permanent, message).because(error)
+}
+
+/// Opens a connection with the settings that every one needs.
+pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection, BrokerError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)?;
+        db.busy_timeout(busy_timeout)?;
+        db.set_prepared_statement_cache_capacity(64);
+        // The file may come from elsewhere: no code of its own is run, no malformed cell is trusted.
+        db.pragma_update(None, "trusted_schema", false)?;
+        db.pragma_update(None, "cell_size_check", true)?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        Ok(db)
+    };
+    open().map_err(|error| failure(path, "open", &error))
+}
+
+/// Makes sure that the file is ours, whole and of a version we can work with.
+pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), BrokerError> {
+    let failed = |error: &rusqlite::Error| failure(path, "open", error);
+    refuse_foreign(db, path)?;
+    let mode: String =
+        db.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(|error| failed(&error))?;
+    if mode != "wal" {
+        let message = format!(
+            "the database `{}` cannot use a write-ahead log (its journal mode stays `{mode}`); put it on a local file system",
+            path.display()
+        );
+        return Err(BrokerError::new(BrokerErrorKind::Permanent, message));
+    }
+    if std::fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_BYTES_MAX) {
+        check(db, path)?;
+    }
+    migrate(db, path)
+}
+
+fn refuse_foreign(db: &Connection, path: &Path) -> Result<(), BrokerError> {
+    let read = || {
+        let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((application, tables))
+    };
+    match read().map_err(|error| failure(path, "open", &error))? {
+        (APPLICATION_ID, _) | (0, 0) => Ok(()),
+        (_, tables) => {
+            let message = format!(
+                "the database `{}` belongs to another program ({tables} tables and indexes that are not ours); nothing was changed, choose another path",
+                path.display()
+            );
+            Err(BrokerError::new(BrokerErrorKind::Permanent, message))
+        }
+    }
+}
+
+fn check(db: &Connection, path: &Path) -> Result<(), BrokerError> {
+    let finding: String =
+        db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| failure(path, "check", &error))?;
+    if finding == "ok" {
+        return Ok(());
+    }
+    Err(damaged(path).because(finding))
+}
+
+fn migrate(db: &mut Connection, path: &Path) -> Result<(), BrokerError> {
+    let mut migrate = || {
+        // Immediate: of two processes that find an old file, the second waits and then finds it new.
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found = version(&tx)?;
+        for (_, script) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+            tx.execute_batch(script)?;
+        }
+        if found < VERSION {
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+            tx.pragma_update(None, "user_version", VERSION)?;
+        }
+        tx.commit()?;
+        Ok(found)
+    };
+    let found = migrate().map_err(|error: rusqlite::Error| failure(path, "migrate", &error))?;
+    if found == 0 { Ok(()) } else { check_version(found, path) }
+}
+
+fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))
+}
+
+/// Whether this program may go on with the file, looked at in every transaction.
+pub(super) fn still_ours(db: &Connection, path: &Path) -> Result<(), BrokerError> {
+    match version(db) {
+        Ok(found) => check_version(found, path),
+        Err(error) => Err(failure(path, "read", &error)),
+    }
+}
+
+fn check_version(found: i64, path: &Path) -> Result<(), BrokerError> {
+    if found / 1_000 == VERSION / 1_000 {
+        return Ok(());
+    }
+    let message = format!(
+        "the database `{}` has version {}.{}, this program works with {}.x; update this program",
+        path.display(),
+        found / 1_000,
+        found % 1_000,
+        VERSION / 1_000
+    );
+    Err(BrokerError::new(BrokerErrorKind::Permanent, message))
+}
+
+fn damaged(path: &Path) -> BrokerError {
+    let path = path.display();
+    BrokerError::new(
+        BrokerErrorKind::Permanent,
+        format!(
+            "the database `{path}` is damaged: restore a backup, or save what is left with `sqlite3 '{path}' .recover | sqlite3 new.db`"
+        ),
+    )
+}
+
+/// What SQLite's error means for the one who asked, with the remedy.
+pub(super) fn failure(path: &Path, operation: &str, error: &rusqlite::Error) -> BrokerError {
+    let shown = path.display();
+    let (kind, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            BrokerErrorKind::Transient,
+            format!(
+                "the database `{shown}` is locked: another process has been writing for too long; is one of them stopped?"
+            ),
+        ),
+        Some(ErrorCode::DiskFull) => {
+            (BrokerErrorKind::Transient, format!("the disk of the database `{shown}` is full: free some space"))
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            (BrokerErrorKind::Transient, format!("cannot {operation} the database `{shown}`: the disk fails"))
+        }
+        Some(ErrorCode::NotADatabase) => (
+            BrokerErrorKind::Permanent,
+            format!("the file `{shown}` is not a SQLite database; nothing was changed, choose another path"),
+        ),
+        Some(ErrorCode::DatabaseCorrupt) => return damaged(path).because(error.to_string()),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            (BrokerErrorKind::Permanent, format!("this user may not write the database `{shown}`"))
+        }
+        _ => (BrokerErrorKind::Permanent, format!("cannot {operation} the database `{shown}`")),
+    };
+    BrokerError::new(kind, message).because(error.to_string())
+}

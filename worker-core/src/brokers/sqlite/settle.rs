@@ -1,0 +1,189 @@
+//! The four settlements, each one statement that names owner and hand-out.
+//!
+//! A late settlement, from a process that was frozen while another took over,
+//! names an owner that is not the row's any more and changes nothing.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, named_params, params};
+use tokio::sync::oneshot;
+
+use crate::{
+    broker::{Begin, Delivery, SettleError, Settler, Ticket, Unsettled, attempts_failed},
+    brokers::sqlite::{
+        consume::Half,
+        enqueue::{due_ms, ms},
+        holder::Slot,
+        shared::{Holder, lock, now_ms},
+        writer::{Fault, Write, WriteError},
+    },
+    envelope::Due,
+    outcome::Failure,
+    settlement::{Note, Settlement},
+    telemetry::TARGET,
+};
+
+impl Settler for Half {
+    fn begin(&self, delivery: &Delivery) -> Begin {
+        let mut owned = lock(&self.owned);
+        let hand_out = (delivery.receipt.tag, delivery.receipt.part);
+        let Some(entry) = owned.get_mut(&hand_out.0).filter(|entry| entry.fence == hand_out.1) else {
+            return Begin::Lost;
+        };
+        if entry.holder.lost.is_cancelled() || entry.holder.file.is_taken_over() {
+            owned.remove(&hand_out.0);
+            drop(owned);
+            self.room.notify_one();
+            return Begin::Lost;
+        }
+        match entry.holder.file.begin(hand_out) {
+            Ok(slot) => entry.slot = Some(slot),
+            // It runs all the same: should it kill the process, that is not counted against it.
+            Err(error) => tracing::warn!(target: TARGET, %error, "the start of a job could not be recorded"),
+        }
+        Begin::Go
+    }
+
+    fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket {
+        let (answer, ticket) = Ticket::pending();
+        let Some(half) = self.this.upgrade() else {
+            return ticket; // Dropping the answer says lost; the last half is being dropped.
+        };
+        let settle = Settle { half, delivery, settlement, settled: false, answer };
+        self.shared.inbox.push(Box::new(settle));
+        ticket
+    }
+}
+
+struct Settle {
+    half: Arc<Half>,
+    delivery: Delivery,
+    settlement: Settlement,
+    settled: bool,
+    answer: oneshot::Sender<Result<(), SettleError>>,
+}
+
+impl Write for Settle {
+    fn apply(&mut self, db: &Connection) -> Result<(), Fault> {
+        self.settled = match &self.settlement {
+            Settlement::Ack => self.ack(db)?,
+            Settlement::DeadLetter { failure } => self.bury(db, failure)? && self.ack(db)?,
+            Settlement::Release { after, note } => {
+                let since = note.map(|Note::UnknownSince(since)| ms(since));
+                self.put_back(db, due_ms(Due::In(*after), now_ms()), since, None)?
+            }
+            Settlement::Retry { after, failure } => {
+                self.put_back(db, due_ms(Due::In(*after), now_ms()), None, Some(failure))?
+            }
+        };
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), WriteError>) {
+        let Self { half, delivery, settlement, settled, answer } = *self;
+        let answered = match result {
+            Ok(()) => {
+                if settled && matches!(settlement, Settlement::Release { .. } | Settlement::Retry { .. }) {
+                    half.shared.ring(&delivery.queue);
+                }
+                half.forget(&delivery);
+                if settled { Ok(()) } else { Err(SettleError::Lost) }
+            }
+            Err(error) => {
+                let error = error.into_error();
+                Err(SettleError::Unsettled(Box::new(Unsettled { delivery, settlement, error })))
+            }
+        };
+        // Nobody may wait for the answer any more; what was settled stays so.
+        drop(answer.send(answered));
+    }
+}
+
+impl Settle {
+    fn ack(&self, db: &Connection) -> rusqlite::Result<bool> {
+        let receipt = self.delivery.receipt;
+        let deleted = db
+            .prepare_cached("DELETE FROM jobs WHERE seq = ?1 AND holder = ?2 AND fence = ?3")?
+            .execute(params![receipt.tag.cast_signed(), receipt.epoch.cast_signed(), receipt.part.cast_signed()])?;
+        Ok(deleted == 1)
+    }
+
+    fn bury(&self, db: &Connection, failure: &Failure) -> rusqlite::Result<bool> {
+        let receipt = self.delivery.receipt;
+        let inserted = db
+            .prepare_cached(
+                "INSERT INTO dead_letters (queue, id, name, attempts, starts, kind, error, died_ms, enqueued_ms,
+                                           priority, headers, body)
+                 SELECT queue, id, name, :attempts, starts, :kind, :error, :now, enqueued_ms, priority, headers, body
+                 FROM jobs WHERE seq = :seq AND holder = :holder AND fence = :fence",
+            )?
+            .execute(named_params! {
+                ":attempts": attempts_failed(failure.kind, self.delivery.attempt),
+                ":kind": failure.kind.as_str(),
+                ":error": failure.message,
+                ":now": now_ms(),
+                ":seq": receipt.tag.cast_signed(),
+                ":holder": receipt.epoch.cast_signed(),
+                ":fence": receipt.part.cast_signed(),
+            })?;
+        Ok(inserted == 1)
+    }
+
+    /// Back into the queue; with a failure the attempt counts, and the suspicion ends:
+    /// the process outlived the job.
+    fn put_back(
+        &self,
+        db: &Connection,
+        due_ms: Option<i64>,
+        unknown_since_ms: Option<i64>,
+        failure: Option<&Failure>,
+    ) -> rusqlite::Result<bool> {
+        let receipt = self.delivery.receipt;
+        let updated = db
+            .prepare_cached(
+                "UPDATE jobs SET
+                     starts = CASE WHEN :failed THEN 0 ELSE starts END,
+                     retries = retries + :failed,
+                     last_error = coalesce(:error, last_error),
+                     unknown_since_ms = coalesce(:unknown_since_ms, unknown_since_ms),
+                     state = CASE WHEN :due_ms IS NOT NULL THEN 1 WHEN starts > 0 AND NOT :failed THEN 2 ELSE 0 END,
+                     due_ms = :due_ms, holder = NULL, fence = NULL
+                 WHERE seq = :seq AND holder = :holder AND fence = :fence",
+            )?
+            .execute(named_params! {
+                ":failed": failure.is_some(),
+                ":error": failure.map(ToString::to_string),
+                ":unknown_since_ms": unknown_since_ms,
+                ":due_ms": due_ms,
+                ":seq": receipt.tag.cast_signed(),
+                ":holder": receipt.epoch.cast_signed(),
+                ":fence": receipt.part.cast_signed(),
+            })?;
+        Ok(updated == 1)
+    }
+}
+
+impl Half {
+    /// The delivery is not ours any more: there is room for another.
+    fn forget(&self, delivery: &Delivery) {
+        let entry = {
+            let mut owned = lock(&self.owned);
+            let ours = owned.get(&delivery.receipt.tag).is_some_and(|entry| entry.fence == delivery.receipt.part);
+            if ours { owned.remove(&delivery.receipt.tag) } else { None }
+        };
+        if let Some(entry) = entry {
+            end(&entry.holder, entry.slot);
+        }
+        self.room.notify_one();
+    }
+}
+
+/// Takes the job off the holder's list of started ones.
+pub(super) fn end(holder: &Holder, slot: Option<Slot>) {
+    if let Some(slot) = slot
+        && let Err(error) = holder.file.end(slot)
+    {
+        // Its fence is in the file, so it cannot be mistaken for a later hand-out.
+        tracing::warn!(target: TARGET, %error, "the end of a job could not be recorded");
+    }
+}

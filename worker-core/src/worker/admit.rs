@@ -1,0 +1,50 @@
+//! Whether a delivery can be given to a handler at all. Pure.
+
+use std::time::Duration;
+
+use crate::{
+    broker::Delivery,
+    outcome::{Failure, FailureKind, Outcome},
+    registry::{Entry, Registry},
+    retry::RetryPolicy,
+    time::Timestamp,
+};
+
+/// What to do with a delivery whose turn has come.
+pub(crate) enum Admission<'a> {
+    /// Run this handler.
+    Run(&'a Entry),
+    /// Start nothing: this is the outcome, under the policy of the job's type.
+    Refuse(Outcome, RetryPolicy),
+}
+
+/// Finds the delivery's handler, and sees that the job has not expired.
+pub(crate) fn admit<'a>(
+    delivery: &Delivery,
+    registry: &'a Registry,
+    now: Timestamp,
+    unknown_job_patience: Duration,
+) -> Admission<'a> {
+    let Some(entry) = registry.find(&delivery.queue, delivery.envelope.name.as_ref()) else {
+        let outcome = unknown(delivery, registry, now, unknown_job_patience);
+        return Admission::Refuse(outcome, RetryPolicy::DEFAULT);
+    };
+    match delivery.envelope.expires_at.filter(|date| *date <= now) {
+        None => Admission::Run(entry),
+        Some(date) => {
+            let failure = Failure::new(FailureKind::Expired, format!("it was not started before it expired at {date}"));
+            Admission::Refuse(Outcome::Rejected(failure), entry.registration.options.retry)
+        }
+    }
+}
+
+fn unknown(delivery: &Delivery, registry: &Registry, now: Timestamp, patience: Duration) -> Outcome {
+    let known = registry.names().join(", ");
+    let message = match &delivery.envelope.name {
+        Some(name) => format!("no worker knows a job called `{name}`; this one knows: {known}"),
+        None => format!("it has no job name, and queue `{}` has not just one job; known: {known}", delivery.queue),
+    };
+    let since = delivery.envelope.unknown_since.unwrap_or(now);
+    let failure = Failure::new(FailureKind::UnknownJob, message);
+    Outcome::Unknown { failure, since, waited: now.since(since), patience }
+}
