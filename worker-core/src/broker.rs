@@ -63,7 +63,8 @@
 //!
 //! # Inspection
 //!
-//! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs and consumers.
+//! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
+//!   consumers: from their first wait for jobs, at the latest, until they stop.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
 //! * **I3** Replay puts a dead job back into its queue under its id, attempt 1, without an
 //!   expiry date; only the selected ones.
@@ -193,6 +194,7 @@ pub trait Settler: Send + Sync {
     /// Records that the job is about to start, so that a crash is blamed on the right one.
     ///
     /// Does not wait and is cheap: called for every job, right before it starts.
+    /// Calling it again for the same delivery changes nothing.
     fn begin(&self, delivery: &Delivery) -> Begin;
 
     /// Asks the broker to make `settlement` true about `delivery`.

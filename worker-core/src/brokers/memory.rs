@@ -345,6 +345,8 @@ impl Source for MemorySource {
 
     async fn stop(&mut self) -> Result<(), BrokerError> {
         self.stopped = true; // Nothing was fetched that was not returned.
+        let Half { shared, subscription, id, .. } = &*self.half;
+        shared.change(|store| store.queues.get_mut(&subscription.queue).map(|queue| queue.consumers.remove(id)));
         Ok(())
     }
 }
