@@ -3,4 +3,5 @@
 
 mod clauses;
 mod memory;
+mod sqlite;
 mod tidy;

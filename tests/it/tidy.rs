@@ -202,7 +202,10 @@ fn paths(tree: &str) -> (Vec<String>, &str) {
             (inner.into_iter().map(|path| format!("{head}::{path}")).collect(), after)
         }
         _ => {
-            let after = rest.trim_start().strip_prefix("as ").map_or(rest, |alias| alias.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'));
+            let after = rest
+                .trim_start()
+                .strip_prefix("as ")
+                .map_or(rest, |alias| alias.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'));
             (vec![head.to_owned()], after)
         }
     }

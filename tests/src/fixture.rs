@@ -6,6 +6,7 @@
 //! cases ask the fixture for it and keep their delays short.
 
 mod memory;
+mod sqlite;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use worker_core::{
 use crate::{process::Process, sample::QUEUE};
 
 pub use memory::MemoryFixture;
+pub use sqlite::SqliteFixture;
 
 /// A broker under test: one isolated storage, and its processes.
 pub trait BrokerFixture: Send + Sync + Sized + 'static {

@@ -75,23 +75,31 @@ pub async fn every_declared_queue_is_listed_by_name<F: BrokerFixture>(fx: &F) {
     assert_eq!(listed, expected);
 }
 
-/// Clause I1: consumers that live, of all processes.
+/// Clause I1: consumers that wait for jobs and live, of all processes.
 pub async fn living_consumers_are_counted<F: BrokerFixture>(fx: &F) {
     let (process, doomed, closing) = (fx.process().await, fx.process().await, fx.process().await);
     process.declare("other").await;
+    let consume = async |process: &Process<'_, F>, queue| {
+        let mut consumer = process.consume_from(queue, 1).await;
+        consumer.nothing().await;
+        consumer
+    };
     let consumers = async |expected| {
         let what = format!("{expected} consumers are counted");
         eventually(what, async || (process.stats().await.consumers == expected).then_some(())).await;
     };
     consumers(0).await;
-    let first = process.consume(1).await;
-    let second = process.consume(1).await;
-    let _elsewhere = process.consume_from("other", 1).await;
-    consumers(2).await;
-    let of_doomed = doomed.consume(1).await;
-    let of_closing = closing.consume(1).await;
-    consumers(4).await;
+    let first = consume(&process, QUEUE).await;
+    let second = consume(&process, QUEUE).await;
+    let mut third = consume(&process, QUEUE).await;
+    let _elsewhere = consume(&process, "other").await;
+    consumers(3).await;
+    let of_doomed = consume(&doomed, QUEUE).await;
+    let of_closing = consume(&closing, QUEUE).await;
+    consumers(5).await;
     drop(first);
+    consumers(4).await;
+    third.stop().await;
     consumers(3).await;
     doomed.crash().await;
     consumers(2).await;
