@@ -7,4 +7,5 @@ mod config;
 pub mod macros;
 mod memory;
 mod sqlite;
+mod system;
 mod tidy;

@@ -178,6 +178,10 @@ impl Half {
         };
         if let Some(entry) = entry {
             end(&entry.holder, entry.slot);
+            if entry.suspect {
+                // The next suspect waits for this one's end, not for an arrival.
+                self.shared.ring(&delivery.queue);
+            }
         }
         self.room.notify_one();
     }
