@@ -7,7 +7,7 @@
 use std::{
     error::Error,
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{sync::Notify, time::interval};
 use worker_core::{
@@ -40,7 +40,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Make thumbnails of a folder of pictures, through a durable queue on disk.
 #[derive(Debug, Parser)]
-#[command(after_help = "EXAMPLES\n  example-app thumbnails\n  example-app --input ~/Pictures --output ~/thumbnails --size 512")]
+#[command(
+    after_help = "EXAMPLES\n  example-app thumbnails\n  example-app --input ~/Pictures --output ~/thumbnails --size 512"
+)]
 struct Args {
     /// The folder of pictures (JPEG, PNG), searched with the folders within; default: a few that ship with the app
     #[arg(long, value_name = "DIR")]
@@ -99,6 +101,7 @@ async fn demo(args: Args) -> Result<ExitCode, Box<dyn Error>> {
     if found.pictures.is_empty() {
         return Err(format!("{} has no .jpg, .jpeg or .png file", input.display()).into());
     }
+    std::fs::create_dir_all(&args.output).map_err(|error| format!("{}: {error}", args.output.display()))?;
     let started = Instant::now();
     let client = settings.connect().await?;
     let tally = Arc::new(Mutex::new(Tally::default()));
@@ -233,7 +236,7 @@ fn report(tally: &Tally, output: &Path, wall: Duration, broker: &BrokerUrl, inte
 
 fn table(tally: &Tally) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.load_style(NOTHING);
     table.set_header(["job", "enqueued", "succeeded", "retried", "dead", "p50", "p99"]);
     for (job, counts) in tally.types() {
         let time = |share| counts.run_time(share).map_or_else(|| "-".into(), shown);

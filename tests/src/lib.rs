@@ -1,1 +1,29 @@
-//! Tests of the framework.
+//! What tests the framework from outside: nothing here is published.
+//!
+//! | where | what | run alone with |
+//! |---|---|---|
+//! | [`conformance`] | the broker contract, at least one case per clause | `cargo test -p worker-tests memory::` |
+//! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
+//! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
+//!
+//! `cargo test -p worker-tests` runs everything; all tests are independent and
+//! run in parallel. Time is virtual wherever the broker allows it, so a test
+//! may wait for an hour; where it is real, nothing waits longer than it must,
+//! and [`eventually`](eventually::eventually) is the only place that polls.
+//!
+//! A broker joins by implementing [`BrokerFixture`](fixture::BrokerFixture)
+//! and one line, [`conformance!`].
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test says by panicking that something is wrong"
+)]
+
+pub mod conformance;
+pub mod consumer;
+pub mod eventually;
+pub mod fixture;
+pub mod process;
+pub mod sample;

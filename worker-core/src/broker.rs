@@ -22,7 +22,7 @@
 //! * **D1** Jobs of one queue and priority are delivered in the order they were
 //!   enqueued, as long as none was delivered before. There is no order between queues.
 //! * **D2** Among those that wait, a higher priority is delivered first.
-//! * **D3** A delayed job is never delivered early, and promptly when due.
+//! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
 //! * **D4** A delayed job holds up no other.
 //! * **D5** A subscription never owns more than its prefetch of unsettled deliveries.
 //! * **D6** [`Source::next_batch`] gives at most what was asked, waits while there is nothing, and wakes when a job arrives.
@@ -35,9 +35,10 @@
 //! # Settlement
 //!
 //! * **S1** `Ack`: the job leaves its queue for good.
-//! * **S2** `Release` without delay: it is delivered again at once, its attempt not counted.
-//! * **S3** `Release` with a delay: not before it has passed, attempt not counted, the note is carried.
-//! * **S4** `Retry`: not before the delay has passed, `attempt` one higher, `starts` 0.
+//! * **S2** `Release` without delay: it is delivered again at once, its attempt not counted, its starts as before.
+//! * **S3** `Release` with a delay: not before it has passed, attempt not counted. A note is
+//!   carried, also through releases without one, until another replaces it.
+//! * **S4** `Retry`: not before the delay has passed, `attempt` one higher, `starts` 0, without a note.
 //! * **S5** `DeadLetter`: the job is among the dead with failure, attempts, id, body and headers intact, and nowhere else.
 //! * **S6** A delivery is settled once. What the broker cannot make true now comes back from the
 //!   [`Ticket`], to be submitted again; what is no longer ours is [`SettleError::Lost`], and changes nothing.
@@ -62,7 +63,8 @@
 //!
 //! # Inspection
 //!
-//! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs and consumers.
+//! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
+//!   consumers: from their first wait for jobs, at the latest, until they stop.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
 //! * **I3** Replay puts a dead job back into its queue under its id, attempt 1, without an
 //!   expiry date; only the selected ones.
@@ -72,7 +74,9 @@
 //! # The rest
 //!
 //! * **T1** Declaring is idempotent, and says what it created.
-//! * **X1** After [`Broker::close`], everything fails with an error; nothing hangs.
+//! * **T2** Consuming a queue that was not declared is refused as `Permanent`.
+//! * **X1** [`Broker::close`] finishes what was submitted and gives back what is owned, attempts
+//!   and starts unchanged. After it, everything fails with an error; nothing hangs.
 
 use std::{
     fmt,
@@ -190,6 +194,7 @@ pub trait Settler: Send + Sync {
     /// Records that the job is about to start, so that a crash is blamed on the right one.
     ///
     /// Does not wait and is cheap: called for every job, right before it starts.
+    /// Calling it again for the same delivery changes nothing.
     fn begin(&self, delivery: &Delivery) -> Begin;
 
     /// Asks the broker to make `settlement` true about `delivery`.

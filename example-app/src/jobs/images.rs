@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind},
+    io::{self, Cursor, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,9 @@ use worker_core::prelude::*;
 
 /// The most pixels on one side of a picture: more than any camera has.
 const SIDE_MAX: u32 = 30_000;
+
+/// The largest file: it is read whole.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// The most memory to decode one picture. A file of a few kilobytes can claim
 /// to be gigabytes of pixels; this is refused before it is decoded.
@@ -29,19 +32,48 @@ pub(crate) fn thumbnail(picture: PathBuf, output: PathBuf, size: u32) -> JobResu
 /// The picture as it should be seen: cameras store it as the sensor was held,
 /// with a note (EXIF) on how to turn it.
 fn decode(picture: &Path) -> Result<(DynamicImage, ImageFormat), ImageError> {
+    let size = fs::metadata(picture)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(invalid(format!("it has {size} bytes, {FILE_BYTES_MAX} are the most")));
+    }
+    let bytes = fs::read(picture)?;
     // By content, since names lie.
-    let mut reader = ImageReader::open(picture)?.with_guessed_format()?;
+    let format = image::guess_format(&bytes).map_err(|_| invalid("it is neither a JPEG nor a PNG"))?;
+    if format == ImageFormat::Jpeg && is_cut_off(&bytes) {
+        return Err(invalid("the JPEG is cut off"));
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
     limits.max_alloc = Some(DECODED_BYTES_MAX);
     reader.limits(limits);
-    let format = reader.format().unwrap_or(ImageFormat::Jpeg);
     let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation()?;
     let mut decoded = DynamicImage::from_decoder(decoder)?;
     decoded.apply_orientation(orientation);
     Ok((decoded, format))
+}
+
+fn invalid(problem: impl Into<String>) -> ImageError {
+    ImageError::IoError(io::Error::new(ErrorKind::InvalidData, problem.into()))
+}
+
+/// Whether a JPEG ends before its end. The decoder would make the missing part grey and say nothing.
+///
+/// Segments (ITU T.81, annex B) are walked up to the first scan; the end
+/// marker must come after it. It cannot be part of the scan's data, where a
+/// byte `FF` is always followed by `00` or a restart marker.
+fn is_cut_off(jpeg: &[u8]) -> bool {
+    const END: [u8; 2] = [0xFF, 0xD9];
+    let mut at = 2;
+    while let Some([0xFF, marker, high, low]) = jpeg.get(at..at + 4) {
+        if *marker == 0xDA {
+            return !jpeg[at..].windows(2).any(|pair| pair == END);
+        }
+        at += 2 + usize::from(u16::from_be_bytes([*high, *low]));
+    }
+    true
 }
 
 /// Writes beside the target and renames, so that nobody ever sees half a file.
@@ -103,8 +135,26 @@ mod tests {
         let text = folder.path().join("notes.jpg");
         fs::write(&text, "not a picture").unwrap();
         let error = thumbnail(text, folder.path().join("out.jpg"), 64).unwrap_err().to_string();
-        assert!(error.contains("notes.jpg") && error.ends_with("; discard"), "{error}");
+        assert!(error.contains("notes.jpg: it is neither a JPEG nor a PNG; discard"), "{error}");
         assert!(!folder.path().join("out.jpg").exists());
+    }
+
+    #[test]
+    fn a_picture_that_is_cut_off_is_discarded_and_not_half_grey() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("ripples.jpg", 20_000), ("stained-glass.png", 20_000), ("galaxy.jpg", 100)] {
+            let torn = folder.path().join(name);
+            fs::write(&torn, &fs::read(shipped(name)).unwrap()[..bytes]).unwrap();
+            let error = thumbnail(torn, folder.path().join("out"), 64).unwrap_err().to_string();
+            assert!(error.ends_with("; discard"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_picture_with_something_behind_its_end_is_whole() {
+        let mut picture = fs::read(shipped("ripples.jpg")).unwrap();
+        picture.extend(b"a short film, as some phones append it");
+        assert!(!is_cut_off(&picture));
     }
 
     #[test]

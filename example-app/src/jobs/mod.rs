@@ -6,5 +6,5 @@ mod orders;
 mod trouble;
 
 pub(crate) use images::thumbnail;
-pub(crate) use orders::{Order, process_order, send_receipt};
+pub(crate) use orders::{Order, process_order};
 pub(crate) use trouble::{flaky, poison};

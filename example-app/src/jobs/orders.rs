@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn a_python_programs_message_is_an_order() {
-        let order: Order = serde_json::from_str(r#"{"order_id": 1001, "note": "unknown fields are let pass"}"#).unwrap();
+        let order: Order =
+            serde_json::from_str(r#"{"order_id": 1001, "note": "unknown fields are let pass"}"#).unwrap();
         assert_eq!(order.order_id, 1001);
     }
 }

@@ -61,7 +61,6 @@ struct Shared {
 struct Session {
     id: u64,
     closed: AtomicBool,
-    lost: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +77,8 @@ struct Queue {
     delayed: BTreeMap<(Timestamp, u64), Job>,
     held: BTreeMap<u64, Held>,
     dead: BTreeMap<u64, DeadJob>,
-    consumers: u64,
+    /// The living subscriptions, with their sessions.
+    consumers: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -95,6 +95,7 @@ struct Held {
     session: u64,
     subscription: u64,
     begun: bool,
+    lost: CancellationToken,
 }
 
 impl MemoryBroker {
@@ -112,8 +113,8 @@ impl MemoryBroker {
 
     /// An empty broker that cannot do priorities, as RabbitMQ's quorum queues before 4.0 cannot.
     #[must_use]
-    pub fn without_priorities() -> Self {
-        Self::build(Arc::new(TokioClock::starting_now()), false)
+    pub fn without_priorities(clock: Arc<dyn Clock>) -> Self {
+        Self::build(clock, false)
     }
 
     fn build(clock: Arc<dyn Clock>, priorities: bool) -> Self {
@@ -130,12 +131,21 @@ impl MemoryBroker {
 
     /// The death of this process: what it owned comes back, blamed if it had begun.
     pub fn crash(&self) {
+        self.leave(true);
+    }
+
+    /// This process was silent for longer than others wait: as [`crash`](Self::crash), but it lives on.
+    pub fn lapse(&self) {
+        let (now, session) = (self.shared.clock.now(), self.session.id);
+        self.shared.change(|store| store.give_back(|held| held.session == session, true, now));
+    }
+
+    fn leave(&self, blame: bool) {
         self.session.closed.store(true, Ordering::SeqCst);
-        self.session.lost.cancel();
-        let now = self.shared.clock.now();
+        let (now, session) = (self.shared.clock.now(), self.session.id);
         self.shared.change(|store| {
-            let session = self.session.id;
-            store.give_back(|held| held.session == session, true, now);
+            store.give_back(|held| held.session == session, blame, now);
+            store.queues.values_mut().for_each(|queue| queue.consumers.retain(|_, of| *of != session));
         });
     }
 
@@ -169,7 +179,7 @@ impl Default for MemoryBroker {
 
 impl Session {
     fn new(id: u64) -> Arc<Self> {
-        Arc::new(Self { id, closed: AtomicBool::new(false), lost: CancellationToken::new() })
+        Arc::new(Self { id, closed: AtomicBool::new(false) })
     }
 
     fn check(&self) -> Result<(), BrokerError> {
@@ -203,9 +213,10 @@ impl Store {
     fn give_back(&mut self, which: impl Fn(&Held) -> bool, blame: bool, now: Timestamp) {
         for queue in self.queues.values_mut() {
             let tags: Vec<_> = queue.held.iter().filter(|(_, held)| which(held)).map(|(tag, _)| *tag).collect();
-            for Held { mut job, begun, .. } in
+            for Held { mut job, begun, lost, .. } in
                 tags.into_iter().filter_map(|tag| queue.held.remove(&tag)).collect::<Vec<_>>()
             {
+                lost.cancel();
                 job.starts += u32::from(blame && begun);
                 if job.starts >= STARTS_MAX {
                     self.last += 1;
@@ -278,7 +289,7 @@ impl Drop for Half {
         self.shared.change(|store| {
             store.give_back(|held| held.subscription == self.id, false, now);
             if let Some(queue) = store.queues.get_mut(&self.subscription.queue) {
-                queue.consumers -= 1;
+                queue.consumers.remove(&self.id);
             }
         });
     }
@@ -306,7 +317,7 @@ impl Source for MemorySource {
                 queue.wake_the_due(now);
                 let owned = queue.held.values().filter(|held| held.subscription == *id).count();
                 let room = max.min(usize::from(subscription.prefetch.get()).saturating_sub(owned));
-                let mut batch = Vec::new();
+                let (mut batch, lost) = (Vec::new(), CancellationToken::new());
                 while batch.len() < room
                     && let Some(job) = queue.take(*id)
                 {
@@ -314,14 +325,9 @@ impl Source for MemorySource {
                     let receipt = Receipt { epoch: session.id, tag: store.last, part: 0 };
                     let envelope = Envelope { due: Due::Now, ..job.envelope.clone() };
                     let counts = (job.retries + 1, job.starts);
-                    batch.push(Delivery::new(
-                        envelope,
-                        subscription.queue.clone(),
-                        counts,
-                        receipt,
-                        session.lost.clone(),
-                    ));
-                    queue.held.insert(store.last, Held { job, session: session.id, subscription: *id, begun: false });
+                    batch.push(Delivery::new(envelope, subscription.queue.clone(), counts, receipt, lost.clone()));
+                    let (session, subscription, lost) = (session.id, *id, lost.clone());
+                    queue.held.insert(store.last, Held { job, session, subscription, begun: false, lost });
                 }
                 (batch, queue.next_due())
             };
@@ -339,6 +345,8 @@ impl Source for MemorySource {
 
     async fn stop(&mut self) -> Result<(), BrokerError> {
         self.stopped = true; // Nothing was fetched that was not returned.
+        let Half { shared, subscription, id, .. } = &*self.half;
+        shared.change(|store| store.queues.get_mut(&subscription.queue).map(|queue| queue.consumers.remove(id)));
         Ok(())
     }
 }
@@ -375,6 +383,7 @@ impl Settler for Half {
                 Settlement::Retry { after, .. } => {
                     job.retries += 1;
                     job.starts = 0;
+                    job.envelope.unknown_since = None;
                     queue.put(job, Due::In(after).date(now));
                 }
             }
@@ -432,7 +441,7 @@ impl Broker for MemoryBroker {
         let id = self.shared.change(|store| {
             let id = store.next();
             store.queues.get_mut(&subscription.queue).map(|queue| {
-                queue.consumers += 1;
+                queue.consumers.insert(id, self.session.id);
                 id
             })
         });
@@ -447,13 +456,11 @@ impl Broker for MemoryBroker {
     }
 
     fn inspector(&self) -> Option<Arc<dyn Inspector>> {
-        Some(Arc::clone(&self.shared) as Arc<dyn Inspector>)
+        Some(Arc::new(View { shared: Arc::clone(&self.shared), session: Arc::clone(&self.session) }))
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
-        self.session.closed.store(true, Ordering::SeqCst);
-        let now = self.shared.clock.now();
-        self.shared.change(|store| store.give_back(|held| held.session == self.session.id, false, now));
+        self.leave(false);
         Ok(())
     }
 }
@@ -489,10 +496,17 @@ impl Store {
     }
 }
 
+/// The view for people, of one process.
+struct View {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+}
+
 #[async_trait]
-impl Inspector for Shared {
+impl Inspector for View {
     async fn queues(&self) -> Result<Vec<QueueStats>, BrokerError> {
-        let now = self.clock.now();
+        self.session.check()?;
+        let now = self.shared.clock.now();
         let stats = |(name, queue): (&QueueName, &mut Queue)| {
             queue.wake_the_due(now);
             QueueStats {
@@ -500,15 +514,16 @@ impl Inspector for Shared {
                 running: queue.held.len() as u64,
                 delayed: queue.delayed.len() as u64,
                 dead: queue.dead.len() as u64,
-                consumers: queue.consumers,
+                consumers: queue.consumers.len() as u64,
                 ..QueueStats::empty(name.clone())
             }
         };
-        Ok(self.store().queues.iter_mut().map(stats).collect())
+        Ok(self.shared.store().queues.iter_mut().map(stats).collect())
     }
 
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
-        let store = self.store();
+        self.session.check()?;
+        let store = self.shared.store();
         let after = page.after.map_or(0, |Cursor(place)| place);
         let mut places = store.selected(selection);
         places.retain(|(place, _)| *place > after);
@@ -521,11 +536,13 @@ impl Inspector for Shared {
     }
 
     async fn count_dead(&self, selection: &Selection) -> Result<u64, BrokerError> {
-        Ok(self.store().selected(selection).len() as u64)
+        self.session.check()?;
+        Ok(self.shared.store().selected(selection).len() as u64)
     }
 
     async fn replay(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
-        Ok(self.change(|store| {
+        self.session.check()?;
+        Ok(self.shared.change(|store| {
             let dead = store.take_dead(selection, limit);
             for DeadJob { id, queue, job, headers, body, enqueued_at, priority, .. } in &dead {
                 let mut envelope = Envelope::new(id.clone(), queue.clone(), job.clone(), body.0.clone(), *enqueued_at);
@@ -541,6 +558,7 @@ impl Inspector for Shared {
     }
 
     async fn drop_dead(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
-        Ok(self.change(|store| store.take_dead(selection, limit).len() as u64))
+        self.session.check()?;
+        Ok(self.shared.change(|store| store.take_dead(selection, limit).len() as u64))
     }
 }

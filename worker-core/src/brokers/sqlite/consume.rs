@@ -123,7 +123,12 @@ impl Source for SqliteSource {
                 return Ok(self.fetched.drain(..count).collect());
             }
             if self.pending.is_none() && self.half.room_for(max) == 0 {
-                self.half.room.notified().await;
+                self.half.shared.check_open()?;
+                tokio::select! {
+                    () = self.half.room.notified() => {}
+                    // Also rung by closing, which must not leave a full consumer waiting.
+                    rung = self.bell.changed() => rung.map_err(|_| closed())?,
+                }
                 continue;
             }
             let Claimed { deliveries, next_due_ms } = self.claim(max).await?;

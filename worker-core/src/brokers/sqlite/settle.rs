@@ -36,6 +36,9 @@ impl Settler for Half {
             self.room.notify_one();
             return Begin::Lost;
         }
+        if entry.slot.is_some() {
+            return Begin::Go; // Recorded already: twice in the file would be blamed twice.
+        }
         match entry.holder.file.begin(hand_out) {
             Ok(slot) => entry.slot = Some(slot),
             // It runs all the same: should it kill the process, that is not counted against it.
@@ -89,6 +92,8 @@ impl Write for Settle {
                 half.forget(&delivery);
                 if settled { Ok(()) } else { Err(SettleError::Lost) }
             }
+            // Closing gave it back.
+            Err(_) if half.shared.check_open().is_err() => Err(SettleError::Lost),
             Err(error) => {
                 let error = error.into_error();
                 Err(SettleError::Unsettled(Box::new(Unsettled { delivery, settlement, error })))
@@ -130,7 +135,7 @@ impl Settle {
     }
 
     /// Back into the queue; with a failure the attempt counts, and the suspicion ends:
-    /// the process outlived the job.
+    /// the process outlived the job. So does what was noted: it was known and ran.
     fn put_back(
         &self,
         db: &Connection,
@@ -145,7 +150,7 @@ impl Settle {
                      starts = CASE WHEN :failed THEN 0 ELSE starts END,
                      retries = retries + :failed,
                      last_error = coalesce(:error, last_error),
-                     unknown_since_ms = coalesce(:unknown_since_ms, unknown_since_ms),
+                     unknown_since_ms = CASE WHEN :failed THEN NULL ELSE coalesce(:unknown_since_ms, unknown_since_ms) END,
                      state = CASE WHEN :due_ms IS NOT NULL THEN 1 WHEN starts > 0 AND NOT :failed THEN 2 ELSE 0 END,
                      due_ms = :due_ms, holder = NULL, fence = NULL
                  WHERE seq = :seq AND holder = :holder AND fence = :fence",
@@ -173,6 +178,10 @@ impl Half {
         };
         if let Some(entry) = entry {
             end(&entry.holder, entry.slot);
+            if entry.suspect {
+                // The next suspect waits for this one's end, not for an arrival.
+                self.shared.ring(&delivery.queue);
+            }
         }
         self.room.notify_one();
     }

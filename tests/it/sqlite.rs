@@ -1,0 +1,3 @@
+//! The SQLite broker keeps the contract.
+
+worker_tests::conformance!(worker_tests::fixture::SqliteFixture);

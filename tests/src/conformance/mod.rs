@@ -1,0 +1,160 @@
+//! The broker contract as code.
+//!
+//! Every clause of [`worker_core::broker`] has at least one case here, which
+//! names it; a test reads both files and compares. A case gets a fixture with
+//! nothing on it and fails by panicking. Where a broker lacks a capability,
+//! the case that needs it says so and another asserts the refusal.
+
+pub mod dead;
+pub mod delay;
+pub mod enqueue;
+pub mod flow;
+pub mod inspect;
+pub mod once;
+pub mod order;
+pub mod ownership;
+pub mod rest;
+pub mod settle;
+pub mod suspects;
+
+/// Makes a test of every conformance case, for the broker of this [fixture](crate::fixture::BrokerFixture).
+///
+/// A case is listed here or it does not run; a test compares this list with the files.
+#[macro_export]
+macro_rules! conformance {
+    ($fixture:ty) => {
+        $crate::conformance! { $fixture:
+            enqueue {
+                a_job_answered_ok_outlives_the_process_that_enqueued_it
+                a_durable_broker_keeps_its_jobs_while_no_process_lives
+                a_full_batch_has_one_answer_per_envelope_in_its_order
+                batches_enqueued_at_once_are_all_stored_each_in_its_order
+                an_undeclared_queue_is_unroutable_and_costs_its_neighbours_nothing
+                a_queue_declared_by_another_process_is_routable
+                an_exchange_is_refused_by_name_where_there_is_none
+                a_priority_is_refused_by_name_where_there_is_none
+                one_id_enqueued_three_times_is_three_jobs
+                every_field_arrives_as_it_was_sent_and_stays_so
+                a_job_that_was_delayed_arrives_as_due_now
+                a_number_in_a_header_keeps_all_its_digits
+            }
+            order {
+                jobs_come_in_the_order_they_were_enqueued
+                each_of_several_consumers_sees_jobs_in_order
+                order_survives_a_consumer_that_stops_and_another_that_goes_on
+                a_higher_priority_comes_first_and_age_decides_among_equals
+                an_urgent_job_overtakes_what_waits
+                a_job_that_comes_back_keeps_its_priority
+                a_subscription_gets_jobs_of_its_queue_only
+                no_delivery_is_owned_by_two_consumers
+                an_expired_job_is_delivered_with_its_date
+                a_first_delivery_has_attempt_1_and_no_starts
+            }
+            flow {
+                a_subscription_never_owns_more_than_its_prefetch
+                every_settlement_makes_room_for_one_delivery
+                a_lost_settlement_makes_no_room
+                each_subscription_has_its_own_prefetch
+                a_batch_has_at_most_what_was_asked_for
+                an_arrival_wakes_a_waiting_consumer
+                every_way_back_into_the_queue_wakes_a_waiting_consumer
+                a_settlement_wakes_a_consumer_that_was_full
+                all_waiting_consumers_are_woken_for_as_many_jobs
+                a_stopped_source_gives_nothing_at_once
+                dropping_the_wait_for_a_batch_loses_no_delivery
+                what_a_dropped_wait_had_fetched_comes_unchanged
+            }
+            delay {
+                a_delayed_job_comes_when_it_is_due
+                delayed_jobs_come_in_the_order_they_are_due
+                a_wait_is_shortened_by_a_job_that_is_due_earlier
+                a_delay_that_is_over_already_is_none
+                a_far_date_stays_far
+                a_delayed_job_holds_up_no_other
+            }
+            settle {
+                an_acknowledged_job_is_gone
+                acknowledgements_submitted_together_are_all_made_true
+                a_released_delivery_keeps_its_attempt
+                a_release_keeps_what_was_counted_before
+                a_release_with_a_delay_waits_for_it
+                a_note_travels_with_a_released_job
+                a_retried_job_waits_and_its_attempt_counts
+                a_retry_forgets_the_starts
+                a_dead_lettered_job_keeps_all_it_had_and_is_nowhere_else
+                the_dead_count_the_executions_that_failed
+                a_nameless_job_dies_nameless
+                a_confirmed_settlement_outlives_the_process
+                a_confirmed_settlement_outlives_all_processes_where_the_broker_is_durable
+            }
+            once {
+                a_second_settlement_is_lost_and_changes_nothing
+                of_two_settlements_submitted_together_one_is_made_true
+                a_delivery_that_went_on_is_not_its_former_owners
+                a_receipt_from_before_a_replay_is_lost
+                a_settlement_whose_ticket_is_dropped_is_made_true
+            }
+            ownership {
+                stopping_gives_back_what_was_fetched_and_not_returned
+                stopping_gives_back_a_retried_job_with_its_attempts
+                what_was_returned_before_a_stop_is_still_owned
+                a_dead_process_gives_back_all_and_only_what_had_begun_is_blamed
+                a_death_gives_back_nothing_that_was_not_owned
+                a_start_that_was_settled_is_not_blamed_later
+                a_delivery_that_went_to_another_after_a_death_is_lost
+                a_frozen_consumer_finds_its_deliveries_lost
+                dropping_both_halves_gives_everything_back_uncounted
+                dropping_one_subscription_leaves_the_others_alone
+                a_consumer_dropped_in_the_middle_of_a_wait_gives_everything_back
+            }
+            suspects {
+                a_job_that_kills_its_workers_is_dead_lettered_as_crashed
+                a_job_that_never_began_is_never_convicted
+                a_subscription_owns_one_suspect_at_a_time_beside_other_jobs
+                each_subscription_owns_a_suspect_of_its_own
+                waiting_suspects_take_no_room
+            }
+            inspect {
+                a_queue_counts_its_jobs_by_what_they_wait_for
+                every_declared_queue_is_listed_by_name
+                living_consumers_are_counted
+                the_dead_are_listed_oldest_first_in_whole_pages
+                the_order_of_the_dead_is_that_of_their_deaths
+                pages_neither_repeat_nor_skip_while_the_dead_change
+                jobs_that_die_at_the_same_time_are_all_listed
+                without_dead_jobs_there_is_one_empty_page
+            }
+            dead {
+                a_listing_shows_what_is_selected
+                a_replay_takes_the_selected_ones_only
+                a_replayed_job_begins_anew
+                a_limited_replay_takes_the_oldest
+                a_replay_by_a_thousand_ids_takes_them_all
+                replays_at_the_same_time_put_each_job_back_once
+                what_died_after_the_date_is_left_alone
+                a_replay_in_steps_ends_although_jobs_die_again
+                a_drop_removes_the_selected_ones_for_good
+                a_limited_drop_takes_the_oldest_dead
+            }
+            rest {
+                declaring_says_what_it_created
+                a_queue_declared_by_two_at_once_is_created_by_one
+                declaring_again_changes_nothing
+                consuming_an_undeclared_queue_is_refused
+                after_closing_everything_fails_and_nothing_hangs
+                closing_ends_a_wait_for_a_batch
+                closing_lets_go_of_everything
+                closing_finishes_what_was_submitted
+                a_settlement_after_closing_is_lost
+            }
+        }
+    };
+    ($fixture:ty: $($domain:ident { $($case:ident)* })*) => {$(
+        mod $domain {$(
+            #[test]
+            fn $case() {
+                $crate::fixture::run::<$fixture>($crate::conformance::$domain::$case);
+            }
+        )*}
+    )*};
+}

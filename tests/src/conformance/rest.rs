@@ -1,0 +1,192 @@
+//! Declaring and closing.
+
+use std::time::Duration;
+
+use worker_core::{
+    BrokerErrorKind, EnqueueFailure, FailureKind, QueueName,
+    broker::{Begin, Broker as _, Declared, Page, Selection, SettleError, Subscription, Topology},
+    settlement::Settlement,
+};
+
+use crate::{
+    eventually::soon,
+    fixture::BrokerFixture,
+    process::Process,
+    sample::{QUEUE, bury, copy, four_settlements, job, job_for, jobs, queue_name, sorted_ids},
+};
+
+fn topology(names: &[&str]) -> Topology {
+    Topology::queues(names.iter().map(|name| queue_name(name)))
+}
+
+fn created(declared: Declared) -> Vec<QueueName> {
+    let mut created = declared.created;
+    created.sort_unstable();
+    created
+}
+
+/// Clause T1: what was there is not created, whoever created it.
+pub async fn declaring_says_what_it_created<F: BrokerFixture>(fx: &F) {
+    let (one, two) = (fx.bare_process().await, fx.bare_process().await);
+    let declare = async |process: &Process<'_, F>, names: &[&str]| {
+        created(process.broker.declare(&topology(names)).await.unwrap())
+    };
+    assert_eq!(declare(&one, &["b", "a"]).await, ["a", "b"]);
+    assert_eq!(declare(&one, &["a", "b"]).await, [""; 0]);
+    assert_eq!(declare(&two, &["c", "a", "c"]).await, ["c"], "named twice is created once");
+    assert_eq!(declare(&one, &["c"]).await, [""; 0]);
+    assert_eq!(declare(&one, &[]).await, [""; 0]);
+    assert_eq!(declare(&two, &["A"]).await, ["A"], "names are told apart by case");
+}
+
+/// Clause T1: two processes declare the same queues at the same time.
+pub async fn a_queue_declared_by_two_at_once_is_created_by_one<F: BrokerFixture>(fx: &F) {
+    let (one, two) = (fx.bare_process().await, fx.bare_process().await);
+    let names: Vec<_> = (0..20).map(|n| format!("queue{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let wanted = topology(&names);
+    let (a, b) = tokio::join!(one.broker.declare(&wanted), two.broker.declare(&wanted));
+    let mut all = created(a.unwrap());
+    all.extend(created(b.unwrap()));
+    all.sort_unstable();
+    assert_eq!(all, names);
+}
+
+/// Clause T1: declaring again touches neither jobs nor consumers nor the dead.
+pub async fn declaring_again_changes_nothing<F: BrokerFixture>(fx: &F) {
+    let (process, other) = (fx.process().await, fx.bare_process().await);
+    process.enqueue(jobs("job", 4)).await;
+    let mut consumer = process.consume(2).await;
+    let mut owned = consumer.take(2).await;
+    consumer.settle(owned.remove(0), bury(FailureKind::Error)).await;
+    owned.push(consumer.one().await);
+    let before = process.stats().await;
+    other.declare(QUEUE).await;
+    process.declare(QUEUE).await;
+    assert_eq!(process.stats().await, before);
+    consumer.ack_all(owned).await;
+    consumer.expect("job3").await;
+}
+
+/// Clause T2: a queue that nobody declared cannot be consumed, and is not created by trying.
+pub async fn consuming_an_undeclared_queue_is_refused<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    for _ in 0..2 {
+        let subscription = Subscription::new(queue_name("nowhere"), 1.try_into().unwrap());
+        let Err(error) = process.broker.consume(subscription).await else { panic!("it does not exist") };
+        assert_eq!(error.kind(), BrokerErrorKind::Permanent);
+        assert!(error.to_string().contains("nowhere"), "the refusal does not name the queue: {error}");
+    }
+    let answers = process.broker.enqueue(vec![job_for("nowhere", "job")]).await;
+    assert!(matches!(*answers, [Err(EnqueueFailure::Unroutable)]), "{answers:?}");
+}
+
+/// Clause X1: every operation, on handles from before.
+pub async fn after_closing_everything_fails_and_nothing_hangs<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    process.enqueue(jobs("job", 6)).await;
+    let mut consumer = process.consume(2).await;
+    let owned = consumer.take(2).await;
+    let inspector = process.inspector();
+    soon("it closes", process.broker.close()).await.unwrap();
+
+    let all = Selection::default();
+    let fails = async {
+        assert!(process.broker.declare(&topology(&["new"])).await.is_err());
+        assert!(process.broker.declare(&topology(&[QUEUE])).await.is_err());
+        let answers = process.broker.enqueue(vec![job("late"), job("later")]).await;
+        assert!(matches!(*answers, [Err(EnqueueFailure::Refused(_)), Err(EnqueueFailure::Refused(_))]), "{answers:?}");
+        assert!(process.broker.consume(Subscription::new(queue_name(QUEUE), 1.try_into().unwrap())).await.is_err());
+        assert!(consumer.source.next_batch(5).await.is_err());
+        assert!(consumer.source.next_batch(5).await.is_err());
+        for inspector in [Some(inspector), process.broker.inspector()].into_iter().flatten() {
+            assert!(inspector.queues().await.is_err());
+            assert!(inspector.dead(&all, Page::first(1)).await.is_err());
+            assert!(inspector.count_dead(&all).await.is_err());
+            assert!(inspector.replay(&all, 1).await.is_err());
+            assert!(inspector.drop_dead(&all, 1).await.is_err());
+        }
+    };
+    soon("everything fails", fails).await;
+    for delivery in &owned {
+        consumer.assert_lost(delivery).await;
+        assert!(delivery.lost.is_cancelled());
+    }
+    // Either answer will do, but an answer there must be.
+    drop(soon("a source of a closed broker stops", consumer.source.stop()).await);
+    drop(soon("it closes again", process.broker.close()).await);
+}
+
+/// Clause X1: a wait that had begun before ends too.
+pub async fn closing_ends_a_wait_for_a_batch<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    let mut consumer = process.consume(2).await;
+    let closing = async {
+        fx.pass(Duration::from_millis(20)).await;
+        process.broker.close().await.unwrap();
+    };
+    let (batch, ()) = soon("both end", async { tokio::join!(consumer.source.next_batch(5), closing) }).await;
+    assert!(batch.is_err(), "{batch:?}");
+}
+
+/// Clause X1: what it owned goes to others, uncounted, and they do not notice anything else.
+pub async fn closing_lets_go_of_everything<F: BrokerFixture>(fx: &F) {
+    let (closing, other) = (fx.process().await, fx.process().await);
+    closing.enqueue(jobs("job", 6)).await;
+    let mut kept = other.consume(1).await;
+    let owned = kept.one().await;
+    let mut consumer = closing.consume(5).await;
+    let taken = consumer.take(2).await;
+    consumer.begin(&taken[0]);
+    closing.broker.close().await.unwrap();
+    let mut next = other.consume(10).await;
+    let back = next.take(5).await;
+    assert_eq!(sorted_ids(&back), ["job1", "job2", "job3", "job4", "job5"]);
+    assert!(back.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{back:?}");
+    next.nothing().await;
+    kept.begin(&owned);
+    kept.ack(owned).await;
+    other.enqueue([job("new")]).await;
+    kept.expect("new").await;
+}
+
+/// Clause X1: a settlement that was submitted before is finished.
+pub async fn closing_finishes_what_was_submitted<F: BrokerFixture>(fx: &F) {
+    let (closing, other) = (fx.process().await, fx.process().await);
+    closing.enqueue(jobs("job", 200)).await;
+    let mut consumer = closing.consume(200).await;
+    let tickets: Vec<_> = consumer
+        .take(200)
+        .await
+        .into_iter()
+        .map(|delivery| consumer.settler.submit(delivery, Settlement::Ack))
+        .collect();
+    closing.broker.close().await.unwrap();
+    for ticket in tickets {
+        soon("it is answered", ticket).await.expect("it was submitted before");
+    }
+    let mut next = other.consume(10).await;
+    next.nothing().await;
+}
+
+/// Clause X1: settling after the end of the process is lost, not an endless retry.
+pub async fn a_settlement_after_closing_is_lost<F: BrokerFixture>(fx: &F) {
+    let (closing, other) = (fx.process().await, fx.process().await);
+    for settlement in four_settlements() {
+        let closing_now = fx.process().await;
+        closing.enqueue([job("job")]).await;
+        let mut consumer = closing_now.consume(1).await;
+        let delivery = consumer.one().await;
+        let stale = copy(&delivery);
+        closing_now.broker.close().await.unwrap();
+        let answer = consumer.try_settle(delivery, settlement).await;
+        assert!(matches!(answer, Err(SettleError::Lost)), "{answer:?}");
+        assert_eq!(consumer.settler.begin(&stale), Begin::Lost);
+        let mut next = other.consume(1).await;
+        let back = next.one().await;
+        assert_eq!((back.attempt, back.starts), (1, 0));
+        next.ack(back).await;
+        next.nothing().await;
+    }
+    assert!(other.dead().await.is_empty());
+}

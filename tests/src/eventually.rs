@@ -1,0 +1,54 @@
+//! Waiting for a condition that nothing announces: the only place that polls.
+
+use std::{fmt::Display, time::Duration};
+
+use tokio::time::{sleep, timeout};
+
+/// How long a test waits for what must come. Long, because a machine can be
+/// busy; it costs nothing when the condition holds, and nothing in virtual time.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Looks until `look` finds something, and gives what it found.
+///
+/// `what` completes the sentence "it did not happen that …".
+///
+/// # Panics
+///
+/// When nothing was found within [`PATIENCE`].
+///
+/// # Cancel safety
+///
+/// Cancel safe as far as `look` is.
+pub async fn eventually<T>(what: impl Display, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            sleep(PAUSE).await;
+        }
+    });
+    match found.await {
+        Ok(found) => found,
+        Err(_) => panic!("within {PATIENCE:?} it did not happen that {what}"),
+    }
+}
+
+/// Waits for `coming`, which must come.
+///
+/// # Panics
+///
+/// When it did not come within [`PATIENCE`].
+///
+/// # Cancel safety
+///
+/// As `coming`.
+pub async fn soon<T>(what: impl Display, coming: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, coming).await {
+        Ok(value) => value,
+        Err(_) => panic!("within {PATIENCE:?} it did not happen that {what}"),
+    }
+}

@@ -1,0 +1,108 @@
+//! What the conformance suite must know about a broker to test it.
+//!
+//! A fixture is one fresh, isolated storage. On it, processes are opened and
+//! die; each handle that [`open`](BrokerFixture::open) gives stands for a
+//! process of its own. Time is virtual where the broker's is, real elsewhere;
+//! cases ask the fixture for it and keep their delays short.
+
+mod memory;
+mod sqlite;
+
+use std::time::Duration;
+
+use tokio::{runtime::Runtime, time::sleep};
+use worker_core::{
+    Timestamp,
+    broker::{Broker, Capabilities},
+};
+
+use crate::{process::Process, sample::QUEUE};
+
+pub use memory::MemoryFixture;
+pub use sqlite::SqliteFixture;
+
+/// A broker under test: one isolated storage, and its processes.
+pub trait BrokerFixture: Send + Sync + Sized + 'static {
+    /// The broker.
+    type Broker: Broker;
+
+    /// What runs a case; its clock is paused where the broker's time is virtual.
+    fn runtime() -> Runtime;
+
+    /// A fresh, empty storage. Called inside the runtime.
+    fn new() -> Self;
+
+    /// Another process on this storage.
+    fn open(&self) -> impl Future<Output = Self::Broker> + Send;
+
+    /// The sudden death of a process: nothing it holds is given back in an orderly way.
+    fn crash(&self, process: &Self::Broker) -> impl Future<Output = ()> + Send;
+
+    /// Stops a process without killing it, for longer than others wait for it:
+    /// what it owned goes to them, blamed if it had begun.
+    ///
+    /// # Errors
+    ///
+    /// Why this cannot be done inside one test process.
+    fn freeze(&self, process: &Self::Broker) -> impl Future<Output = Result<(), &'static str>> + Send {
+        let _ = process;
+        async { Err("this broker's processes cannot be frozen from inside; the system tests stop real ones") }
+    }
+
+    /// Lets a frozen process go on.
+    fn thaw(&self, process: &Self::Broker) -> impl Future<Output = ()> + Send {
+        let _ = process;
+        async {}
+    }
+
+    /// The date on the broker's clock.
+    fn date(&self) -> Timestamp;
+
+    /// Lets time pass.
+    fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send {
+        sleep(time)
+    }
+
+    /// How late a job that is due may be delivered, on a machine that is busy with other tests.
+    fn lateness(&self) -> Duration;
+
+    /// How long a case watches that nothing is delivered.
+    fn quiet(&self) -> Duration;
+
+    /// Another process, with [`QUEUE`] declared.
+    fn process(&self) -> impl Future<Output = Process<'_, Self>> + Send {
+        async {
+            let process = self.bare_process().await;
+            process.declare(QUEUE).await;
+            process
+        }
+    }
+
+    /// Another process that has declared nothing.
+    fn bare_process(&self) -> impl Future<Output = Process<'_, Self>> + Send {
+        async { Process::new(self, self.open().await) }
+    }
+
+    /// What the broker can do.
+    fn capabilities(&self) -> impl Future<Output = Capabilities> + Send {
+        async { self.open().await.capabilities() }
+    }
+}
+
+/// Runs `case` on a fresh storage.
+///
+/// # Panics
+///
+/// When the case fails.
+pub fn run<F: BrokerFixture>(case: impl AsyncFnOnce(&F)) {
+    F::runtime().block_on(async {
+        let fixture = F::new();
+        case(&fixture).await;
+    });
+}
+
+/// Says why a case does not apply to a broker, so that a run shows what was left out.
+#[expect(clippy::print_stderr, reason = "the reason belongs into the output of the test")]
+pub fn skipped(capabilities: &Capabilities, reason: &str) {
+    eprintln!("skipped on the {} broker: {reason}", capabilities.broker);
+}
