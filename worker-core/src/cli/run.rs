@@ -99,6 +99,7 @@ async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), 
         state(&mut states).await?;
     }
     let client = settings.connect().await?;
+    tracing::info!(target: TARGET, url = %settings.broker_url, "connected to the broker");
     let builder = Worker::builder(&client).registry(registry).states(states);
     let builder = match worker {
         Some(choose) => choose(builder),
