@@ -6,6 +6,7 @@ mod cli;
 mod config;
 pub mod macros;
 mod memory;
+mod readme;
 mod sqlite;
 mod system;
 mod tidy;
