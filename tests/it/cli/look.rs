@@ -23,7 +23,9 @@ fn every_option_says_its_default_or_needs_none() {
     for line in [&["run"][..], &["enqueue"], &["health"], &["dlq", "list"], &["dlq", "replay"]] {
         let help = Program::new().run(&[line, &["-h"]].concat()).exits(0).stdout;
         let options = help.split("\n\n").filter(|part| part.starts_with("Options"));
-        for option in options.flat_map(|part| part.split("\n  ")).filter(|option| option.contains(" <")) {
+        // A long one is broken into lines, of which the first begins with its name.
+        let options = options.collect::<Vec<_>>().join("\n").replace("\n      -", "\n\0-").replace("\n  -", "\n\0-");
+        for option in options.split('\0').filter(|option| option.contains(" <")) {
             let is_selection =
                 ["--queue <", "--job <", "--kind <", "--group-by <", "--header <", "--json <", "--file <"];
             let has_default = option.contains("default:") || is_selection.iter().any(|flag| option.contains(flag));
@@ -57,13 +59,13 @@ fn the_default_command_runs_when_none_is_named() {
 #[test]
 fn jobs_are_shown_with_arguments_options_and_source() {
     let jobs = Program::new().run(&["jobs"]).exits(0);
-    assert_eq!(jobs.row("greet")[1..4], ["emails", "name: String, [loud: Option<bool>]", "0"]);
+    assert_eq!(jobs.row("greet")[1..4], ["emails", "name: String, [loud: Option<bool>]", "3"]);
     assert_eq!(jobs.row("whole")[2], "Order (the whole payload)");
     assert!(jobs.row("add").iter().any(|cell| cell.starts_with("tests/src/bin/fixture.rs:")));
     let json = Program::new().run(&["jobs", "--json"]).exits(0).json();
     let add = json["jobs"].as_array().unwrap().iter().find(|job| job["job"] == "add").unwrap();
     assert_eq!(add["arguments"]["named"][1]["type"], "i64");
-    assert_eq!(add["summary"], "Adds two numbers");
+    assert_eq!(add["summary"], "Adds two numbers.");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The program that the tests of the command line run: a dozen small jobs behind an `App`.
 //!
-//! The variable `FIXTURE` chooses what the application does in code, one word each.
+//! The variable `FIXTURE` chooses what the application does in code.
 
 use std::{
     future::pending,
@@ -11,12 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use worker_core::{
-    __private::{blocking, inventory},
-    Argument, Arguments, Context, Handler, Job, JobError, JobOptions, JobResult, Payload, Registration, Requirement,
-    RetryPolicy, State,
-    cli::App,
-};
+use worker_core::{cli::App, prelude::*};
 
 fn main() -> ExitCode {
     let wanted = std::env::var("FIXTURE").unwrap_or_default();
@@ -60,114 +55,66 @@ struct Order {
     amount: f64,
 }
 
-/// A job without retries: what fails is dead at once.
-const ONCE: JobOptions = JobOptions::DEFAULT.retry(RetryPolicy::new(0, Duration::from_secs(1), Duration::from_secs(1)));
-
-macro_rules! job {
-    ($name:ident, $queue:literal, $summary:literal, ($($arg:ident: $type:ty),*), $arguments:expr, { $($more:item)* }, $run:expr) => {
-        #[derive(Serialize, Deserialize)]
-        #[expect(non_camel_case_types, reason = "a job is named like a function")]
-        struct $name { $($arg: $type),* }
-
-        impl Job for $name {
-            const NAME: &'static str = stringify!($name);
-            const QUEUE: &'static str = $queue;
-            const OPTIONS: JobOptions = ONCE;
-            type Return = ();
-        }
-
-        impl Handler for $name {
-            const ARGUMENTS: Arguments = $arguments;
-            const SUMMARY: &'static str = $summary;
-            $($more)*
-            async fn run(self, cx: Context) -> JobResult<()> {
-                let run: fn(Self, Context) -> _ = $run;
-                run(self, cx).await
-            }
-        }
-
-        inventory::submit! { Registration::new::<$name>(file!(), line!()) }
-    };
+/// Says a text again.
+#[job]
+async fn echo(text: String) {
+    drop(text);
 }
 
-const fn required(name: &'static str, type_text: &'static str) -> Argument {
-    Argument { name, type_text, required: true }
+/// Adds two numbers.
+#[job(queue = "calculator")]
+async fn add(a: i64, b: i64) -> JobResult<i64> {
+    Ok(a.checked_add(b).ok_or("too large")?)
 }
 
-const fn optional(name: &'static str, type_text: &'static str) -> Argument {
-    Argument { name, type_text, required: false }
+/// Greets somebody, loudly if asked to.
+#[job(queue = "emails")]
+async fn greet(name: String, loud: Option<bool>, greeting: State<Greeting>) -> JobResult<String> {
+    let text = format!("{} {name}", greeting.0);
+    Ok(if loud == Some(true) { text.to_uppercase() } else { text })
 }
 
-job!(echo, "default", "Says a text again", (text: String), Arguments::Named(&[required("text", "String")]), {},
-    |job, _| async move { drop(job.text); Ok(()) });
+/// Fails, and is not tried again.
+#[job(queue = "trouble", max_retries = 0)]
+async fn fail(message: String) -> JobResult {
+    Err(message.into())
+}
 
-job!(add, "calculator", "Adds two numbers", (a: i64, b: i64),
-    Arguments::Named(&[required("a", "i64"), required("b", "i64")]), {},
-    |job, _| async move { job.a.checked_add(job.b).map(drop).ok_or_else(|| "too large".into()) });
+/// Fails for good.
+#[job(queue = "trouble")]
+async fn reject(message: String) -> JobResult {
+    Err(JobError::discard(message))
+}
 
-job!(greet, "emails", "Greets somebody, loudly if asked to", (name: String, loud: Option<bool>),
-Arguments::Named(&[required("name", "String"), optional("loud", "Option<bool>")]),
-{ fn requirements() -> Vec<Requirement> { vec![Requirement::state::<Greeting>()] } },
-|job, cx| async move {
-    let greeting: State<Greeting> = cx.state::<Greeting>()?.into();
-    drop((greeting.0, job.name, job.loud));
+/// Takes arguments of many types.
+#[job]
+async fn settings(retries: u32, tags: Vec<String>, ratio: f64) -> JobResult<f64> {
+    Ok(ratio * f64::from(retries) * tags.concat().parse::<f64>()?)
+}
+
+/// Does nothing.
+#[job]
+async fn ping() {}
+
+/// Takes an order.
+#[job(queue = "orders")]
+async fn whole(Payload(order): Payload<Order>) -> JobResult<f64> {
+    drop(order.id);
+    Ok(order.amount)
+}
+
+/// Waits.
+#[job(queue = "slow")]
+async fn wait(ms: u64) -> JobResult {
+    say_that_it_runs()?;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
     Ok(())
-});
-
-job!(fail, "trouble", "Fails", (message: String), Arguments::Named(&[required("message", "String")]), {},
-    |job, _| async move { Err(job.message.into()) });
-
-job!(reject, "trouble", "Fails for good", (message: String), Arguments::Named(&[required("message", "String")]), {},
-    |job, _| async move { Err(JobError::discard(job.message)) });
-
-job!(settings, "default", "Takes arguments of many types", (retries: u32, tags: Vec<String>, ratio: f64),
-    Arguments::Named(&[required("retries", "u32"), required("tags", "Vec<String>"), required("ratio", "f64")]), {},
-    |job, _| async move { drop((job.retries, job.tags, job.ratio)); Ok(()) });
-
-job!(ping, "default", "Does nothing", (), Arguments::Named(&[]), {}, |_, _| async { Ok(()) });
-
-job!(wait, "slow", "Waits", (ms: u64), Arguments::Named(&[required("ms", "u64")]), {},
-    |job, _| async move { say_that_it_runs()?; tokio::time::sleep(Duration::from_millis(job.ms)).await; Ok(()) });
-
-job!(
-    stuck,
-    "slow",
-    "Blocks its thread for ever",
-    (),
-    Arguments::Named(&[]),
-    {
-        const BLOCKING: bool = true;
-    },
-    |_, _| async {
-        blocking(|| {
-            say_that_it_runs()?;
-            let (_never, received) = mpsc::sync_channel::<()>(0);
-            received.recv().map_err(JobError::from)
-        })
-        .await
-    }
-);
-
-/// A job whose payload is one value.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
-struct Whole(Payload<Order>);
-
-impl Job for Whole {
-    const NAME: &'static str = "whole";
-    const QUEUE: &'static str = "orders";
-    type Return = ();
 }
 
-impl Handler for Whole {
-    const ARGUMENTS: Arguments = Arguments::Whole("Order");
-    const SUMMARY: &'static str = "Takes an order";
-
-    async fn run(self, _: Context) -> JobResult<()> {
-        let Payload(Order { id, amount }) = self.0;
-        drop((id, amount));
-        Ok(())
-    }
+/// Blocks its thread for ever.
+#[job(queue = "slow")]
+fn stuck() -> JobResult {
+    say_that_it_runs()?;
+    let (_never, received) = mpsc::sync_channel::<()>(0);
+    Ok(received.recv()?)
 }
-
-inventory::submit! { Registration::new::<Whole>(file!(), line!()) }

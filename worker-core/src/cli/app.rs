@@ -21,7 +21,7 @@ use crate::{
         queues::queues,
         run::run,
     },
-    config::{Settings, SettingsReader},
+    config::{BROKER_URL, Settings, SettingsReader},
     handler::States,
     outcome::{BoxError, chain},
     registry::Registry,
@@ -273,6 +273,7 @@ impl App {
             name,
             about: self.about.as_deref(),
             version: self.version.as_deref(),
+            default_broker_url: self.default_broker_url.as_deref().unwrap_or(BROKER_URL.default),
             commands: self.commands.iter().map(|own| (own.name.as_str(), own.about.as_str())).collect(),
             default_command: self.default_command.as_deref(),
         }

@@ -7,11 +7,10 @@ use crate::cli::{fail::Fail, out::Out};
 
 /// Print a script that completes commands and options in a shell
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
+#[command(after_help = r#"Examples:
   myapp completions bash > ~/.local/share/bash-completion/completions/myapp
   myapp completions zsh > ~/.zfunc/_myapp
-  myapp completions fish > ~/.config/fish/completions/myapp.fish")]
+  myapp completions fish > ~/.config/fish/completions/myapp.fish"#)]
 pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,

@@ -15,14 +15,15 @@ use crate::{
 
 /// Show every setting with its value and where that comes from
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Flags win over variables, variables over what the application sets, that over the defaults.
-Durations have a unit (`30s`, `5m`, `1h 30m`). A secret can be read from a file:
-WORKER_BROKER_URL_FILE=/run/secrets/broker-url. User and password in a URL are not shown.
+#[command(after_help = r#"Flags win over variables, variables over what the application sets, that over
+the defaults. Durations have a unit (`30s`, `5m`, `1h 30m`). A secret can be
+read from a file: WORKER_BROKER_URL_FILE=/run/secrets/broker-url. User and
+password in a URL are not shown.
 
-JSON: {\"settings\": [{\"name\", \"variable\", \"value\", \"origin\", \"from\", \"meaning\", \"form\", \"default\"}],
-       \"warnings\": [text]}
-      origin: default, application, environment, file or flag; from: which variable, file or flag")]
+JSON:
+  {"settings": [{"name", "variable", "value", "origin", "from", "meaning",
+   "form", "default"}], "warnings": [text]}
+  origin is default, application, environment, file or flag; from says which"#)]
 pub(super) struct ConfigArgs {
     /// Print one JSON document
     #[arg(long)]

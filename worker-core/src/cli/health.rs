@@ -25,16 +25,18 @@ use crate::{
 
 /// Check that the broker can be reached and that the queues exist
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Exits with 0 when all is well, with 69 when the broker cannot be reached or a queue is missing,
-and with 78 when the configuration is wrong. It changes nothing.
+#[command(after_help = r#"Exits with 0 when all is well, with 69 when the broker cannot be reached or a
+queue is missing, and with 78 when the configuration is wrong. It changes
+nothing.
 
 Examples:
   myapp health --timeout 1s              in a readiness probe
   myapp health --json | jq .healthy
 
-JSON: {\"healthy\", \"broker\": {\"url\", \"reachable\", \"error\": text or null, \"capabilities\":
-       {\"broker\", \"durable\", \"shared\", \"retry_is_atomic\", \"priorities\", \"exchanges\"} or null}, \"queues\": [{\"queue\", \"exists\"}]}")]
+JSON:
+  {"healthy", "broker": {"url", "reachable", "error": text or null,
+   "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
+   "priorities", "exchanges"} or null}, "queues": [{"queue", "exists"}]}"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]

@@ -16,13 +16,15 @@ use crate::{
 
 /// Show the job types of this program
 #[derive(Debug, Args)]
-#[command(after_help = "\
-An argument in brackets can be left out. In a pipe, and with --json, there is more: the pauses
-between retries, priority, concurrency, aliases, and the first line of the documentation.
+#[command(after_help = r#"An argument in brackets can be left out. In a pipe, and with --json, there is
+more: the pauses between retries, priority, concurrency, aliases, and the first
+line of the documentation.
 
-JSON: {\"jobs\": [{\"job\", \"queue\", \"summary\", \"arguments\": {\"named\": [{\"name\", \"type\", \"required\"}]}
-       or {\"whole\": type}, \"max_retries\", \"backoff_base_ms\", \"backoff_cap_ms\", \"timeout_ms\", \"priority\",
-       \"concurrency\": number or null, \"aliases\": [name], \"blocking\", \"file\", \"line\"}]}")]
+JSON:
+  {"jobs": [{"job", "queue", "summary", "arguments": {"named": [{"name", "type",
+   "required"}]} or {"whole": type}, "max_retries", "backoff_base_ms",
+   "backoff_cap_ms", "timeout_ms", "priority", "concurrency": number or null,
+   "aliases": [name], "blocking", "file", "line"}]}"#)]
 pub(super) struct JobsArgs {
     /// Print one JSON document
     #[arg(long)]

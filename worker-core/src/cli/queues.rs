@@ -17,15 +17,15 @@ use crate::{
 
 /// Show how many jobs wait, run and lie dead in each queue
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Columns:
+#[command(after_help = r#"Columns:
   READY      due, and waiting for a worker
   RUNNING    held by a worker: running, or about to
   DELAYED    not due yet: enqueued for later, or waiting for a retry
   DEAD       in the dead-letter queue, kept until replayed or dropped
   CONSUMERS  workers that serve the queue now
 
-JSON: {\"queues\": [{\"queue\", \"ready\", \"running\", \"delayed\", \"dead\", \"consumers\"}]}")]
+JSON:
+  {"queues": [{"queue", "ready", "running", "delayed", "dead", "consumers"}]}"#)]
 pub(super) struct QueuesArgs {
     /// Print one JSON document
     #[arg(long)]

@@ -15,16 +15,16 @@ const CLOSE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Work on jobs until SIGTERM or SIGINT
 #[derive(Debug, Args)]
-#[command(after_help = "\
-The first SIGTERM or SIGINT (Ctrl-C) drains: no further job is taken, what was not started is given
-back at once, and what runs may finish within --shutdown-timeout. A second one cancels what runs
-and gives it back. Nothing is lost either way; the exit code is 0 when everything could finish and
-75 when something was given back.
+#[command(after_help = r#"The first SIGTERM or SIGINT (Ctrl-C) drains: no further job is taken, what was
+not started is given back at once, and what runs may finish within
+--shutdown-timeout. A second one cancels what runs and gives it back. Nothing
+is lost either way; the exit code is 0 when everything could finish and 75 when
+something was given back.
 
 Examples:
   myapp run --queues emails=4,orders --concurrency 32
   RUST_LOG=worker=debug myapp run        one line for every job
-  WORKER_LOG_FORMAT=json myapp run       lines for a log collector")]
+  WORKER_LOG_FORMAT=json myapp run       lines for a log collector"#)]
 pub(super) struct RunArgs {
     /// Serve these queues, each with at most SLOTS jobs at once [default: WORKER_QUEUES, or the
     /// queues of all registered jobs]

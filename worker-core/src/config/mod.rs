@@ -24,9 +24,9 @@ use crate::{
     worker::{CONCURRENCY_DEFAULT, GRACE_DEFAULT, UNKNOWN_JOB_PATIENCE_DEFAULT, WorkerBuilder},
 };
 
-#[cfg(feature = "cli")]
-pub(crate) use self::parse::duration;
 pub(crate) use self::url::Target;
+#[cfg(feature = "cli")]
+pub(crate) use self::{parse::duration, table::BROKER_URL};
 pub use self::{
     read::SettingsReader,
     table::{SETTINGS, Setting},

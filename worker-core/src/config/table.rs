@@ -33,7 +33,7 @@ pub(super) const SQLITE_LEASE_MIN: Duration = Duration::from_secs(1);
 /// The largest payload that can be allowed: RabbitMQ 4 refuses messages above 16 MiB.
 pub(super) const PAYLOAD_BYTES_LIMIT: usize = 15 << 20;
 
-pub(super) static BROKER_URL: Setting = Setting {
+pub(crate) static BROKER_URL: Setting = Setting {
     name: "broker_url",
     variable: "WORKER_BROKER_URL",
     flag: Some("--broker"),

@@ -35,18 +35,19 @@ const BATCH: usize = 200;
 
 /// Put dead jobs back into their queues, to be run again from the first attempt
 #[derive(Debug, Args)]
-#[command(after_help = "\
-A replayed job keeps its id, payload and headers, loses its expiry date, and has all its retries
-again. What dies while the replay goes on is left alone. Ctrl-C stops after the batch at work; the
-same command goes on where it stopped.
+#[command(after_help = r#"A replayed job keeps its id, payload and headers, loses its expiry date, and
+has all its retries again. What dies while the replay goes on is left alone.
+Ctrl-C stops after the batch at work; the same command goes on where it
+stopped.
 
 Examples:
   myapp dlq replay 0199a1b2-…
   myapp dlq replay --job send_welcome --kind timed_out --dry-run
   myapp dlq replay --all --yes
 
-JSON: {\"action\", \"dry_run\", \"selected\", \"done\", \"left\", \"unmatched_ids\": [id],
-       \"groups\": [{\"job\", \"kind\", \"jobs\"}]}, groups with --dry-run")]
+JSON:
+  {"action", "dry_run", "selected", "done", "left", "unmatched_ids": [id],
+   "groups": [{"job", "kind", "jobs"}]}, groups with --dry-run alone"#)]
 pub(super) struct ReplayArgs {
     #[command(flatten)]
     pub(super) what: ChangeArgs,
@@ -54,16 +55,16 @@ pub(super) struct ReplayArgs {
 
 /// Remove dead jobs for good
 #[derive(Debug, Args)]
-#[command(after_help = "\
-A dropped job is gone. What dies while the command runs is left alone. Ctrl-C stops after the batch
-at work; the same command goes on where it stopped.
+#[command(after_help = r#"A dropped job is gone. What dies while the command runs is left alone. Ctrl-C
+stops after the batch at work; the same command goes on where it stopped.
 
 Examples:
   myapp dlq drop 0199a1b2-…
   myapp dlq drop --kind expired --dry-run
 
-JSON: {\"action\", \"dry_run\", \"selected\", \"done\", \"left\", \"unmatched_ids\": [id],
-       \"groups\": [{\"job\", \"kind\", \"jobs\"}]}, groups with --dry-run")]
+JSON:
+  {"action", "dry_run", "selected", "done", "left", "unmatched_ids": [id],
+   "groups": [{"job", "kind", "jobs"}]}, groups with --dry-run alone"#)]
 pub(super) struct DropArgs {
     #[command(flatten)]
     pub(super) what: ChangeArgs,

@@ -25,8 +25,7 @@ use crate::{
 
 /// List the jobs that failed for good, oldest first
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Columns:
+#[command(after_help = r#"Columns:
   KIND      how it failed; --kind selects by it
   ATTEMPTS  executions that failed, the last one included
   AGE       how long it has been dead
@@ -35,10 +34,12 @@ Examples:
   myapp dlq list --job send_welcome
   myapp dlq list --group-by kind
 
-JSON: {\"total\", \"jobs\": [{\"id\", \"job\": name or null, \"queue\", \"kind\", \"error\", \"attempts\", \"starts\",
-       \"died_at_ms\", \"enqueued_at_ms\", \"priority\"}]}
-      with --group-by: {\"total\", \"groups\": [{\"by\", \"value\", \"dead\", \"first_died_at_ms\", \"last_died_at_ms\"}]}
-      Dates are milliseconds since 1970-01-01 UTC.")]
+JSON:
+  {"total", "jobs": [{"id", "job": name or null, "queue", "kind", "error",
+   "attempts", "starts", "died_at_ms", "enqueued_at_ms", "priority"}]}
+  --group-by: {"total", "groups": [{"by", "value", "dead", "first_died_at_ms",
+   "last_died_at_ms"}]}
+  Dates are milliseconds since 1970-01-01 UTC."#)]
 pub(super) struct ListArgs {
     #[command(flatten)]
     filter: Filter,

@@ -24,14 +24,14 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
-    after_help = "\
-A job is dead-lettered when its retries are spent or another attempt cannot help. It stays, with
-its payload and its error, until it is replayed or dropped.
+    after_help = r#"A job is dead-lettered when its retries are spent or another attempt cannot
+help. It stays, with its payload and its error, until it is replayed or
+dropped.
 
 Examples:
   myapp dlq list --group-by kind
   myapp dlq show 0199a1b2-…
-  myapp dlq replay --job send_welcome --kind timed_out --dry-run"
+  myapp dlq replay --job send_welcome --kind timed_out --dry-run"#
 )]
 pub(super) struct DlqArgs {
     #[command(subcommand)]

@@ -27,11 +27,12 @@ const INDENT: usize = 13;
 
 /// Show everything about dead jobs: error, payload, headers, dates
 #[derive(Debug, Args)]
-#[command(after_help = "\
-JSON: {\"jobs\": [{\"id\", \"job\": name or null, \"queue\", \"kind\", \"error\", \"attempts\", \"starts\", \"died_at_ms\",
-       \"enqueued_at_ms\", \"priority\", \"headers\": {name: value}, \"payload_bytes\", \"payload\": JSON or null,
-       \"payload_text\": text where the payload is no JSON, else null}]}
-      Dates are milliseconds since 1970-01-01 UTC.")]
+#[command(after_help = r#"JSON:
+  {"jobs": [{"id", "job": name or null, "queue", "kind", "error", "attempts",
+   "starts", "died_at_ms", "enqueued_at_ms", "priority", "headers": {},
+   "payload_bytes", "payload": JSON or null, "payload_text": text or null}]}
+  A payload that is no JSON is in payload_text. Dates are milliseconds since
+  1970-01-01 UTC."#)]
 pub(super) struct ShowArgs {
     /// Which, as `dlq list` has them
     #[arg(required = true, value_name = "ID")]

@@ -24,23 +24,24 @@ use crate::{
 
 /// Enqueue a job, or many
 #[derive(Debug, Args)]
-#[command(after_help = "\
-The id of the job is printed once the job is durable. `key=value` is read as the job's argument
-wants it: as text, or as JSON (`tags='[\"a\",\"b\"]'`). `myapp jobs` shows the arguments.
+#[command(after_help = r#"The id of the job is printed once the job is durable. `key=value` is read as
+the job's argument wants it: as text, or as JSON (`tags='["a","b"]'`).
+`myapp jobs` shows the arguments.
 
-With --file, each line is the JSON payload of one job. A regular file is checked as a whole first,
-and when a line is wrong nothing is enqueued. From standard input (`--file -`) jobs are enqueued
-as they come, up to the first wrong line. Ctrl-C stops between two batches and says how many jobs
-are durable.
+With --file, each line is the JSON payload of one job. A regular file is
+checked as a whole first, and when a line is wrong nothing is enqueued. From
+standard input (`--file -`) jobs are enqueued as they come, up to the first
+wrong line. Ctrl-C stops between two batches and says how many jobs are durable.
 
 Examples:
   myapp enqueue send_welcome user_id=42 template=v2 --in 5m
-  myapp enqueue send_welcome --json '{\"user_id\": 42, \"template\": \"v2\"}'
+  myapp enqueue send_welcome --json '{"user_id": 42, "template": "v2"}'
   myapp enqueue send_welcome --file jobs.ndjson
-  jq -c '.users[] | {user_id: .id}' users.json | myapp enqueue send_welcome --file -
+  jq -c '.users[]' users.json | myapp enqueue send_welcome --file -
 
-JSON (--answers), one line for each job: {\"line\": number or null, \"job\", \"queue\", \"id\": text or null,
-      \"error\": text or null}")]
+JSON (--answers), one line for each job:
+  {"line": number or null, "job", "queue", "id": text or null,
+   "error": text or null}"#)]
 pub(super) struct EnqueueArgs {
     /// The job's name
     job: String,
@@ -53,11 +54,11 @@ pub(super) struct EnqueueArgs {
     /// Read payloads, one a line, from this file, or from standard input when it is `-`
     #[arg(long, value_name = "FILE", conflicts_with = "id")]
     file: Option<std::path::PathBuf>,
-    #[command(flatten)]
-    options: options::OptionArgs,
     /// Print the broker's answer for each job as a line of JSON
     #[arg(long)]
     answers: bool,
+    #[command(flatten)]
+    options: options::OptionArgs,
 }
 
 /// The answer for one job.

@@ -18,7 +18,7 @@ pub(super) struct OptionArgs {
     /// Before those of a lower priority, 0 to 31 [default: that of the job's type]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=31))]
     priority: Option<u8>,
-    /// An id of your own, so that trying again is the same job [default: a new UUID]
+    /// An id of your own, by which a handler knows the job again; two jobs may have one [default: a new UUID]
     #[arg(long, value_name = "ID")]
     pub(super) id: Option<JobId>,
     /// A header, as text, which the job can read; can be given several times
