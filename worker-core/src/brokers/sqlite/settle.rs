@@ -31,9 +31,8 @@ impl Settler for Half {
             return Begin::Lost;
         };
         if entry.holder.lost.is_cancelled() || entry.holder.file.is_taken_over() {
-            owned.remove(&hand_out.0);
             drop(owned);
-            self.room.notify_one();
+            self.forget(delivery);
             return Begin::Lost;
         }
         if entry.slot.is_some() {
@@ -178,6 +177,10 @@ impl Half {
         };
         if let Some(entry) = entry {
             end(&entry.holder, entry.slot);
+            if entry.suspect {
+                // The next one may be had now: a source may wait with room, but for a bell.
+                self.shared.ring(&self.subscription.queue);
+            }
         }
         self.room.notify_one();
     }
