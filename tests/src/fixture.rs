@@ -8,15 +8,15 @@
 mod memory;
 mod sqlite;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{runtime::Runtime, time::sleep};
 use worker_core::{
-    Timestamp,
+    Clock, Timestamp,
     broker::{Broker, Capabilities},
 };
 
-use crate::{process::Process, sample::QUEUE};
+use crate::{eventually::PATIENCE, process::Process, sample::QUEUE};
 
 pub use memory::MemoryFixture;
 pub use sqlite::SqliteFixture;
@@ -55,8 +55,13 @@ pub trait BrokerFixture: Send + Sync + Sized + 'static {
         async {}
     }
 
+    /// The broker's clock.
+    fn clock(&self) -> Arc<dyn Clock>;
+
     /// The date on the broker's clock.
-    fn date(&self) -> Timestamp;
+    fn date(&self) -> Timestamp {
+        self.clock().now()
+    }
 
     /// Lets time pass.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> + Send {
@@ -65,6 +70,11 @@ pub trait BrokerFixture: Send + Sync + Sized + 'static {
 
     /// How late a job that is due may be delivered, on a machine that is busy with other tests.
     fn lateness(&self) -> Duration;
+
+    /// How long to wait for what must come.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 
     /// How long a case watches that nothing is delivered.
     fn quiet(&self) -> Duration;

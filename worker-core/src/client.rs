@@ -108,7 +108,9 @@ impl Client {
         Self::with_clock(broker, options, Arc::new(SystemClock))
     }
 
-    pub(crate) fn with_clock(broker: Arc<dyn Broker>, options: ClientOptions, clock: Arc<dyn Clock>) -> Self {
+    /// The same with dates of the caller's choice, for tests in virtual time.
+    #[must_use]
+    pub fn with_clock(broker: Arc<dyn Broker>, options: ClientOptions, clock: Arc<dyn Clock>) -> Self {
         Self { inner: Arc::new(Inner { broker, clock, options, declared: Mutex::default() }) }
     }
 

@@ -111,6 +111,7 @@ macro_rules! conformance {
                 a_job_that_kills_its_workers_is_dead_lettered_as_crashed
                 a_job_that_never_began_is_never_convicted
                 a_subscription_owns_one_suspect_at_a_time_beside_other_jobs
+                settling_a_suspect_wakes_a_consumer_that_waits_for_the_next
                 each_subscription_owns_a_suspect_of_its_own
                 waiting_suspects_take_no_room
             }

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Broker, Delivery, Settler, Source, Subscription},
+    broker::{Broker, Delivery, Settler, Source, Subscription, Topology},
     error::{BrokerError, BrokerErrorKind},
     telemetry::TARGET,
 };
@@ -36,7 +36,13 @@ pub(super) async fn fetch(
 ) {
     let mut pause = Pause::new(draining.clone());
     while !draining.is_cancelled() {
-        let error = match broker.consume(subscription.clone()).await {
+        let subscribed = tokio::select! {
+            biased;
+            // The broker may be slow to answer, or never do.
+            () = draining.cancelled() => return,
+            subscribed = subscribe(&*broker, &subscription) => subscribed,
+        };
+        let error = match subscribed {
             Ok((source, settler)) => {
                 let prefetch = subscription.prefetch;
                 match consume(lane, source, settler, prefetch, &fetched, &draining, &mut pause).await {
@@ -52,6 +58,15 @@ pub(super) async fn fetch(
         }
         pause.after(&error).await;
     }
+}
+
+/// Consumes the queue, which is declared first: a queue may be new, or gone.
+async fn subscribe(
+    broker: &dyn Broker,
+    subscription: &Subscription,
+) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+    broker.declare(&Topology::queues([subscription.queue.clone()])).await?;
+    broker.consume(subscription.clone()).await
 }
 
 /// Hands over batches until the worker drains; `Err` when the source is of no more use.
@@ -71,7 +86,10 @@ async fn consume(
             batch = source.next_batch(prefetch.get().into()) => batch,
         };
         match batch {
-            Ok(deliveries) if deliveries.is_empty() => break,
+            // No broker should, but a worker that idles for ever because one does is worse.
+            Ok(deliveries) if deliveries.is_empty() => {
+                return Err(BrokerError::new(BrokerErrorKind::Transient, "the source ended by itself"));
+            }
             Ok(deliveries) => {
                 pause.reset();
                 let settler = Arc::clone(&settler);

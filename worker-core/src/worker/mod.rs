@@ -25,7 +25,7 @@ use std::{
 };
 
 use crate::{
-    broker::{Broker, Subscription, Topology},
+    broker::{Broker, Subscription},
     client::Client,
     error::{ConfigError, RunError},
     handler::States,
@@ -144,8 +144,6 @@ impl Worker {
         abort: impl Future<Output = ()> + Send,
     ) -> Result<DrainReport, RunError> {
         let plan = self.plan;
-        let queues = plan.lanes.iter().map(|lane| lane.subscription.queue.clone());
-        plan.broker.declare(&Topology::queues(queues)).await?;
         plan.announce();
         let report = Dispatcher::new(plan).run(shutdown, abort).await?;
         tracing::info!(target: TARGET, %report, "worker stopped");

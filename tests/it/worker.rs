@@ -1,0 +1,14 @@
+//! The worker as an application meets it: what becomes of each job, and when.
+//!
+//! On the memory broker in virtual time, so that an hour passes at once and
+//! every time can be compared exactly; `journeys` runs on all brokers.
+
+mod faults;
+mod journeys;
+mod limits;
+mod many;
+mod outcomes;
+mod start;
+mod suspects;
+mod timeouts;
+mod unknown;
