@@ -93,5 +93,5 @@ fn the_log_of_a_worker_is_pretty() {
     running.stdout.wait_for("worker started");
     running.write("\u{3}");
     let screen = running.wait().exits(0).stdout;
-    assert!(screen.contains("SIGINT: draining") && screen.contains("\u{1b}[32m INFO"), "{screen:?}");
+    assert!(screen.contains("SIGINT: shutting down") && screen.contains("\u{1b}[32m INFO"), "{screen:?}");
 }

@@ -74,12 +74,12 @@ pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
         let signal = signals.nth(1).await;
         tracing::info!(
             target: TARGET,
-            "{signal}: draining, running jobs may finish; a second signal cancels them and gives them back"
+            "{signal}: shutting down; a second signal cancels what still runs and gives it back"
         );
     };
     let insisted = async {
         let signal = signals.nth(2).await;
-        tracing::warn!(target: TARGET, "second signal ({signal}): cancelling what runs");
+        tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
     let report = worker.run_until(asked, insisted).await?;
     let closed = tokio::time::timeout(CLOSE_WAIT_MAX, client.close()).await;
