@@ -17,7 +17,7 @@ use crate::{
     settlement::Settlement,
 };
 
-/// What [`Settler::begin`] answers.
+/// What [`Settler::begin`](super::Settler::begin) answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Begin {

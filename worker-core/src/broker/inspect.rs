@@ -122,7 +122,7 @@ pub struct Selection {
 pub struct Page {
     /// After this place; `None` for the beginning.
     pub after: Option<Cursor>,
-    /// The most rows, 1 to [`BATCH_MAX`].
+    /// The most rows, 1 to [`BATCH_MAX`](super::BATCH_MAX).
     pub limit: usize,
 }
 

@@ -21,7 +21,7 @@ impl Topology {
     }
 }
 
-/// What [`Broker::declare`] created, as opposed to found.
+/// What [`Broker::declare`](super::Broker::declare) created, as opposed to found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Declared {
