@@ -256,6 +256,10 @@ impl Write for Claim {
         false // A loss of power ends the claimant too.
     }
 
+    fn is_news(&self) -> bool {
+        false
+    }
+
     fn rows(&self) -> usize {
         self.max
     }

@@ -8,7 +8,6 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind};
 use rusqlite::Connection;
 use tokio::time::Instant;
 
@@ -39,8 +38,9 @@ const ROUND: Duration = Duration::from_millis(200);
 /// The same where the file system does not tell of changes: they are looked for instead.
 const ROUND_UNTOLD: Duration = Duration::from_millis(25);
 
-/// Between two looks that another process's writes cause: bounds their cost under load.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// Between two events of the log file: bounds their cost under load. Events that
+/// come meanwhile are merged by the kernel.
+const EVENT_PAUSE: Duration = Duration::from_millis(1);
 
 /// A wall clock that moved this much against the monotonic one was set.
 const CLOCK_JUMP_MS: u64 = 100;
@@ -92,19 +92,17 @@ impl Keeper {
     }
 }
 
-/// Has the writer look whenever the log file changes, by whomever.
+/// Has the writer look whenever another process, or this one, announces a commit.
 fn watch(shared: &Arc<Shared>) -> notify::Result<RecommendedWatcher> {
     let inbox = Arc::clone(&shared.inbox);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // An error may be an overflow: events were lost, so look as well.
-        if event.map_or(true, |event| matches!(event.kind, EventKind::Modify(_))) {
+        if event.map_or(true, |event| matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)))) {
             inbox.look();
-            pause(LOOK_PAUSE);
         }
+        pause(EVENT_PAUSE);
     })?;
-    let mut log = shared.path().to_owned().into_os_string();
-    log.push("-wal");
-    watcher.watch(&PathBuf::from(log), RecursiveMode::NonRecursive)?;
+    watcher.watch(&shared.log_path(), RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
 
@@ -135,10 +133,11 @@ impl Rounds {
         if self.clock_was_set() {
             shared.ring_all(); // Those who wait for a due date compute it anew.
         }
-        // In case the announcement of a change got lost.
-        shared.inbox.look();
+        if self.peers.refresh(shared) {
+            shared.inbox.look(); // In case the announcement of the change got lost.
+        }
         let own = shared.holder().map(|holder| holder.id);
-        let others: Vec<_> = self.peers.read(shared).iter().copied().filter(|id| Some(*id) != own).collect();
+        let others: Vec<_> = self.peers.ids.iter().copied().filter(|id| Some(*id) != own).collect();
         self.seen.retain(|id, _| others.contains(id));
         for id in others {
             self.observe(shared, id);
@@ -193,12 +192,12 @@ struct Peers {
 }
 
 impl Peers {
-    fn read(&mut self, shared: &Shared) -> &[i64] {
+    /// Reads the ids anew where the database has changed; says whether it has.
+    fn refresh(&mut self, shared: &Shared) -> bool {
         // An unreadable database is reported by those who need it; here the last list will do.
-        if let Ok(Some((version, ids))) = self.changed(shared) {
-            (self.version, self.ids) = (Some(version), ids);
-        }
-        &self.ids
+        let Ok(Some((version, ids))) = self.changed(shared) else { return false };
+        (self.version, self.ids) = (Some(version), ids);
+        true
     }
 
     fn changed(&mut self, shared: &Shared) -> Result<Option<(i64, Vec<i64>)>, rusqlite::Error> {

@@ -81,6 +81,10 @@ impl Write for Settle {
         Ok(())
     }
 
+    fn is_news(&self) -> bool {
+        matches!(self.settlement, Settlement::Release { .. } | Settlement::Retry { .. })
+    }
+
     fn finish(self: Box<Self>, result: Result<(), WriteError>) {
         let Self { half, delivery, settlement, settled, answer } = *self;
         let answered = match result {

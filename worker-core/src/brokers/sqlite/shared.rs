@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -95,6 +96,7 @@ impl Shared {
         let weak = Arc::downgrade(self);
         let writer = Writer {
             db,
+            log: File::open(self.log_path()).map_err(|error| unreadable(&self.log_path(), error))?,
             path: self.path.clone(),
             inode,
             synchronous: self.options.synchronous,
@@ -119,6 +121,13 @@ impl Shared {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// SQLite's write-ahead log.
+    pub(super) fn log_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-wal");
+        path.into()
     }
 
     pub(super) fn folder(&self) -> &Path {

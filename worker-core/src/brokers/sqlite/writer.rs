@@ -9,11 +9,11 @@
 
 use std::{
     collections::VecDeque,
-    fs,
+    fs::{self, File, FileTimes},
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, ErrorCode};
@@ -41,6 +41,11 @@ pub(super) trait Write: Send {
 
     /// Whether the changes must outlive a loss of power.
     fn durable(&self) -> bool {
+        true
+    }
+
+    /// Whether it may give another process something to do.
+    fn is_news(&self) -> bool {
         true
     }
 
@@ -173,6 +178,8 @@ impl Inbox {
 pub(super) struct Writer {
     pub(super) db: Connection,
     pub(super) path: PathBuf,
+    /// The file `-wal`, there for as long as a connection is.
+    pub(super) log: File,
     pub(super) inode: u64,
     pub(super) synchronous: Synchronous,
     pub(super) busy_timeout: Duration,
@@ -207,7 +214,12 @@ impl Writer {
     /// Commits the group, or each of it alone.
     fn write(&mut self, mut group: Vec<Box<dyn Write>>) {
         match self.commit(&mut group) {
-            Ok(()) => group.into_iter().for_each(|write| write.finish(Ok(()))),
+            Ok(()) => {
+                if group.iter().any(|write| write.is_news()) {
+                    self.announce();
+                }
+                group.into_iter().for_each(|write| write.finish(Ok(())));
+            }
             Err(Attempt::Rejected(_)) if group.len() > 1 => {
                 for write in group {
                     self.write(vec![write]);
@@ -219,6 +231,16 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Has other processes look, see `keeper`: by a change of the log's dates.
+    ///
+    /// Its content changes before the commit can be seen, so that is no sign.
+    /// SQLite holds no lock on this file, so a handle of our own harms none.
+    fn announce(&self) {
+        let dates = FileTimes::new().set_accessed(UNIX_EPOCH).set_modified(UNIX_EPOCH);
+        // Where it fails, the others look by themselves within a round of their keepers.
+        drop(self.log.set_times(dates));
     }
 
     /// One transaction with all of `group`.
