@@ -1,8 +1,83 @@
 //! Background jobs that are neither lost, stuck nor silently dropped.
 //!
-//! An application marks functions with [`#[job]`](macro@job), enqueues them through a
-//! [`Client`], and runs them in a [`Worker`] or in the operator's binary that
-//! [`App`](cli::App) makes of the application. A broker stores the jobs.
+//! ```text
+//!  Client ──enqueue──▶ Broker ──deliver──▶ Consumer ──▶ Dispatcher ──▶ Executor ──▶ Handler
+//!    ▲                   ▲                                                           │
+//!  (application)         └──────settle─────── Settler ◀──Settlement── decide ◀──Outcome
+//! ```
+//!
+//! In the order of the flow:
+//!
+//! * A **job** is a function marked [`#[job]`](macro@job). Beside it stands a
+//!   payload type of the same name ([`Job`], [`Handler`]), whose `new` makes an
+//!   [`Enqueue`] with delay, priority, id, headers and expiry.
+//! * A [`Client`] enqueues. `Ok` means durable; [`EnqueueErrorKind`] says what to
+//!   do otherwise.
+//! * A **broker** ([`broker`], [`brokers`]) keeps the jobs and hands them out:
+//!   a SQLite file, or memory for tests. What it promises is a list of clauses,
+//!   each with a test.
+//! * A [`Worker`] takes deliveries, runs handlers in slots, and tells the broker
+//!   how each ended. The [`Context`] tells the handler where it is, [`State`] is
+//!   what it shares with others.
+//! * An [`outcome`] becomes a [`settlement`] in one pure function, by the job's
+//!   [`RetryPolicy`].
+//! * A job that cannot succeed is a **dead letter**, kept for people
+//!   ([`broker::Inspector`]).
+//! * [`App`](cli::App) makes the operator's binary of all that.
+//! * [`testing`] is for the tests of applications.
+//!
+//! # Examples
+//!
+//! A program with one job; `enqueue`, `run` and the rest are its commands:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use worker_core::prelude::*;
+//!
+//! /// Greets somebody.
+//! #[job]
+//! async fn greet(name: String) {
+//!     println!("hello {name}");
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     App::new().main()
+//! }
+//! ```
+//!
+//! The same without the commands:
+//!
+//! ```
+//! use worker_core::{Registry, prelude::*};
+//!
+//! #[job]
+//! async fn greet(name: String) {
+//!     println!("hello {name}");
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("memory:").await?;
+//! client.enqueue(greet::new("Ada")).await?;
+//!
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! let worker = Worker::builder(&client).registry(Registry::new().with::<greet>());
+//! let worker = worker.observe({
+//!     let stop = std::sync::Mutex::new(Some(stop));
+//!     move |_| drop(stop.lock().unwrap().take())
+//! });
+//! let report = worker.build()?.run(async { drop(stopped.await) }).await?;
+//! assert_eq!(report.settled, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | default | what |
+//! |---|---|---|
+//! | `sqlite` | yes | the embedded broker |
+//! | `cli` | yes | [`cli::App`], the operator's binary |
+//! | `testing` | no | [`testing`], for the tests of applications |
 #![forbid(unsafe_code)]
 
 // So that generated code finds `::worker_core` in this crate's own tests too.
@@ -60,8 +135,10 @@ pub use crate::{
 
 /// Everything an application needs: `use worker_core::prelude::*;`.
 pub mod prelude {
+    #[cfg(feature = "cli")]
+    pub use crate::cli::App;
     pub use crate::{
-        Client, Context, Enqueueable, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied, days,
-        hours, job, minutes, seconds,
+        Client, Context, Enqueueable, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied, Worker,
+        days, hours, job, minutes, seconds,
     };
 }

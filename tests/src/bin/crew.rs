@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use worker_core::{cli::App, prelude::*};
+use worker_core::prelude::*;
 
 fn main() -> ExitCode {
     App::new().main()
