@@ -1,12 +1,17 @@
-//! The integration tests, linked once.
+//! The tests of the framework as a whole, in one binary, so that it is linked once.
 #![expect(clippy::unwrap_used, reason = "a test says by panicking that something is wrong")]
 
 mod bench;
 mod clauses;
+mod cli;
 mod client;
+mod config;
 mod gate;
+pub mod macros;
 mod memory;
+mod readme;
 mod shutdown;
 mod sqlite;
+mod system;
 mod tidy;
 mod worker;

@@ -28,3 +28,22 @@ pub mod fault;
 pub mod fixture;
 pub mod process;
 pub mod sample;
+
+/// The code in the pages for users, compiled as they print it.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/guides/quickstart.md")]
+    struct Quickstart;
+    #[doc = include_str!("../../docs/guides/retries-and-dead-letters.md")]
+    struct RetriesAndDeadLetters;
+    #[doc = include_str!("../../docs/guides/shutdown.md")]
+    struct Shutdown;
+    #[doc = include_str!("../../docs/guides/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../docs/guides/choosing-a-broker.md")]
+    struct ChoosingABroker;
+    #[doc = include_str!("../../docs/guides/configuration.md")]
+    struct Configuration;
+}

@@ -1,13 +1,15 @@
 //! What code written by `#[job]` may name, and nothing else may.
 
+use std::num::NonZeroUsize;
+
 pub use inventory;
 pub use serde;
 
+use crate::{envelope::Priority, handler::Supplied};
 pub use crate::{
-    envelope::Priority,
-    handler::{Argument, Arguments, Context, Handler, Registration, Requirement, Supplied},
+    handler::{Argument, Arguments, Context, Handler, Payload, Registration, Requirement},
     job::{Enqueue, Job, JobOptions},
-    outcome::{JobResult, JobReturn},
+    outcome::JobResult,
     retry::RetryPolicy,
 };
 
@@ -25,14 +27,41 @@ pub async fn blocking<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'stati
     }
 }
 
-/// Checks an argument's type; called by nobody, so that the compiler's error is on the argument.
+/// The priority `level`, which `#[job]` has checked.
+pub const fn priority(level: u8) -> Priority {
+    match Priority::new(level) {
+        Some(priority) => priority,
+        None => Priority::MAX,
+    }
+}
+
+/// The limit of `slots`, which `#[job]` has checked.
+pub const fn concurrency(slots: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(slots) {
+        Some(slots) => slots,
+        None => NonZeroUsize::MIN,
+    }
+}
+
+/// How a supplied argument is had.
+///
+/// `T` has no bound here, so that an argument which cannot be supplied is one
+/// error, at the call of [`supplied`].
+#[derive(Debug)]
+pub struct Supply<T> {
+    /// What the worker must have been given for it.
+    pub requirements: fn() -> Vec<Requirement>,
+    /// Takes it from the context.
+    pub supply: fn(&Context) -> JobResult<T>,
+}
+
+/// Checks the type of a supplied argument, and says how it is had.
+pub const fn supplied<T: Supplied>() -> Supply<T> {
+    Supply { requirements: T::requirements, supply: T::supply }
+}
+
+/// Checks an argument's type; called for nothing else, so that the compiler's error is on the argument.
 pub const fn argument<T: PayloadArgument>() {}
-
-/// Checks a supplied argument's type, likewise.
-pub const fn supplied<T: Supplied>() {}
-
-/// Checks a return type, likewise.
-pub const fn returned<T: JobReturn>() {}
 
 /// A type that can be part of a payload.
 #[diagnostic::on_unimplemented(
@@ -45,3 +74,87 @@ pub trait PayloadArgument {}
 
 #[diagnostic::do_not_recommend]
 impl<T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static> PayloadArgument for T {}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use tokio_util::sync::CancellationToken;
+
+    use crate::{
+        handler::{Context, ContextParts, Handler, States},
+        id::JobId,
+        outcome::JobResult,
+        prelude::*,
+        time::Timestamp,
+    };
+
+    /// Runs a payload as a worker does that was given the number 7 as its state.
+    async fn run<J: Handler>(body: &str) -> JobResult<J::Return> {
+        let mut states = States::default();
+        states.insert(Arc::new(7_u64));
+        let cx = Context::new(ContextParts {
+            id: JobId::new(),
+            job: J::NAME.parse().unwrap(),
+            queue: J::QUEUE.parse().unwrap(),
+            attempt: 3,
+            enqueued_at: Timestamp::default(),
+            timeout: J::OPTIONS.timeout,
+            headers: Default::default(),
+            stopping: CancellationToken::new(),
+            states: Arc::new(states),
+        });
+        serde_json::from_str::<J>(body).unwrap().run(cx).await
+    }
+
+    #[job]
+    async fn private_all(text: String, state: State<u64>, _n: u8, cx: Context) -> JobResult<(String, u64, u8, u32)> {
+        Ok((text, *state, _n, cx.attempt()))
+    }
+
+    #[job]
+    async fn private_whole(Payload(numbers): Payload<Vec<u8>>, cx: JobContext) -> bool {
+        numbers.len() == 3 && cx.job() == "private_whole"
+    }
+
+    #[job]
+    fn private_blocking(text: String, state: State<u64>) -> JobResult<String> {
+        Ok(format!("{text} {} {:?}", *state, thread::current().id()))
+    }
+
+    #[job]
+    fn private_panicking() {
+        panic!("out of order");
+    }
+
+    #[job]
+    async fn private_without_state(_text: State<String>) {}
+
+    #[tokio::test]
+    async fn a_function_gets_its_arguments_from_the_payload_and_from_the_worker() {
+        let returned = run::<private_all>(r#"{"n": 1, "text": "t"}"#).await.unwrap();
+        assert_eq!(returned.unwrap(), ("t".to_owned(), 7, 1, 3));
+        assert!(run::<private_whole>("[1, 2, 3]").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_plain_function_runs_on_another_thread() {
+        let here = format!("{:?}", thread::current().id());
+        let returned = run::<private_blocking>(r#"{"text": "t"}"#).await.unwrap().unwrap();
+        assert!(returned.starts_with("t 7 ThreadId") && !returned.contains(&here), "{returned}, not {here}");
+        let blocks = [private_blocking::BLOCKING, private_all::BLOCKING];
+        assert_eq!(blocks, [true, false]);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "out of order")]
+    async fn a_panic_of_a_plain_function_goes_on() {
+        drop(run::<private_panicking>("{}").await);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_supplied_fails_the_attempt() {
+        let error = run::<private_without_state>("{}").await.unwrap_err();
+        assert!(error.to_string().contains("no state of type `alloc::string::String`"), "{error}");
+    }
+}

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
+    broker::Broker,
     brokers::memory::MemoryBroker,
     client::{Client, ClientOptions},
+    config::{Settings, Target},
     error::{ConfigError, ConnectError},
+    telemetry::TARGET,
 };
 
 impl Client {
@@ -16,18 +19,80 @@ impl Client {
     /// | `sqlite:jobs.db` | the embedded broker, in this file, which is created if missing |
     /// | `memory:` | jobs in this process's memory, for tests and trials |
     ///
+    /// The environment is not read: everything but the URL is at its default.
+    /// [`from_env`](Self::from_env) reads it.
+    ///
     /// # Errors
     ///
-    /// * [`ConnectError::Config`] — the URL is none of these; the message says what is.
+    /// * [`ConnectError::Config`] — the URL is none of these; the message says
+    ///   what is, and never repeats what may be a password.
     /// * [`ConnectError::Broker`] — the broker could not be opened.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: nothing but the file is left behind.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        match url {
-            "memory:" => Ok(Self::with_options(Arc::new(MemoryBroker::new()), ClientOptions::default())),
-            _ => Err(ConfigError::new(vec![format!("unknown broker URL `{url}`")]).into()),
+        let mut settings = Settings::default();
+        settings.broker_url = url.parse()?;
+        settings.connect().await
+    }
+
+    /// Connects as the `WORKER_*` variables of this process say; without
+    /// `WORKER_BROKER_URL`, to `sqlite:jobs.db`.
+    ///
+    /// # Errors
+    ///
+    /// * [`ConnectError::Config`] — everything that is wrong with the variables.
+    /// * [`ConnectError::Broker`] — the broker could not be opened.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing but the file is left behind.
+    pub async fn from_env() -> Result<Self, ConnectError> {
+        let settings = Settings::from_env()?;
+        for warning in settings.warnings() {
+            tracing::warn!(target: TARGET, "{warning}");
         }
+        settings.connect().await
+    }
+}
+
+impl Settings {
+    /// Connects as these settings say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing but the file is left behind.
+    pub async fn connect(&self) -> Result<Client, ConnectError> {
+        let broker: Arc<dyn Broker> = match self.broker_url.target() {
+            Target::Memory => Arc::new(MemoryBroker::new()),
+            #[cfg(feature = "sqlite")]
+            Target::Sqlite(path) => Arc::new(self.open(path).await?),
+            _ => return Err(ConfigError::new(self.broker_url.unsupported().into_iter().collect()).into()),
+        };
+        let mut options = ClientOptions::default();
+        (options.enqueue_timeout, options.payload_bytes_max) = (self.enqueue_timeout, self.payload_bytes_max);
+        Ok(Client::with_options(broker, options))
+    }
+
+    #[cfg(feature = "sqlite")]
+    async fn open(
+        &self,
+        path: &std::path::Path,
+    ) -> Result<crate::brokers::sqlite::SqliteBroker, crate::error::BrokerError> {
+        use crate::{
+            brokers::sqlite::{SqliteBroker, SqliteOptions, Synchronous},
+            config::SqliteSynchronous,
+        };
+        let synchronous = match self.sqlite_synchronous {
+            SqliteSynchronous::Full => Synchronous::Full,
+            SqliteSynchronous::Normal => Synchronous::Normal,
+        };
+        let (busy_timeout, lease) = (self.sqlite_busy_timeout, self.sqlite_lease);
+        SqliteBroker::open(path, SqliteOptions { synchronous, busy_timeout, lease }).await
     }
 }

@@ -439,11 +439,14 @@ pub struct Registration {
     pub(crate) queue: &'static str,
     pub(crate) options: JobOptions,
     pub(crate) blocking: bool,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "for the command line"))]
     pub(crate) arguments: Arguments,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "for the command line"))]
     pub(crate) summary: &'static str,
     pub(crate) file: &'static str,
     pub(crate) line: u32,
     pub(crate) requirements: fn() -> Vec<Requirement>,
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "for the command line"))]
     pub(crate) check: fn(&[u8]) -> Result<(), serde_json::Error>,
     pub(crate) invoke: fn(Body, Context) -> BoxFuture<Invoked>,
 }

@@ -143,6 +143,11 @@ impl<J> Enqueue<J> {
         Self { job, asked: Asked::default() }
     }
 
+    /// The job alone, without what was asked of this one enqueue.
+    pub fn into_job(self) -> J {
+        self.job
+    }
+
     /// Not before `delay` has passed; at most 366 days.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.asked.due = Due::In(delay);
@@ -256,6 +261,7 @@ impl Prepared {
     }
 
     /// A job whose payload is JSON already.
+    #[cfg(feature = "cli")]
     pub(crate) fn from_json<J>(
         name: JobName,
         queue: QueueName,

@@ -10,7 +10,10 @@ extern crate self as worker_core;
 
 pub mod broker;
 pub mod brokers;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod client;
+pub mod config;
 mod connect;
 pub mod envelope;
 mod error;
@@ -22,6 +25,7 @@ pub mod outcome;
 mod registry;
 pub mod retry;
 pub mod settlement;
+mod suggest;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

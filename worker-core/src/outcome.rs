@@ -65,7 +65,11 @@ impl Failure {
         let mut message = message.into();
         if message.len() > FAILURE_BYTES_MAX {
             let ellipsis = "…";
-            message.truncate(message.floor_char_boundary(FAILURE_BYTES_MAX - ellipsis.len()));
+            let mut end = FAILURE_BYTES_MAX - ellipsis.len();
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
+            message.truncate(end);
             message.push_str(ellipsis);
         }
         Self { kind, message }

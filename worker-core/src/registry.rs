@@ -143,8 +143,15 @@ impl Registry {
     }
 
     /// The handler of this name, alone.
+    #[cfg(feature = "cli")]
     pub(crate) fn find_by_name(&self, name: &str) -> Option<&Entry> {
         self.by_name.get(name).map(|&index| &self.entries[index])
+    }
+
+    /// What is wrong with the handlers themselves: their names, and names that two of them have.
+    #[cfg(feature = "cli")]
+    pub(crate) fn own_problems(&self) -> &[String] {
+        &self.problems
     }
 
     /// Everything that would go wrong in a worker that serves `queues` with `states` on such a broker.

@@ -11,7 +11,7 @@
 //!
 //! # Examples
 //!
-//! ```
+//! ```standalone_crate
 //! use worker_core::{prelude::*, testing::TestQueue, assert_enqueued};
 //!
 //! #[job(queue = "emails", max_retries = 2, backoff = "10s")]

@@ -43,8 +43,11 @@ pub struct TestQueue {
     registry: Registry,
     states: Arc<States>,
     started: Timestamp,
-    lanes: BTreeMap<QueueName, (Box<dyn Source>, Arc<dyn Settler>)>,
+    lanes: BTreeMap<QueueName, Halves>,
 }
+
+/// A subscription to one queue.
+type Halves = (Box<dyn Source>, Arc<dyn Settler>);
 
 /// Configures a [`TestQueue`].
 #[must_use = "nothing exists until it is built"]
@@ -400,7 +403,7 @@ mod tests {
     impl Handler for Forever {
         async fn run(self, cx: Context) -> JobResult<JobResult> {
             let client: State<Client> = cx.supply()?;
-            client.enqueue(Forever {}).await?;
+            client.enqueue(Self {}).await?;
             Ok(Ok(()))
         }
     }

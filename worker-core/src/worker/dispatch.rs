@@ -381,7 +381,9 @@ async fn at(deadline: Option<Instant>) {
 }
 
 fn span(delivery: &Delivery, name: Option<&JobName>) -> tracing::Span {
-    tracing::info_span!(
+    // Of the highest level: a filter that lets a warning pass must let its span pass too,
+    // or the warning would not say which job it is about.
+    tracing::error_span!(
         target: TARGET,
         SPAN_JOB,
         job = name.map(JobName::as_str),

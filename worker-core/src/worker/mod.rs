@@ -81,7 +81,6 @@ struct LanePlan {
 
 impl Worker {
     /// A worker on the broker of `client`.
-    #[must_use]
     pub fn builder(client: &Client) -> WorkerBuilder {
         WorkerBuilder {
             client: client.clone(),
@@ -206,6 +205,8 @@ impl WorkerBuilder {
         self
     }
 
+    /// Gives all of `states`, in place of what was given before.
+    #[cfg(feature = "cli")]
     pub(crate) fn states(mut self, states: States) -> Self {
         self.states = states;
         self

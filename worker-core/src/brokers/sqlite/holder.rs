@@ -15,9 +15,9 @@
 //! was only frozen sees by a look at its own file that it owns nothing any more.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -55,7 +55,7 @@ impl HolderFile {
         let path = path(folder, id);
         // The folder vanishes with its last file, also between these two steps.
         let file = loop {
-            fs::create_dir_all(folder)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             match OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 opened => break opened?,

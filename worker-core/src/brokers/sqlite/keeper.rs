@@ -13,7 +13,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, Builder},
+    thread::{self, Builder, JoinHandle},
     time::Duration,
 };
 
@@ -46,7 +46,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const CLOCK_JUMP_MS: u64 = 100;
 
 pub(super) struct Keeper {
+    #[cfg(feature = "testing")]
     frozen: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
     // Held for its thread.
     _watcher: Option<RecommendedWatcher>,
 }
@@ -68,19 +70,25 @@ impl Keeper {
             clock: (now_ms(), monotonic_now()),
             peers: Peers { db: None, version: None, ids: Vec::new() },
         };
-        Builder::new().name("worker-sqlite-keeper".into()).spawn(|| rounds.run())?;
-        Ok(Self { frozen, _watcher: watcher })
+        let thread = Builder::new().name("worker-sqlite-keeper".into()).spawn(|| rounds.run())?;
+        Ok(Self {
+            #[cfg(feature = "testing")]
+            frozen,
+            thread,
+            _watcher: watcher,
+        })
+    }
+
+    /// Waits until the thread has seen that the broker is closed.
+    pub(super) fn join(self) {
+        self.thread.thread().unpark();
+        // A panic in it has been reported by the panic hook.
+        drop(self.thread.join());
     }
 
     #[cfg(feature = "testing")]
     pub(super) fn freeze(&self, frozen: bool) {
         self.frozen.store(frozen, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.frozen.store(true, Ordering::SeqCst);
     }
 }
 
@@ -118,7 +126,7 @@ impl Rounds {
                 self.round(&shared);
             }
             drop(shared);
-            pause(self.pause);
+            thread::park_timeout(self.pause);
         }
     }
 
@@ -211,7 +219,7 @@ impl Peers {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a thread of its own, whose rounds are meant to be this far apart")]
+#[expect(clippy::disallowed_methods, reason = "on the watcher's own thread, to bound how often it wakes the writer")]
 fn pause(pause: Duration) {
     thread::sleep(pause);
 }

@@ -34,7 +34,8 @@ pub(super) fn create(path: &Path) -> Result<(), BrokerError> {
     // SQLite gives its own files (-wal, -shm) the mode of this one.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
             // Or a loss of power could take the new name although SQLite synced the content.
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot_create(path, error))
         }

@@ -31,8 +31,9 @@ impl Settler for Half {
             return Begin::Lost;
         };
         if entry.holder.lost.is_cancelled() || entry.holder.file.is_taken_over() {
+            owned.remove(&hand_out.0);
             drop(owned);
-            self.forget(delivery);
+            self.room.notify_one();
             return Begin::Lost;
         }
         if entry.slot.is_some() {
@@ -178,8 +179,8 @@ impl Half {
         if let Some(entry) = entry {
             end(&entry.holder, entry.slot);
             if entry.suspect {
-                // The next one may be had now: a source may wait with room, but for a bell.
-                self.shared.ring(&self.subscription.queue);
+                // The next suspect waits for this one's end, not for an arrival.
+                self.shared.ring(&delivery.queue);
             }
         }
         self.room.notify_one();

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{Builder, JoinHandle},
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     bells: Mutex<HashMap<QueueName, watch::Sender<()>>>,
     holder: Mutex<Option<Arc<Holder>>>,
     last: AtomicU64,
-    keeper: OnceLock<Keeper>,
+    keeper: Mutex<Option<Keeper>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Option<Connection>>,
     closed: AtomicBool,
@@ -81,7 +81,7 @@ impl Shared {
             bells: Mutex::default(),
             holder: Mutex::default(),
             last: AtomicU64::new(0),
-            keeper: OnceLock::new(),
+            keeper: Mutex::default(),
             writer: Mutex::default(),
             reader: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -193,9 +193,9 @@ impl Shared {
 
     /// Starts the thread that shows that we live and sees who does not.
     pub(super) fn keep(self: &Arc<Self>) -> Result<(), BrokerError> {
-        if self.keeper.get().is_none() {
-            // Of two that start at once the loser ends with its value.
-            drop(self.keeper.set(Keeper::start(self).map_err(no_thread)?));
+        let mut keeper = lock(&self.keeper);
+        if keeper.is_none() {
+            *keeper = Some(Keeper::start(self).map_err(no_thread)?);
         }
         Ok(())
     }
@@ -206,12 +206,15 @@ impl Shared {
             return Ok(());
         }
         let left = self.leave().await;
-        self.inbox.close();
         self.ring_all();
         self.waiting.close();
         let shared = Arc::clone(self);
         let ended = tokio::task::spawn_blocking(move || {
+            // The writer's connection last, alone: SQLite removes its log only then.
+            let keeper = lock(&shared.keeper).take();
+            keeper.into_iter().for_each(Keeper::join);
             drop(lock(&shared.reader).take());
+            shared.inbox.close();
             lock(&shared.writer).take().is_none_or(|thread| thread.join().is_ok())
         });
         match ended.await {
@@ -249,7 +252,7 @@ impl Shared {
 
     #[cfg(feature = "testing")]
     pub(super) fn freeze(&self, frozen: bool) {
-        if let Some(keeper) = self.keeper.get() {
+        if let Some(keeper) = &*lock(&self.keeper) {
             keeper.freeze(frozen);
         }
     }

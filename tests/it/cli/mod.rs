@@ -1,0 +1,11 @@
+//! The operator's binary as its user has it: the real program on a real file.
+//!
+//! Every test has a folder of its own and an environment with nothing in it but
+//! what the test puts there. `fixture` is the program, `tests/src/bin/fixture.rs`.
+
+mod dlq;
+mod enqueue;
+mod look;
+mod program;
+mod run;
+mod terminal;

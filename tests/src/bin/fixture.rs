@@ -1,0 +1,120 @@
+//! The program that the tests of the command line run: a dozen small jobs behind an `App`.
+//!
+//! The variable `FIXTURE` chooses what the application does in code.
+
+use std::{
+    future::pending,
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::mpsc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use worker_core::{cli::App, prelude::*};
+
+fn main() -> ExitCode {
+    let wanted = std::env::var("FIXTURE").unwrap_or_default();
+    let app = App::new().version("1.2.3").about("Runs the jobs of the tests").command("hello", "Say hello", hello);
+    let app = match wanted.as_str() {
+        "no-state" => app,
+        "state-fails" => app.state_with(async || Err::<Greeting, _>(io::Error::other("the mail server is away"))),
+        "state-hangs" => app.state_with(async || pending::<Result<Greeting, io::Error>>().await),
+        _ => app.state_with(async || Ok::<_, io::Error>(Greeting("Hello"))),
+    };
+    let app = match wanted.as_str() {
+        "default-command" => app.default_command("hello"),
+        "default-url" => app.default_broker_url("sqlite:fixture.db"),
+        "three-slots" => app.worker(|builder| builder.concurrency(3)),
+        _ => app,
+    };
+    app.main()
+}
+
+/// Prints its arguments.
+fn hello(args: Vec<std::ffi::OsString>) -> ExitCode {
+    let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    match writeln!(io::stdout(), "{}", args.join("|")) {
+        Ok(()) => ExitCode::from(7),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// For tests that must not go on before.
+fn say_that_it_runs() -> io::Result<()> {
+    writeln!(io::stdout(), "the job runs")
+}
+
+/// State that one job needs.
+struct Greeting(&'static str);
+
+/// The payload of a job that takes one value.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    id: String,
+    amount: f64,
+}
+
+/// Says a text again.
+#[job]
+async fn echo(text: String) {
+    drop(text);
+}
+
+/// Adds two numbers.
+#[job(queue = "calculator")]
+async fn add(a: i64, b: i64) -> JobResult<i64> {
+    Ok(a.checked_add(b).ok_or("too large")?)
+}
+
+/// Greets somebody, loudly if asked to.
+#[job(queue = "emails")]
+async fn greet(name: String, loud: Option<bool>, greeting: State<Greeting>) -> JobResult<String> {
+    let text = format!("{} {name}", greeting.0);
+    Ok(if loud == Some(true) { text.to_uppercase() } else { text })
+}
+
+/// Fails, and is not tried again.
+#[job(queue = "trouble", max_retries = 0)]
+async fn fail(message: String) -> JobResult {
+    Err(message.into())
+}
+
+/// Fails for good.
+#[job(queue = "trouble")]
+async fn reject(message: String) -> JobResult {
+    Err(JobError::discard(message))
+}
+
+/// Takes arguments of many types.
+#[job]
+async fn settings(retries: u32, tags: Vec<String>, ratio: f64) -> JobResult<f64> {
+    Ok(ratio * f64::from(retries) * tags.concat().parse::<f64>()?)
+}
+
+/// Does nothing.
+#[job]
+async fn ping() {}
+
+/// Takes an order.
+#[job(queue = "orders")]
+async fn whole(Payload(order): Payload<Order>) -> JobResult<f64> {
+    drop(order.id);
+    Ok(order.amount)
+}
+
+/// Waits.
+#[job(queue = "slow")]
+async fn wait(ms: u64) -> JobResult {
+    say_that_it_runs()?;
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(())
+}
+
+/// Blocks its thread for ever.
+#[job(queue = "slow")]
+fn stuck() -> JobResult {
+    say_that_it_runs()?;
+    let (_never, received) = mpsc::sync_channel::<()>(0);
+    Ok(received.recv()?)
+}

@@ -1,0 +1,67 @@
+//! The options, each alone and all at once.
+
+use std::time::Duration;
+
+use worker_core::{DEFAULT_QUEUE, Job, JobOptions, RetryPolicy, days, hours, job, minutes, seconds};
+
+#[job]
+async fn ui_no_option() {}
+
+#[job()]
+async fn ui_empty_options() {}
+
+#[job(
+    queue = "emails:eu",
+    name = "ui.every-option",
+    aliases = ["ui_old", "ui_older"],
+    max_retries = 1_000,
+    backoff = "2s..10m",
+    timeout = "1h 30m",
+    priority = 31,
+    concurrency = 2,
+    crate = worker_core,
+)]
+async fn ui_every_option() {}
+
+#[job(max_retries = 0)]
+async fn ui_never_again() {}
+
+#[job(backoff = "90m")]
+async fn ui_base_above_the_default_cap() {}
+
+#[job(backoff = "500ms")]
+async fn ui_base_alone() {}
+
+#[job(timeout = "366d", aliases = [])]
+async fn ui_longest() {}
+
+#[test]
+fn without_options_the_defaults_hold() {
+    assert_eq!((ui_no_option::NAME, ui_no_option::QUEUE), ("ui_no_option", DEFAULT_QUEUE));
+    assert_eq!(ui_no_option::OPTIONS, JobOptions::DEFAULT);
+    assert_eq!(ui_empty_options::OPTIONS, JobOptions::DEFAULT);
+}
+
+#[test]
+fn every_option_reaches_the_job() {
+    let JobOptions { retry, timeout, priority, concurrency, aliases, .. } = ui_every_option::OPTIONS;
+    assert_eq!((ui_every_option::NAME, ui_every_option::QUEUE), ("ui.every-option", "emails:eu"));
+    assert_eq!(retry, RetryPolicy::new(1_000, seconds(2), minutes(10)));
+    assert_eq!(retry.max_retries(), 1_000, "the largest count is not cut");
+    assert_eq!(timeout, minutes(90));
+    assert_eq!(priority.level(), 31);
+    assert_eq!(concurrency.map(Into::into), Some(2_usize));
+    assert_eq!(aliases, ["ui_old", "ui_older"]);
+    assert_eq!(ui_longest::OPTIONS.timeout, days(366));
+}
+
+#[test]
+fn what_is_not_said_about_retries_is_the_default() {
+    let default = RetryPolicy::DEFAULT;
+    let once = ui_never_again::OPTIONS.retry;
+    assert_eq!((once.max_retries(), once.base(), once.cap()), (0, default.base(), default.cap()));
+    let quick = ui_base_alone::OPTIONS.retry;
+    assert_eq!((quick.base(), quick.cap()), (Duration::from_millis(500), default.cap()));
+    let slow = ui_base_above_the_default_cap::OPTIONS.retry;
+    assert_eq!((slow.max_retries(), slow.base(), slow.cap()), (default.max_retries(), minutes(90), hours(3) / 2));
+}

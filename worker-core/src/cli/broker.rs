@@ -1,0 +1,60 @@
+//! The broker of a command: connected to, with what a person can do when that fails.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    broker::Inspector,
+    cli::{exit, fail::Fail},
+    client::Client,
+    config::{Settings, Target},
+};
+
+/// Whether a command may make the database that it finds missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Create,
+    Refuse,
+}
+
+/// Connects for a command that looks at, or adds to, what other processes work on.
+pub(super) async fn connect(settings: &Settings, missing: Missing) -> Result<Client, Fail> {
+    check(settings, missing)?;
+    Ok(settings.connect().await?)
+}
+
+/// What can be known without connecting.
+pub(super) fn check(settings: &Settings, missing: Missing) -> Result<(), Fail> {
+    let origin = settings.entries().iter().find(|entry| entry.setting.name == "broker_url");
+    let origin = origin.map(crate::config::Entry::origin_text).unwrap_or_default();
+    match settings.broker_url.target() {
+        Target::Memory => {
+            let message = "the jobs of `memory:` live inside one process, so this command could not see another's";
+            Err(Fail::new(exit::CONFIG, message).hint(format_args!(
+                "name a file that the processes share: `sqlite:PATH` (`memory:` is from: {origin})"
+            )))
+        }
+        Target::Sqlite(path) if missing == Missing::Refuse => match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Err(Fail::new(exit::UNAVAILABLE, format_args!("there is no database at `{}`", whole.display())).hint(
+                    format_args!(
+                        "`run` and `enqueue` create it; if the jobs are elsewhere, say so with `--broker sqlite:PATH` or \
+                         WORKER_BROKER_URL (`{}` is from: {origin})",
+                        settings.broker_url
+                    ),
+                ))
+            }
+            // Anything else is found, and said better, by opening it.
+            _ => Ok(()),
+        },
+        Target::Sqlite(_) | Target::Amqp(_) => Ok(()),
+    }
+}
+
+/// The broker's view for people.
+pub(super) fn inspector(client: &Client) -> Result<Arc<dyn Inspector>, Fail> {
+    let broker = client.broker();
+    broker.inspector().ok_or_else(|| {
+        Fail::new(exit::FAILURE, format_args!("the {} broker cannot be looked into", broker.capabilities().broker))
+    })
+}

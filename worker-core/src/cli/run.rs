@@ -1,0 +1,109 @@
+//! `run`: a worker, from its settings to its exit code.
+
+use clap::Args;
+
+use crate::{
+    cli::{app::Parts, exit, fail::Fail, signals::Signals},
+    client::Client,
+    config::{Settings, SettingsReader, Target},
+    telemetry::TARGET,
+    worker::Worker,
+};
+
+/// How long the broker may take to let go after the last job was settled.
+const CLOSE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Work on jobs until SIGTERM or SIGINT
+#[derive(Debug, Args)]
+#[command(after_help = r#"The first SIGTERM or SIGINT (Ctrl-C) drains: no further job is taken, what was
+not started is given back at once, and what runs may finish within
+--shutdown-timeout. A second one cancels what runs and gives it back. Nothing
+is lost either way; the exit code is 0 when everything could finish and 75 when
+something was given back.
+
+Examples:
+  myapp run --queues emails=4,orders --concurrency 32
+  RUST_LOG=worker=debug myapp run        one line for every job
+  WORKER_LOG_FORMAT=json myapp run       lines for a log collector"#)]
+pub(super) struct RunArgs {
+    /// Serve these queues, each with at most SLOTS jobs at once [default: WORKER_QUEUES, or the
+    /// queues of all registered jobs]
+    #[arg(long, value_name = "QUEUE[=SLOTS],…")]
+    queues: Option<String>,
+    /// Run at most this many jobs at once, 1 to 10000 [default: WORKER_CONCURRENCY, or 16]
+    #[arg(long, value_name = "JOBS")]
+    concurrency: Option<String>,
+    /// Hold at most this many jobs of each queue, running or about to, 1 to 65535 [default:
+    /// WORKER_PREFETCH, or twice the queue's slots]
+    #[arg(long, value_name = "JOBS")]
+    prefetch: Option<String>,
+    /// Let running jobs go on this long after the first signal [default: WORKER_SHUTDOWN_GRACE, or 30s]
+    #[arg(long, value_name = "DURATION")]
+    shutdown_timeout: Option<String>,
+}
+
+impl RunArgs {
+    /// Tells `reader` what the flags say.
+    pub(super) fn flags(&self, mut reader: SettingsReader) -> SettingsReader {
+        let flags = [
+            ("--queues", &self.queues),
+            ("--concurrency", &self.concurrency),
+            ("--prefetch", &self.prefetch),
+            ("--shutdown-timeout", &self.shutdown_timeout),
+        ];
+        for (flag, value) in flags {
+            if let Some(value) = value {
+                reader = reader.flag(flag, value);
+            }
+        }
+        reader
+    }
+}
+
+pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
+    let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
+    let (client, worker) = tokio::select! {
+        biased;
+        signal = signals.nth(1) => {
+            tracing::info!(target: TARGET, "{signal} before the worker had started");
+            return Ok(exit::OK);
+        }
+        prepared = prepare(settings, parts) => prepared?,
+    };
+    let asked = async {
+        let signal = signals.nth(1).await;
+        tracing::info!(
+            target: TARGET,
+            "{signal}: draining, running jobs may finish; a second signal cancels them and gives them back"
+        );
+    };
+    let insisted = async {
+        let signal = signals.nth(2).await;
+        tracing::warn!(target: TARGET, "second signal ({signal}): cancelling what runs");
+    };
+    let report = worker.run_until(asked, insisted).await?;
+    let closed = tokio::time::timeout(CLOSE_WAIT_MAX, client.close()).await;
+    if let Ok(Err(error)) = closed {
+        tracing::warn!(target: TARGET, error = error.detail(), "the broker was not closed cleanly");
+    }
+    Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
+}
+
+async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), Fail> {
+    if *settings.broker_url.target() == Target::Memory {
+        tracing::warn!(target: TARGET, "the jobs of `memory:` end with this process, and no other process sees them");
+    }
+    let Parts { registry, mut states, late_states, worker } = parts;
+    tracing::debug!(target: TARGET, states = late_states.len(), "making the application's state");
+    for state in late_states {
+        state(&mut states).await?;
+    }
+    let client = settings.connect().await?;
+    let builder = Worker::builder(&client).registry(registry).states(states);
+    let builder = match worker {
+        Some(choose) => choose(builder),
+        None => builder,
+    };
+    let worker = settings.configure(builder).build()?;
+    Ok((client, worker))
+}

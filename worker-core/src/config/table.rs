@@ -1,0 +1,182 @@
+//! The table of all settings: what the parser, `config`, the help and the guide go by.
+
+use std::time::Duration;
+
+/// One setting.
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// Its name in `config --json`, which is that of the field of [`Settings`](super::Settings).
+    pub name: &'static str,
+    /// The variable of the environment.
+    pub variable: &'static str,
+    /// The flag that wins over the variable, where there is one.
+    pub flag: Option<&'static str>,
+    /// What it sets.
+    pub meaning: &'static str,
+    /// What can be written: shape, unit, range.
+    pub form: &'static str,
+    /// What holds when nobody says anything.
+    pub default: &'static str,
+    /// Why this default.
+    pub why: &'static str,
+    /// Its value is never shown, and can be read from the file that `<variable>_FILE` names.
+    pub secret: bool,
+}
+
+/// The default of [`SQLITE_BUSY_TIMEOUT`], which must exist without the broker too.
+pub(super) const SQLITE_BUSY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// The shortest [`SQLITE_LEASE`]: five times the pause between two signs of life.
+pub(super) const SQLITE_LEASE_MIN: Duration = Duration::from_secs(1);
+
+/// The largest payload that can be allowed: RabbitMQ 4 refuses messages above 16 MiB.
+pub(super) const PAYLOAD_BYTES_LIMIT: usize = 15 << 20;
+
+pub(crate) static BROKER_URL: Setting = Setting {
+    name: "broker_url",
+    variable: "WORKER_BROKER_URL",
+    flag: Some("--broker"),
+    meaning: "where the jobs are",
+    form: "`sqlite:PATH` or `memory:`",
+    default: "sqlite:jobs.db",
+    why: "works with nothing installed, and survives a restart",
+    secret: true,
+};
+
+pub(super) static QUEUES: Setting = Setting {
+    name: "queues",
+    variable: "WORKER_QUEUES",
+    flag: Some("--queues"),
+    meaning: "the queues this worker serves, each with its slots where it must not take all",
+    form: "names with or without slots, separated by commas: `emails=4,orders`",
+    default: "the queues of all registered jobs",
+    why: "no job is left waiting because somebody forgot a name",
+    secret: false,
+};
+
+pub(super) static CONCURRENCY: Setting = Setting {
+    name: "concurrency",
+    variable: "WORKER_CONCURRENCY",
+    flag: Some("--concurrency"),
+    meaning: "how many jobs run at once",
+    form: "a number of jobs from 1 to 10000",
+    default: "16",
+    why: "hides the waits of network-bound jobs, within a database's usual connection limit",
+    secret: false,
+};
+
+pub(super) static PREFETCH: Setting = Setting {
+    name: "prefetch",
+    variable: "WORKER_PREFETCH",
+    flag: Some("--prefetch"),
+    meaning: "how many jobs of each queue the worker holds, running or about to",
+    form: "a number of jobs from 1 to 65535",
+    default: "twice the queue's slots",
+    why: "the next job is at hand when one ends, and little is held back from other workers",
+    secret: false,
+};
+
+pub(super) static SHUTDOWN_GRACE: Setting = Setting {
+    name: "shutdown_grace",
+    variable: "WORKER_SHUTDOWN_GRACE",
+    flag: Some("--shutdown-timeout"),
+    meaning: "how long running jobs may go on after SIGTERM or SIGINT",
+    form: "a duration up to 7 days, such as `30s` or `5m`",
+    default: "30s",
+    why: "the grace period of Kubernetes; keep it shorter than that of whatever kills the process",
+    secret: false,
+};
+
+pub(super) static UNKNOWN_JOB_PATIENCE: Setting = Setting {
+    name: "unknown_job_patience",
+    variable: "WORKER_UNKNOWN_JOB_PATIENCE",
+    flag: None,
+    meaning: "how long a job that no worker knows is offered again before it is dead-lettered",
+    form: "a duration up to 366 days, such as `30m` or `1h`",
+    default: "1h",
+    why: "longer than a rolling deploy",
+    secret: false,
+};
+
+pub(super) static ENQUEUE_TIMEOUT: Setting = Setting {
+    name: "enqueue_timeout",
+    variable: "WORKER_ENQUEUE_TIMEOUT",
+    flag: None,
+    meaning: "how long an enqueue waits for the broker before it says that it does not know",
+    form: "a duration from 1ms to 1 hour, such as `10s`",
+    default: "10s",
+    why: "longer than a slow disk or a failover, shorter than a web request's patience",
+    secret: false,
+};
+
+pub(super) static PAYLOAD_MAX: Setting = Setting {
+    name: "payload_bytes_max",
+    variable: "WORKER_PAYLOAD_MAX",
+    flag: None,
+    meaning: "the largest payload that is enqueued",
+    form: "a size from 1 byte to 15 MiB, such as `65536`, `256KiB` or `1MiB`",
+    default: "1MiB",
+    why: "a broker keeps every waiting job; what is larger belongs in a file, with its key in the payload",
+    secret: false,
+};
+
+pub(super) static SQLITE_SYNCHRONOUS: Setting = Setting {
+    name: "sqlite_synchronous",
+    variable: "WORKER_SQLITE_SYNCHRONOUS",
+    flag: None,
+    meaning: "when a commit counts: with `full`, when the disk has it",
+    form: "`full` or `normal`",
+    default: "full",
+    why: "a durable job outlives a loss of power; `normal` is faster and outlives a crash of the process only",
+    secret: false,
+};
+
+pub(super) static SQLITE_BUSY_TIMEOUT: Setting = Setting {
+    name: "sqlite_busy_timeout",
+    variable: "WORKER_SQLITE_BUSY_TIMEOUT",
+    flag: None,
+    meaning: "how long a write waits for another process's",
+    form: "a duration from 1ms to 10 minutes, such as `5s`",
+    default: "5s",
+    why: "writes take milliseconds; a longer wait means that a process hangs with the lock",
+    secret: false,
+};
+
+pub(super) static SQLITE_LEASE: Setting = Setting {
+    name: "sqlite_lease",
+    variable: "WORKER_SQLITE_LEASE",
+    flag: None,
+    meaning: "how long a frozen process keeps its jobs; a dead one loses them within a second",
+    form: "a duration from 1s to 1 hour, such as `30s`",
+    default: "30s",
+    why: "outlives a suspended virtual machine's short pauses without duplicates",
+    secret: false,
+};
+
+pub(super) static LOG_FORMAT: Setting = Setting {
+    name: "log_format",
+    variable: "WORKER_LOG_FORMAT",
+    flag: None,
+    meaning: "how log lines look on standard error",
+    form: "`auto`, `pretty` or `json`",
+    default: "auto",
+    why: "pretty on a terminal, JSON for whatever collects logs",
+    secret: false,
+};
+
+/// Every setting there is.
+pub static SETTINGS: [&Setting; 12] = [
+    &BROKER_URL,
+    &QUEUES,
+    &CONCURRENCY,
+    &PREFETCH,
+    &SHUTDOWN_GRACE,
+    &UNKNOWN_JOB_PATIENCE,
+    &ENQUEUE_TIMEOUT,
+    &PAYLOAD_MAX,
+    &SQLITE_SYNCHRONOUS,
+    &SQLITE_BUSY_TIMEOUT,
+    &SQLITE_LEASE,
+    &LOG_FORMAT,
+];
