@@ -66,8 +66,7 @@
 //! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
 //!   consumers: from their first wait for jobs, at the latest, until they stop.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
-//! * **I3** Replay puts a dead job back into its queue under its id, attempt 1, without an
-//!   expiry date; only the selected ones.
+//! * **I3** Replay puts the selected dead jobs, and no other, back under their ids, attempt 1, without expiry dates.
 //! * **I4** Replay and drop leave alone what died after the selection's date.
 //! * **I5** Drop removes the selected ones for good.
 //!
