@@ -31,9 +31,8 @@ impl Settler for Half {
             return Begin::Lost;
         };
         if entry.holder.lost.is_cancelled() || entry.holder.file.is_taken_over() {
-            owned.remove(&hand_out.0);
             drop(owned);
-            self.room.notify_one();
+            self.forget(delivery);
             return Begin::Lost;
         }
         if entry.slot.is_some() {
