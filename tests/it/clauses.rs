@@ -1,13 +1,13 @@
 //! The contract and its suite know the same clauses.
 //!
-//! The prose of `worker-core/src/broker.rs` and the cases of
+//! The prose of `worker-core/src/broker/mod.rs` and the cases of
 //! `tests/src/conformance` are compared as text: a clause without a case does
 //! not exist, a case without a clause proves nothing, and a case that is not
 //! listed does not run.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-const CONTRACT: &str = include_str!("../../worker-core/src/broker.rs");
+const CONTRACT: &str = include_str!("../../worker-core/src/broker/mod.rs");
 const LIST: &str = include_str!("../src/conformance/mod.rs");
 
 /// A case as it stands in its file.

@@ -24,7 +24,7 @@ fn commands(page: &str) -> Vec<String> {
 
 /// The program as `cargo run --release` builds it.
 fn build() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "-p", "example-app", "--locked", "--message-format=json"])
         .current_dir(root())
@@ -34,7 +34,7 @@ fn build() -> PathBuf {
     let messages = String::from_utf8(built.stdout).unwrap();
     let message = messages.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let executable = message.filter_map(|message| Some(message["executable"].as_str()?.to_owned())).next_back();
-    executable.expect("cargo says where the program is").into()
+    executable.unwrap().into()
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn every_link_between_our_pages_leads_somewhere() {
         let text = read(&page);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = target.split('#').next().unwrap_or_default();
-            let folder = page.parent().unwrap_or(Path::new(""));
+            let folder = page.parent().unwrap_or_else(|| Path::new(""));
             if !file.is_empty() && !file.contains("://") && !root().join(folder).join(file).exists() {
                 problems.push(format!("{}: {target}", page.display()));
             }
@@ -227,12 +227,9 @@ fn modules_import_only_what_the_architecture_allows() {
         };
         let Some(may) = &table[from] else { continue };
         for import in imports(&read(&path)) {
-            let into = match entry(&table, &import) {
-                Some(into) => into,
-                None => {
-                    problems.push(format!("`{module}` imports `crate::{import}`, which is no module of the table"));
-                    continue;
-                }
+            let Some(into) = entry(&table, &import) else {
+                problems.push(format!("`{module}` imports `crate::{import}`, which is no module of the table"));
+                continue;
             };
             // A folder's `mod.rs` puts its children together; children may use what it defines.
             let is_inside = |module: &str| into == module || into.starts_with(&format!("{module}::"));

@@ -2,7 +2,7 @@
 //!
 //! | where | what | run alone with |
 //! |---|---|---|
-//! | [`conformance`] | the broker contract, at least one case per clause | `cargo test -p worker-tests memory::` |
+//! | [`mod@conformance`] | the broker contract, at least one case per clause | `cargo test -p worker-tests memory::` |
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
 //! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
 //!

@@ -96,3 +96,34 @@ impl Settings {
         SqliteBroker::open(path, SqliteOptions { synchronous, busy_timeout, lease }).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_chooses_the_broker() {
+        let client = Client::connect("Memory:").await.unwrap();
+        assert_eq!(client.broker().capabilities().broker, "memory");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_file_is_created_where_the_url_says() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("jobs.db");
+        let client = Client::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        assert_eq!(client.broker().capabilities().broker, "sqlite");
+        client.close().await.unwrap();
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_this_version_lacks_is_named_without_the_password() {
+        let error = Client::connect("amqp://user:hunter2@host").await.unwrap_err();
+        assert!(matches!(error, ConnectError::Config(_)));
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("no RabbitMQ broker") && text.contains("`sqlite:PATH`"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

@@ -39,7 +39,7 @@ impl BrokerError {
         Self { kind, message: message.into(), source: None }
     }
 
-    /// The same with its cause; the cause's text is part of the message already or added by [`chain`].
+    /// The same with its cause; its text is added by [`detail`](Self::detail).
     #[must_use]
     pub fn because(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());

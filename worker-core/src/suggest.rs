@@ -46,11 +46,17 @@ mod tests {
         assert_eq!(nearest("grace", JOBS), Some("shutdown_grace"));
     }
 
+    #[cfg(feature = "cli")]
+    #[test]
+    fn a_suggestion_ends_a_sentence() {
+        assert_eq!(did_you_mean("thumbnial", JOBS), "; did you mean `thumbnail`?");
+        assert_eq!(did_you_mean("invoice", JOBS), "");
+    }
+
     #[test]
     fn something_else_finds_nothing() {
         for other in ["", "x", "invoice", "users"] {
             assert_eq!(nearest(other, JOBS), None, "{other}");
         }
-        assert_eq!(did_you_mean("invoice", JOBS), "");
     }
 }

@@ -78,7 +78,7 @@ fn is_cut_off(jpeg: &[u8]) -> bool {
 
 /// Writes beside the target and renames, so that nobody ever sees half a file.
 fn write(small: &DynamicImage, format: ImageFormat, output: &Path) -> Result<(), ImageError> {
-    let folder = output.parent().unwrap_or(Path::new("."));
+    let folder = output.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = tempfile::Builder::new().prefix(".thumbnail-").tempfile_in(folder)?;
     match format {

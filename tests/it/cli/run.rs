@@ -33,7 +33,7 @@ fn jobs_run_until_a_signal_asks_for_the_end() {
         (&span["job"], &span["job_id"], &span["queue"], &span["attempt"]),
         (&"fail".into(), &"f".into(), &"trouble".into(), &1.into())
     );
-    assert!(log.contains("SIGTERM: draining") && log.contains("a second signal"), "{log}");
+    assert!(log.contains("SIGTERM: shutting down; a second signal"), "{log}");
     assert_eq!(program.run(&["queues"]).row("emails")[1..5], ["0", "0", "0", "0"]);
     program.run(&["dlq", "list"]).exits(0).prints(&["f\tfail\ttrouble\terror\t1\t", "\ton purpose\n"]);
 }
@@ -75,7 +75,7 @@ fn a_thread_that_never_ends_does_not_hold_up_the_end() {
     program.run(&["enqueue", "stuck"]).exits(0);
     let running = program.start_with_running_job(&[]);
     running.signal("INT");
-    running.stderr.wait_for("SIGINT: draining");
+    running.stderr.wait_for("SIGINT: shutting down");
     running.signal("INT");
     running.end().exits(75).says(&["given back while their threads still run"]);
     assert_eq!(program.run(&["queues"]).row("slow")[1], "1");

@@ -26,7 +26,7 @@ fn a_table_is_aligned_and_cut_to_the_width() {
     assert_eq!(lines[0], "ID  JOB   QUEUE    KIND       ATTEMPTS  AGE  ERROR");
     assert!(lines[1].starts_with("a   fail  trouble  error             1   "), "{screen}");
     assert!(lines[1].ends_with('…') && lines[1].chars().count() <= 80, "{screen}");
-    assert!(lines[3].starts_with("hint: `fixture dlq show a`"), "{screen}");
+    assert!(lines[3].starts_with("hint: `fixture dlq show a` shows"), "{screen}");
     assert!(!screen.contains('\u{1b}'), "NO_COLOR: {screen}");
 }
 
@@ -34,7 +34,7 @@ fn a_table_is_aligned_and_cut_to_the_width() {
 fn a_heading_is_bold() {
     let screen = at_terminal(&with_dead(), 80, &["queues"]).exits(0).stdout;
     assert!(screen.contains("\u{1b}[1mQUEUE"), "{screen:?}");
-    assert!(screen.contains("hint: `fixture dlq list` shows why 2 jobs failed for good"), "{screen}");
+    assert!(screen.contains(" `fixture dlq list` shows why 2 jobs failed for good"), "{screen}");
 }
 
 #[test]
@@ -93,5 +93,5 @@ fn the_log_of_a_worker_is_pretty() {
     running.stdout.wait_for("worker started");
     running.write("\u{3}");
     let screen = running.wait().exits(0).stdout;
-    assert!(screen.contains("SIGINT: draining") && screen.contains("\u{1b}[32m INFO"), "{screen:?}");
+    assert!(screen.contains("SIGINT: shutting down") && screen.contains("\u{1b}[32m INFO"), "{screen:?}");
 }

@@ -197,8 +197,9 @@ impl SmallDisk {
             .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
             .arg(folder.path())
             .output();
+        #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
         if !mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
-            println!("skipped: a small file system cannot be mounted here ({mounted:?}); run as root");
+            eprintln!("skipped: a small file system cannot be mounted here ({mounted:?}); run as root");
             return None;
         }
         fs::write(folder.path().join("ballast"), vec![0; 500 << 10]).unwrap();

@@ -208,7 +208,8 @@ impl App {
         self
     }
 
-    /// Adds a command of the application's own, with one line of help.
+    /// Adds a command of the application's own, with one line of help. Its name
+    /// must be new: a second command of one name is an error at every start.
     ///
     /// `run` gets the arguments as a program would: first a name (`shop
     /// serve`), then everything that was written beside the command's name. A
@@ -225,8 +226,9 @@ impl App {
         self
     }
 
-    /// Runs the application's command `name` when none is given, also when
-    /// there are flags. `--help` and `--version` stay the whole program's.
+    /// Runs the command `name`, the application's or one of ours, when none is
+    /// given, also when there are flags. `--help` and `--version` stay the whole
+    /// program's.
     pub fn default_command(mut self, name: impl Into<String>) -> Self {
         self.default_command = Some(name.into());
         self
@@ -246,6 +248,9 @@ impl App {
     pub fn main_from(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let name = self.name.clone().unwrap_or_else(|| file_name(args.first()));
+        if let Some(problem) = self.identity(&name).problem() {
+            return ExitCode::from(Fail::new(exit::CONFIG, problem).report());
+        }
         let own: Vec<_> = self.commands.iter().map(|command| command.name.as_str()).collect();
         match sort(&name, args, &own, self.default_command.as_deref()) {
             Invocation::Own { place, args } => (self.commands.swap_remove(place).run)(args),

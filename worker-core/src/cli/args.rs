@@ -1,6 +1,6 @@
 //! The command line of every application: commands, and what the help says around them.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -81,6 +81,18 @@ pub(super) struct Identity<'a> {
 }
 
 impl Identity<'_> {
+    /// What is wrong with the application's commands, if anything: a mistake in its code.
+    pub(super) fn problem(&self) -> Option<String> {
+        let ours = <Cli as clap::CommandFactory>::command();
+        let is_ours = |name: &str| name == "help" || ours.find_subcommand(name).is_some();
+        let mut names = BTreeSet::new();
+        if let Some((twice, _)) = self.commands.iter().find(|(name, _)| is_ours(name) || !names.insert(*name)) {
+            return Some(format!("the application has a command `{twice}`, but there is one of this name already"));
+        }
+        let default = self.default_command.filter(|name| !names.contains(name) && !is_ours(name))?;
+        Some(format!("the application's default command `{default}` does not exist"))
+    }
+
     /// The command line of this application.
     pub(super) fn command_line(&self) -> clap::Command {
         let library = concat!("worker-core ", env!("CARGO_PKG_VERSION"));
@@ -130,14 +142,33 @@ mod tests {
         long.chain(command.get_subcommands().flat_map(long_lines)).collect()
     }
 
+    const IDENTITY: Identity<'_> = Identity {
+        name: "app",
+        about: None,
+        version: None,
+        default_broker_url: "sqlite:jobs.db",
+        commands: Vec::new(),
+        default_command: None,
+    };
+
     #[test]
     fn the_command_line_is_sound_and_its_help_fits_on_a_screen() {
-        let commands = vec![("serve", "Serve")];
-        let default_broker_url = "sqlite:jobs.db";
-        let identity =
-            Identity { name: "app", about: None, version: None, default_broker_url, commands, default_command: None };
+        let identity = Identity { commands: vec![("serve", "Serve")], default_command: Some("serve"), ..IDENTITY };
         let command = identity.command_line();
         command.clone().debug_assert();
         assert_eq!(long_lines(&command), [""; 0]);
+        assert_eq!(identity.problem(), None);
+    }
+
+    #[test]
+    fn a_command_that_exists_already_and_a_default_that_does_not_are_mistakes() {
+        let problem = |commands: &[&'static str], default_command| {
+            let commands = commands.iter().map(|name| (*name, "")).collect();
+            Identity { commands, default_command, ..IDENTITY }.problem()
+        };
+        assert!(problem(&["run"], None).unwrap().contains("command `run`"));
+        assert!(problem(&["serve", "serve"], None).unwrap().contains("command `serve`"));
+        assert!(problem(&["serve"], Some("sevre")).unwrap().contains("`sevre` does not exist"));
+        assert_eq!(problem(&["serve"], Some("run")), None);
     }
 }

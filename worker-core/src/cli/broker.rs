@@ -1,12 +1,13 @@
 //! The broker of a command: connected to, with what a person can do when that fails.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     broker::Inspector,
     cli::{exit, fail::Fail},
     client::Client,
     config::{Settings, Target},
+    telemetry::TARGET,
 };
 
 /// Whether a command may make the database that it finds missing.
@@ -16,10 +17,27 @@ pub(super) enum Missing {
     Refuse,
 }
 
-/// Connects for a command that looks at, or adds to, what other processes work on.
-pub(super) async fn connect(settings: &Settings, missing: Missing) -> Result<Client, Fail> {
+/// How long a command waits for the broker to let go of everything.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Does a command's work on what other processes work on, and closes the broker behind it.
+pub(super) async fn with_client<T>(
+    settings: &Settings,
+    missing: Missing,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Fail>,
+) -> Result<T, Fail> {
     check(settings, missing)?;
-    Ok(settings.connect().await?)
+    let client = settings.connect().await?;
+    let done = work(&client).await;
+    close(&client).await;
+    done
+}
+
+/// Lets go of the broker; what is not finished by then loses nothing.
+pub(super) async fn close(client: &Client) {
+    if let Ok(Err(error)) = tokio::time::timeout(CLOSE_WAIT_MAX, client.close()).await {
+        tracing::warn!(target: TARGET, error = error.detail(), "the broker was not closed cleanly");
+    }
 }
 
 /// What can be known without connecting.

@@ -5,7 +5,7 @@ use std::{fmt::Display, io};
 use crate::{
     cli::{
         exit,
-        out::{escape_lines, say},
+        out::{bold, escape_lines, say},
     },
     error::{BrokerError, BrokerErrorKind, ConfigError, ConnectError, EnqueueError, EnqueueErrorKind, RunError},
 };
@@ -43,10 +43,10 @@ impl Fail {
     /// Says it; the exit code.
     pub(super) fn report(&self) -> u8 {
         if let Some(message) = &self.message {
-            say(format_args!("error: {}", escape_lines(message)));
+            say(format_args!("{} {}", bold("error:"), escape_lines(message)));
         }
         if let Some(hint) = &self.hint {
-            say(format_args!("hint: {}", escape_lines(hint)));
+            say(format_args!("{} {}", bold("hint:"), escape_lines(hint)));
         }
         self.code
     }

@@ -12,12 +12,13 @@ use crate::{
     broker::Capabilities,
     cli::{
         args::duration,
-        broker::{Missing, check, inspector},
+        broker::{Missing, inspector, with_client},
         exit,
         fail::Fail,
         out::{Out, say},
         table::{Column, Table},
     },
+    client::Client,
     config::Settings,
     name::QueueName,
     registry::Registry,
@@ -106,10 +107,11 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
 }
 
 async fn look(settings: &Settings) -> Result<(Capabilities, HashSet<QueueName>), Fail> {
-    check(settings, Missing::Refuse)?;
-    let client = settings.connect().await?;
-    let queues = inspector(&client)?.queues().await?;
-    Ok((client.broker().capabilities(), queues.into_iter().map(|stats| stats.queue).collect()))
+    let look = async |client: &Client| {
+        let queues = inspector(client)?.queues().await?;
+        Ok((client.broker().capabilities(), queues.into_iter().map(|stats| stats.queue).collect()))
+    };
+    with_client(settings, Missing::Refuse, look).await
 }
 
 fn table(document: &Document) -> Table {

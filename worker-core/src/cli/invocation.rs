@@ -16,7 +16,7 @@ const GLOBAL: [&str; 1] = ["--broker"];
 
 /// Finds the command's name: the first argument that is neither a flag nor the value of a global one.
 ///
-/// Where there is none, the command is `default`. A word that is no command is
+/// Where there is none, the command is `default`, the application's or one of ours. A word that is no command is
 /// left to our parser, which knows what may have been meant.
 pub(super) fn sort(name: &str, args: Vec<OsString>, own: &[&str], default: Option<&str>) -> Invocation {
     let place_of = |wanted: &str| own.iter().position(|name| *name == wanted);
@@ -52,9 +52,14 @@ pub(super) fn sort(name: &str, args: Vec<OsString>, own: &[&str], default: Optio
         }
         return Invocation::Ours(args);
     }
-    match default.and_then(place_of) {
-        Some(place) => Invocation::Own { place, args: others_after(name.into(), args.iter().skip(1)) },
-        None => Invocation::Ours(args),
+    match (default.and_then(place_of), default) {
+        (Some(place), _) => Invocation::Own { place, args: others_after(name.into(), args.iter().skip(1)) },
+        (None, Some(ours)) => {
+            let mut args = args;
+            args.insert(1.min(args.len()), ours.into());
+            Invocation::Ours(args)
+        }
+        (None, None) => Invocation::Ours(args),
     }
 }
 
@@ -100,7 +105,14 @@ mod tests {
         {
             assert!(matches!(sorted(line), Invocation::Ours(_)), "{line}");
         }
-        let no_default = sort("app", vec!["./app".into(), "--input".into()], &OWN, None);
-        assert!(matches!(no_default, Invocation::Ours(_)));
+        let line = || vec!["./app".into(), "--input".into()];
+        assert_eq!(sort("app", line(), &OWN, None), Invocation::Ours(line()));
+    }
+
+    #[test]
+    fn one_of_our_commands_can_be_the_default() {
+        let args = sort("app", vec!["./app".into(), "--queues".into(), "a".into()], &OWN, Some("run"));
+        assert_eq!(args, Invocation::Ours(["./app", "run", "--queues", "a"].map(Into::into).to_vec()));
+        assert_eq!(sort("app", vec![], &OWN, Some("run")), Invocation::Ours(vec!["run".into()]));
     }
 }

@@ -70,8 +70,13 @@ pub(super) fn say(message: Arguments<'_>) {
 /// Prints what to do next, for a person at a terminal.
 pub(super) fn hint(message: Arguments<'_>) {
     if io::stderr().is_terminal() {
-        say(format_args!("hint: {message}"));
+        say(format_args!("{} {message}", bold("hint:")));
     }
+}
+
+/// `word` as a terminal on standard error shows it best.
+pub(super) fn bold(word: &str) -> Cow<'_, str> {
+    if io::stderr().is_terminal() && wants_style() { format!("\u{1b}[1m{word}\u{1b}[0m").into() } else { word.into() }
 }
 
 /// The width of the terminal on standard output.

@@ -6,12 +6,13 @@ use serde::Serialize;
 use crate::{
     broker::QueueStats,
     cli::{
-        broker::{Missing, connect, inspector},
+        broker::{Missing, inspector, with_client},
         exit,
         fail::Fail,
         out::{Out, count, hint, say},
         table::{Column, Table},
     },
+    client::Client,
     config::Settings,
 };
 
@@ -38,8 +39,8 @@ struct Document {
 }
 
 pub(super) async fn queues(args: &QueuesArgs, settings: &Settings, name: &str, out: Out) -> Result<u8, Fail> {
-    let client = connect(settings, Missing::Refuse).await?;
-    let queues = inspector(&client)?.queues().await?;
+    let look = async |client: &Client| Ok(inspector(client)?.queues().await?);
+    let queues = with_client(settings, Missing::Refuse, look).await?;
     if args.json {
         out.json(&Document { queues })?;
         return Ok(exit::OK);

@@ -3,15 +3,12 @@
 use clap::Args;
 
 use crate::{
-    cli::{app::Parts, exit, fail::Fail, signals::Signals},
+    cli::{app::Parts, broker::close, exit, fail::Fail, signals::Signals},
     client::Client,
     config::{Settings, SettingsReader, Target},
     telemetry::TARGET,
     worker::Worker,
 };
-
-/// How long the broker may take to let go after the last job was settled.
-const CLOSE_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Work on jobs until SIGTERM or SIGINT
 #[derive(Debug, Args)]
@@ -74,18 +71,15 @@ pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
         let signal = signals.nth(1).await;
         tracing::info!(
             target: TARGET,
-            "{signal}: draining, running jobs may finish; a second signal cancels them and gives them back"
+            "{signal}: shutting down; a second signal cancels what still runs and gives it back"
         );
     };
     let insisted = async {
         let signal = signals.nth(2).await;
-        tracing::warn!(target: TARGET, "second signal ({signal}): cancelling what runs");
+        tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
     let report = worker.run_until(asked, insisted).await?;
-    let closed = tokio::time::timeout(CLOSE_WAIT_MAX, client.close()).await;
-    if let Ok(Err(error)) = closed {
-        tracing::warn!(target: TARGET, error = error.detail(), "the broker was not closed cleanly");
-    }
+    close(&client).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }
 
@@ -99,6 +93,7 @@ async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), 
         state(&mut states).await?;
     }
     let client = settings.connect().await?;
+    tracing::info!(target: TARGET, url = %settings.broker_url, "connected to the broker");
     let builder = Worker::builder(&client).registry(registry).states(states);
     let builder = match worker {
         Some(choose) => choose(builder),

@@ -224,6 +224,14 @@ mod tests {
         assert!(refusal.contains("`sqlite3` (did you mean `sqlite`?)") && refusal.contains("`memory:`"), "{refusal}");
     }
 
+    #[cfg(not(feature = "sqlite"))]
+    #[test]
+    fn without_the_broker_its_url_names_the_feature() {
+        let problem = BrokerUrl::default().unsupported().unwrap();
+        assert!(problem.contains("built without the feature `sqlite`"), "{problem}");
+        assert_eq!("memory:".parse::<BrokerUrl>().unwrap().unsupported(), None);
+    }
+
     #[test]
     fn a_password_is_never_shown() {
         let amqp = "amqps://user:hunter2@mq.example/vhost?secret=hunter2".parse::<BrokerUrl>().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! There are three ways, from the smallest to the whole:
 //!
-//! 1. **Call the function.** A job function is a function; [`Context::test`]
+//! 1. **Call the function.** A job function is a function; [`Context::test`](crate::Context::test)
 //!    stands in for what the worker would supply.
 //! 2. **See what was enqueued.** A [`TestQueue`] gives the code under test a
 //!    client; [`assert_enqueued!`](crate::assert_enqueued) looks at what it enqueued.

@@ -174,28 +174,23 @@ fn damaged(path: &Path) -> BrokerError {
 /// What SQLite's error means for the one who asked, with the remedy.
 pub(super) fn failure(path: &Path, operation: &str, error: &rusqlite::Error) -> BrokerError {
     let shown = path.display();
-    let (kind, message) = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
-            BrokerErrorKind::Transient,
-            format!(
-                "the database `{shown}` is locked: another process has been writing for too long; is one of them stopped?"
-            ),
-        ),
-        Some(ErrorCode::DiskFull) => {
-            (BrokerErrorKind::Transient, format!("the disk of the database `{shown}` is full: free some space"))
-        }
+    let transient = |message| BrokerError::new(BrokerErrorKind::Transient, message);
+    let permanent = |message| BrokerError::new(BrokerErrorKind::Permanent, message);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => transient(format!(
+            "the database `{shown}` is locked: another process has been writing for too long; is one of them stopped?"
+        )),
+        Some(ErrorCode::DiskFull) => transient(format!("the disk of the database `{shown}` is full: free some space")),
         Some(ErrorCode::SystemIoFailure) => {
-            (BrokerErrorKind::Transient, format!("cannot {operation} the database `{shown}`: the disk fails"))
+            transient(format!("cannot {operation} the database `{shown}`: the disk fails")).because(error.to_string())
         }
-        Some(ErrorCode::NotADatabase) => (
-            BrokerErrorKind::Permanent,
-            format!("the file `{shown}` is not a SQLite database; nothing was changed, choose another path"),
-        ),
-        Some(ErrorCode::DatabaseCorrupt) => return damaged(path).because(error.to_string()),
+        Some(ErrorCode::NotADatabase) => {
+            permanent(format!("the file `{shown}` is not a SQLite database; nothing was changed, choose another path"))
+        }
+        Some(ErrorCode::DatabaseCorrupt) => damaged(path).because(error.to_string()),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            (BrokerErrorKind::Permanent, format!("this user may not write the database `{shown}`"))
+            permanent(format!("this user may not write the database `{shown}`"))
         }
-        _ => (BrokerErrorKind::Permanent, format!("cannot {operation} the database `{shown}`")),
-    };
-    BrokerError::new(kind, message).because(error.to_string())
+        _ => permanent(format!("cannot {operation} the database `{shown}`")).because(error.to_string()),
+    }
 }

@@ -10,10 +10,11 @@ use clap::{Args, Subcommand, builder::TypedValueParser as _};
 use crate::{
     broker::Selection,
     cli::{
-        broker::{Missing, connect, inspector},
+        broker::{Missing, inspector, with_client},
         fail::Fail,
         out::Out,
     },
+    client::Client,
     config::Settings,
     name::{JobName, QueueName},
     outcome::FailureKind,
@@ -93,14 +94,16 @@ pub(super) async fn dlq(
     if let Command::Replay(change::ReplayArgs { what }) | Command::Drop(change::DropArgs { what }) = &args.command {
         what.check()?;
     }
-    let client = connect(settings, Missing::Refuse).await?;
-    let desk = Desk { inspector: inspector(&client)?, now: client.clock().now(), name, out };
-    match args.command {
-        Command::List(args) => list::list(&args, &desk).await,
-        Command::Show(args) => show::show(&args, &desk).await,
-        Command::Replay(args) => change::change(change::Change::Replay, &args.what, &desk, registry).await,
-        Command::Drop(args) => change::change(change::Change::Drop, &args.what, &desk, registry).await,
-    }
+    let work = async |client: &Client| {
+        let desk = Desk { inspector: inspector(client)?, now: client.clock().now(), name, out };
+        match args.command {
+            Command::List(args) => list::list(&args, &desk).await,
+            Command::Show(args) => show::show(&args, &desk).await,
+            Command::Replay(args) => change::change(change::Change::Replay, &args.what, &desk, registry).await,
+            Command::Drop(args) => change::change(change::Change::Drop, &args.what, &desk, registry).await,
+        }
+    };
+    with_client(settings, Missing::Refuse, work).await
 }
 
 /// What every one of these commands works with.

@@ -26,12 +26,13 @@ use super::{
 };
 use crate::{
     cli::{
-        broker::{Missing, connect},
+        broker::{Missing, with_client},
         exit,
         fail::Fail,
         out::{Out, count, say},
         signals::Signals,
     },
+    client::Client,
     config::Settings,
     job::Prepared,
     registry::Entry,
@@ -114,7 +115,6 @@ fn checked(entry: &Entry, payload: Result<Vec<u8>, u64>, bytes_max: usize) -> Re
     }
 }
 
-/// Enqueues what `lines` gives until its end, its first wrong line, a failure, or Ctrl-C.
 async fn send<R>(
     order: &Order<'_>,
     settings: &Settings,
@@ -125,12 +125,26 @@ async fn send<R>(
 where
     R: Read + Send + 'static,
 {
-    let client = connect(settings, Missing::Create).await?;
+    let work = async |client: &Client| stream_lines(client, order, settings.payload_bytes_max, total, lines, out).await;
+    with_client(settings, Missing::Create, work).await
+}
+
+/// Enqueues what `lines` gives until its end, its first wrong line, a failure, or Ctrl-C.
+async fn stream_lines<R>(
+    client: &Client,
+    order: &Order<'_>,
+    bytes_max: usize,
+    total: Option<u64>,
+    lines: Lines<R>,
+    out: Out,
+) -> Result<u8, Fail>
+where
+    R: Read + Send + 'static,
+{
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
     let ending = CancellationToken::new();
     let (sender, mut chunks) = mpsc::channel(1);
-    let reader =
-        Reader { entry: order.entry.clone(), options: order.options.clone(), bytes_max: settings.payload_bytes_max };
+    let reader = Reader { entry: order.entry.clone(), options: order.options.clone(), bytes_max };
     let reading = tokio::task::spawn_blocking(move || reader.read(lines, &sender));
     let numbers = Arc::new(Mutex::new(VecDeque::new()));
     let on_their_way = Arc::clone(&numbers);

@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        broker::{Missing, check, connect},
+        broker::{Missing, check, with_client},
         exit,
         fail::Fail,
         out::{Out, say},
     },
+    client::Client,
     config::Settings,
     job::{InvalidJob, Prepared},
     registry::{Entry, Registry},
@@ -94,11 +95,13 @@ pub(super) async fn enqueue(
     };
     let body = body.map_err(|wrong| wrong.into_fail(entry))?;
     let job = prepared(entry, body, &args.options).map_err(Fail::usage)?;
-    let client = connect(settings, Missing::Create).await?;
-    if args.options.is_past(client.clock().now()) {
-        say(format_args!("note: the date has passed, so the job is due at once"));
-    }
-    let enqueued = client.enqueue(job).await?;
+    let enqueue = async |client: &Client| {
+        if args.options.is_past(client.clock().now()) {
+            say(format_args!("note: the date has passed, so the job is due at once"));
+        }
+        Ok(client.enqueue(job).await?)
+    };
+    let enqueued = with_client(settings, Missing::Create, enqueue).await?;
     let (job, queue) = (entry.name.as_str(), entry.queue.as_str());
     if args.answers {
         let id = Some(enqueued.id.to_string());

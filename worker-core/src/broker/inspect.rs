@@ -1,0 +1,202 @@
+//! The view for people: queues in numbers, dead letters, replay.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::{
+    envelope::{Body, Headers, Priority},
+    error::BrokerError,
+    id::JobId,
+    name::{JobName, QueueName},
+    outcome::{Failure, FailureKind},
+    time::Timestamp,
+};
+
+/// What people do to queues. The worker never uses it.
+#[async_trait]
+pub trait Inspector: Send + Sync {
+    /// All declared queues, by name.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    async fn queues(&self) -> Result<Vec<QueueStats>, BrokerError>;
+
+    /// The selected dead jobs, oldest first, one page.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError>;
+
+    /// How many dead jobs are selected: what a change would affect.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    async fn count_dead(&self, selection: &Selection) -> Result<u64, BrokerError>;
+
+    /// Puts at most `limit` of the selected dead jobs back into their queues, oldest first; says how many.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be changed; none of this call's jobs was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Each call is one step that happens wholly or not at all; when its future
+    /// is dropped, which of the two is unknown.
+    async fn replay(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError>;
+
+    /// Removes at most `limit` of the selected dead jobs for good, oldest first; says how many.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be changed; none of this call's jobs was.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`replay`](Self::replay).
+    async fn drop_dead(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError>;
+}
+
+/// One queue in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// The queue.
+    pub queue: QueueName,
+    /// Jobs that wait for a worker.
+    pub ready: u64,
+    /// Jobs that a worker owns, running or prefetched.
+    pub running: u64,
+    /// Jobs that are not due yet.
+    pub delayed: u64,
+    /// Jobs in the dead-letter queue.
+    pub dead: u64,
+    /// Living consumers.
+    pub consumers: u64,
+}
+
+impl QueueStats {
+    /// An empty queue. For implementors of brokers.
+    #[must_use]
+    pub const fn empty(queue: QueueName) -> Self {
+        Self { queue, ready: 0, running: 0, delayed: 0, dead: 0, consumers: 0 }
+    }
+}
+
+/// Which dead jobs. Every condition that is set must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Selection {
+    /// Of this queue.
+    pub queue: Option<QueueName>,
+    /// Of this job type.
+    pub job: Option<JobName>,
+    /// With this kind of failure.
+    pub kind: Option<FailureKind>,
+    /// With one of these ids; empty for any.
+    pub ids: Vec<JobId>,
+    /// Dead since this date or before, so that a long replay ends although jobs die again meanwhile.
+    pub died_until: Option<Timestamp>,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page {
+    /// After this place; `None` for the beginning.
+    pub after: Option<Cursor>,
+    /// The most rows, 1 to [`BATCH_MAX`](super::BATCH_MAX).
+    pub limit: usize,
+}
+
+impl Page {
+    /// The first `limit` rows.
+    #[must_use]
+    pub const fn first(limit: usize) -> Self {
+        Self { after: None, limit }
+    }
+
+    /// The `limit` rows after `cursor`.
+    #[must_use]
+    pub const fn after(cursor: Cursor, limit: usize) -> Self {
+        Self { after: Some(cursor), limit }
+    }
+}
+
+/// A place in a listing: plain data, meaningful to the broker that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(pub u64);
+
+/// One page of dead jobs.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct DeadPage {
+    /// The jobs, oldest first.
+    pub jobs: Vec<DeadJob>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<Cursor>,
+}
+
+impl DeadPage {
+    /// A page. For implementors of brokers.
+    #[must_use]
+    pub const fn new(jobs: Vec<DeadJob>, next: Option<Cursor>) -> Self {
+        Self { jobs, next }
+    }
+}
+
+/// A job that left its queue without success, kept for people.
+#[derive(Clone, PartialEq)]
+pub struct DeadJob {
+    /// Its id.
+    pub id: JobId,
+    /// The queue it left.
+    pub queue: QueueName,
+    /// Its type, where the producer named one.
+    pub job: Option<JobName>,
+    /// Executions that failed, the last one included; 0 when it never ran.
+    pub attempts: u32,
+    /// Starts that never ended.
+    pub starts: u32,
+    /// Why it is here.
+    pub failure: Failure,
+    /// Since when.
+    pub died_at: Timestamp,
+    /// When it was enqueued first.
+    pub enqueued_at: Timestamp,
+    /// Its priority.
+    pub priority: Priority,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its payload.
+    pub body: Body,
+}
+
+impl fmt::Debug for DeadJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadJob")
+            .field("id", &self.id)
+            .field("queue", &self.queue)
+            .field("job", &self.job)
+            .field("attempts", &self.attempts)
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}

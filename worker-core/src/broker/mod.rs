@@ -1,0 +1,198 @@
+//! The contract between a worker and what stores its jobs.
+//!
+//! A broker keeps envelopes in queues, hands them out as deliveries, and makes
+//! four settlements true. It says *what* must become true, never how, so that
+//! SQLite can use one `UPDATE` where AMQP needs a confirmed publish and an
+//! acknowledgement. Each clause below has a case in the conformance suite
+//! (`tests/src/conformance`), which every broker passes; a clause without a
+//! case does not exist.
+//!
+//! # Enqueue
+//!
+//! * **E1** `Ok` means durable: the job outlives a crash of this process and,
+//!   where [`Capabilities::durable`] is set, of the machine.
+//! * **E2** A batch of 1 to [`BATCH_MAX`] envelopes has one answer per envelope, in its order.
+//! * **E3** An envelope for a queue that was not declared is `Unroutable`; its neighbours are not affected.
+//! * **E4** What a broker cannot do is refused as `Unsupported`, by name, and nothing is stored.
+//! * **E5** An id is no deduplication key: enqueued twice is two jobs.
+//! * **E6** Id, name, body, headers, priority and dates arrive as they were sent.
+//!
+//! # Delivery
+//!
+//! * **D1** Jobs of one queue and priority are delivered in the order they were
+//!   enqueued, as long as none was delivered before. There is no order between queues.
+//! * **D2** Among those that wait, a higher priority is delivered first.
+//! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
+//! * **D4** A delayed job holds up no other.
+//! * **D5** A subscription never owns more than its prefetch of unsettled deliveries.
+//! * **D6** [`Source::next_batch`] gives at most what was asked, waits while there is nothing, and wakes when a job arrives.
+//! * **D7** Dropping the future of `next_batch` loses no delivery.
+//! * **D8** A subscription gets jobs of its queue only.
+//! * **D9** No delivery is owned by two consumers.
+//! * **D10** An expiry date is carried, not acted on: the worker decides at the start.
+//! * **D11** A first delivery has `attempt` 1 and `starts` 0.
+//!
+//! # Settlement
+//!
+//! * **S1** `Ack`: the job leaves its queue for good.
+//! * **S2** `Release` without delay: it is delivered again at once, its attempt not counted, its starts as before.
+//! * **S3** `Release` with a delay: not before it has passed, attempt not counted. A note is
+//!   carried, also through releases without one, until another replaces it.
+//! * **S4** `Retry`: not before the delay has passed, `attempt` one higher, `starts` 0, without a note.
+//! * **S5** `DeadLetter`: the job is among the dead with failure, attempts, id, body and headers intact, and nowhere else.
+//! * **S6** A delivery is settled once. What the broker cannot make true now comes back from the
+//!   [`Ticket`], to be submitted again; what is no longer ours is [`SettleError::Lost`], and changes nothing.
+//! * **S7** A settlement outlives a crash once its ticket is `Ok`.
+//!
+//! # Ownership
+//!
+//! A delivery is yours until you settle it or lose it. Brokers keep it yours by
+//! their own means (a lease, a channel) and report its loss by one token.
+//!
+//! * **O1** [`Source::stop`] gives back what was fetched and not returned, attempts unchanged.
+//! * **O2** What was returned before `stop` is still owned, and can be settled.
+//! * **O3** When a process dies, its deliveries come back: those that had not begun
+//!   unchanged, those that had ([`Settler::begin`]) with `starts` one higher. Attempts are unchanged.
+//! * **O4** A job whose `starts` reach [`STARTS_MAX`] is dead-lettered as `Crashed`, not delivered.
+//! * **O5** A subscription owns at most one suspect (`starts` above 0) at a time,
+//!   and other jobs are delivered beside it.
+//! * **O6** A lost delivery says so: its token is cancelled, `begin` refuses it,
+//!   and settling it is `Lost`, even when its consumer was only frozen.
+//! * **O7** Dropping both halves of a subscription in a living process gives back
+//!   everything it owned, attempts and starts unchanged.
+//!
+//! # Inspection
+//!
+//! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
+//!   consumers: from their first wait for jobs, at the latest, until they stop.
+//! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
+//! * **I3** Replay puts a dead job back into its queue under its id, attempt 1, without an
+//!   expiry date; only the selected ones.
+//! * **I4** Replay and drop leave alone what died after the selection's date.
+//! * **I5** Drop removes the selected ones for good.
+//!
+//! # The rest
+//!
+//! * **T1** Declaring is idempotent, and says what it created.
+//! * **T2** Consuming a queue that was not declared is refused as `Permanent`.
+//! * **X1** [`Broker::close`] finishes what was submitted and gives back what is owned, attempts
+//!   and starts unchanged. After it, everything fails with an error; nothing hangs.
+
+mod delivery;
+mod inspect;
+mod topology;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    envelope::Envelope,
+    error::{BrokerError, EnqueueFailure},
+    settlement::Settlement,
+};
+
+pub use delivery::{Begin, Delivery, Receipt, SettleError, Ticket, Unsettled, attempts_failed, crashed};
+pub use inspect::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection};
+pub use topology::{Capabilities, Declared, Subscription, Topology};
+
+/// The most envelopes in one [`Broker::enqueue`]: beyond it, one commit takes
+/// long enough to hold up others, and gains nothing.
+pub const BATCH_MAX: usize = 1_000;
+
+/// A job is dead-lettered when its worker died this often while it ran.
+///
+/// Three, as in Sidekiq: once may be anything, twice a coincidence.
+pub const STARTS_MAX: u32 = 3;
+
+/// How long a consumer may be silent before others take over what it owns, where a broker uses leases.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What stores envelopes and hands them out.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// What this broker can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes sure the topology exists.
+    ///
+    /// # Errors
+    ///
+    /// * `Unsupported` — something in the topology cannot be had here; nothing was created.
+    /// * `Transient`, `Permanent` — see the message; some of it may exist.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: declaring again completes it.
+    async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError>;
+
+    /// Stores 1 to [`BATCH_MAX`] envelopes; one answer each, in their order.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping the future leaves the batch in an unknown state.
+    async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>>;
+
+    /// Begins to consume a queue.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when the queue was not declared.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what had been fetched is given back.
+    async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError>;
+
+    /// The view for people; `None` when this broker has none.
+    fn inspector(&self) -> Option<Arc<dyn Inspector>>;
+
+    /// Finishes what was submitted and lets go of everything.
+    ///
+    /// # Errors
+    ///
+    /// What could not be finished.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: closing again completes it.
+    async fn close(&self) -> Result<(), BrokerError>;
+}
+
+/// Where deliveries come from, in batches, so that neither a boxed future nor a task is paid per job.
+#[async_trait]
+pub trait Source: Send {
+    /// Waits for deliveries: 1 to `max`, or none once [`stop`](Self::stop) was called.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` — call again after a pause. `Permanent` — it will not get better.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was fetched is returned by the next call.
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Takes no more, and gives back what was fetched and not returned.
+    ///
+    /// # Errors
+    ///
+    /// What could not be given back; the broker does so when the process ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: stopping again completes it.
+    async fn stop(&mut self) -> Result<(), BrokerError>;
+}
+
+/// The other half: telling the broker. `submit` does not wait, so acknowledgements can be coalesced behind it.
+pub trait Settler: Send + Sync {
+    /// Records that the job is about to start, so that a crash is blamed on the right one.
+    ///
+    /// Does not wait and is cheap: called for every job, right before it starts.
+    /// Calling it again for the same delivery changes nothing.
+    fn begin(&self, delivery: &Delivery) -> Begin;
+
+    /// Asks the broker to make `settlement` true about `delivery`.
+    fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket;
+}
