@@ -310,10 +310,10 @@ impl Source for MemorySource {
             return Ok(Vec::new());
         }
         loop {
-            session.check()?;
             let mut changed = pin!(shared.changed.notified());
             // From here on, so that no change is missed between the look and the wait.
             changed.as_mut().enable();
+            session.check()?;
             let now = shared.clock.now();
             let (batch, next_due) = {
                 let store = &mut *shared.store();
