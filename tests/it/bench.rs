@@ -277,7 +277,7 @@ impl Bench {
     /// On a memory broker in virtual time that fails where `script` says.
     pub(crate) fn faulty(script: impl FnMut(Call<'_>) -> Fault + Send + 'static) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::starting_now());
-        let broker = FaultyBroker::new(MemoryBroker::with_clock(Arc::clone(&clock)), script);
+        let broker = FaultyBroker::new(Arc::new(MemoryBroker::with_clock(Arc::clone(&clock))), script);
         Self::on(Arc::new(broker), clock, FOREVER)
     }
 

@@ -59,7 +59,11 @@ async fn an_enqueue_without_an_answer_is_unknown_after_the_time_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_time_allowed_can_be_chosen() {
-    let broker = FaultyBroker::new(MemoryBroker::new(), |call| if enqueues(call) { Fault::Hangs } else { Fault::None });
+    let broker =
+        FaultyBroker::new(
+            Arc::new(MemoryBroker::new()),
+            |call| if enqueues(call) { Fault::Hangs } else { Fault::None },
+        );
     let mut options = ClientOptions::default();
     options.enqueue_timeout = Duration::from_millis(250);
     let client = Client::with_options(Arc::new(broker), options);
@@ -209,7 +213,8 @@ async fn an_invalid_job_is_refused_before_it_is_sent() {
         const OPTIONS: JobOptions = JobOptions::DEFAULT;
         type Return = ();
     }
-    let client = Client::new(Arc::new(FaultyBroker::new(MemoryBroker::new(), |call| panic!("{call:?} was called"))));
+    let client =
+        Client::new(Arc::new(FaultyBroker::new(Arc::new(MemoryBroker::new()), |call| panic!("{call:?} was called"))));
     let error = client.enqueue(Misnamed {}).await.unwrap_err();
     assert_eq!(error.kind(), EnqueueErrorKind::Invalid);
     assert!(error.into_job().is_none());

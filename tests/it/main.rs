@@ -11,6 +11,7 @@ pub mod macros;
 mod memory;
 mod readme;
 mod shutdown;
+mod sim;
 mod sqlite;
 mod system;
 mod tidy;

@@ -115,7 +115,7 @@ async fn no_job_starts_once_the_drain_has_begun() {
         bench.enqueue::<Play>(&format!("job{n}"), [Act::Work(1_000)]).await;
     }
     let report = worker.ended().await.unwrap();
-    assert_eq!((bench.log.runs().len(), report.settled as usize), (running, running));
+    assert_eq!((bench.log.runs().len() as u64, report.settled), (running as u64, running as u64));
     assert_eq!(waiting(&bench, "q").await.len(), 60 - running);
 }
 

@@ -88,9 +88,9 @@ struct Faults {
 
 impl FaultyBroker {
     /// `inner`, asking `script` before each call.
-    pub fn new(inner: impl Broker, script: impl FnMut(Call<'_>) -> Fault + Send + 'static) -> Self {
+    pub fn new(inner: Arc<dyn Broker>, script: impl FnMut(Call<'_>) -> Fault + Send + 'static) -> Self {
         let faults = Faults { script: Mutex::new(Box::new(script)), later: Mutex::default(), never: Mutex::default() };
-        Self { inner: Arc::new(inner), faults: Arc::new(faults) }
+        Self { inner, faults: Arc::new(faults) }
     }
 }
 

@@ -8,7 +8,7 @@
 mod memory;
 mod sqlite;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use tokio::{runtime::Runtime, time::sleep};
 use worker_core::{
@@ -53,6 +53,16 @@ pub trait BrokerFixture: Send + Sync + Sized + 'static {
     fn thaw(&self, process: &Self::Broker) -> impl Future<Output = ()> + Send {
         let _ = process;
         async {}
+    }
+
+    /// Keeps the storage from changing until what is returned is dropped, for
+    /// longer than the broker waits by itself.
+    ///
+    /// # Errors
+    ///
+    /// Why this cannot be done to this broker.
+    fn obstruct(&self) -> Result<Box<dyn Any + Send>, &'static str> {
+        Err("nothing can be in the way of its changes")
     }
 
     /// The broker's clock.

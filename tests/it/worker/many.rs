@@ -106,7 +106,7 @@ impl Handler for Tree {
     async fn run(self, cx: Context) -> JobResult {
         let client = cx.supply::<State<Client>>()?;
         for answer in
-            client.enqueue_all((0..2).filter(|_| self.depth > 0).map(|_| Tree { depth: self.depth - 1 })).await
+            client.enqueue_all((0..2).filter(|_| self.depth > 0).map(|_| Self { depth: self.depth - 1 })).await
         {
             answer?;
         }

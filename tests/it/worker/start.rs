@@ -10,7 +10,8 @@ use worker_core::{
 use crate::bench::{Act, Bench, Other, Play, Running, acting};
 
 fn problems(built: Result<Worker, ConfigError>) -> Vec<String> {
-    built.err().expect("something is wrong with it").problems().to_vec()
+    let Err(error) = built else { panic!("something is wrong with it") };
+    error.problems().to_vec()
 }
 
 acting! {

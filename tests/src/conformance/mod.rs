@@ -92,6 +92,7 @@ macro_rules! conformance {
                 of_two_settlements_submitted_together_one_is_made_true
                 a_delivery_that_went_on_is_not_its_former_owners
                 a_receipt_from_before_a_replay_is_lost
+                what_cannot_be_settled_now_comes_back_and_is_still_ours
                 a_settlement_whose_ticket_is_dropped_is_made_true
             }
             ownership {

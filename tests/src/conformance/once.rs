@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use worker_core::{
-    FailureKind,
-    broker::{Begin, Selection, SettleError},
+    BrokerErrorKind, FailureKind,
+    broker::{Begin, Selection, SettleError, Unsettled},
     settlement::Settlement,
 };
 
 use crate::{
     eventually::{eventually, soon},
-    fixture::BrokerFixture,
-    sample::{bury, copy, dead_ids, four_settlements, job, jobs, release, retry},
+    fixture::{BrokerFixture, skipped},
+    sample::{bury, copy, dead_ids, four_settlements, job, jobs, release, retry, sorted_ids},
 };
 
 /// Clause S6: every settlement after every other.
@@ -121,6 +121,39 @@ pub async fn a_receipt_from_before_a_replay_is_lost<F: BrokerFixture>(fx: &F) {
     consumer.assert_lost(&stale).await;
     consumer.ack(replayed).await;
     assert!(process.dead().await.is_empty());
+}
+
+/// Clause S6: every settlement while the storage cannot be changed, and again when it can.
+pub async fn what_cannot_be_settled_now_comes_back_and_is_still_ours<F: BrokerFixture>(fx: &F) {
+    let (process, other) = (fx.process().await, fx.process().await);
+    process.enqueue(jobs("job", 4)).await;
+    let mut consumer = process.consume(4).await;
+    let owned = consumer.take(4).await;
+    let obstruction = match fx.obstruct() {
+        Ok(obstruction) => obstruction,
+        Err(reason) => return skipped(&fx.capabilities().await, reason),
+    };
+    let submit = |(delivery, settlement)| consumer.settler.submit(delivery, settlement);
+    let tickets: Vec<_> = owned.into_iter().zip(four_settlements()).map(submit).collect();
+    let mut unsettled = Vec::new();
+    for ticket in tickets {
+        let answer = soon("it is answered", ticket).await;
+        let Err(SettleError::Unsettled(given_back)) = answer else { panic!("it cannot be settled now: {answer:?}") };
+        assert_eq!(given_back.error.kind(), BrokerErrorKind::Transient, "{}", given_back.error);
+        assert_eq!(consumer.settler.begin(&given_back.delivery), Begin::Go);
+        unsettled.push(given_back);
+    }
+    drop(obstruction);
+    other.consume(4).await.nothing().await;
+    for given_back in unsettled {
+        let Unsettled { delivery, settlement, .. } = *given_back;
+        consumer.settle(delivery, settlement).await;
+    }
+    let back = consumer.take(2).await;
+    assert_eq!(back.iter().map(|delivery| (delivery.attempt, delivery.starts)).max(), Some((2, 0)));
+    assert_eq!(sorted_ids(&back), ["job2", "job3"], "released and retried");
+    assert_eq!(dead_ids(&process.dead().await), ["job1"]);
+    consumer.nothing().await;
 }
 
 /// Clause S6: dropping a ticket does not take the settlement back.

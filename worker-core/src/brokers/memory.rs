@@ -8,6 +8,7 @@
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,7 +54,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     priorities: bool,
     store: Mutex<Store>,
-    changed: watch::Sender<()>,
+    /// Wakes in the order of waiting, so that the same test gives the same run.
+    changed: Notify,
 }
 
 /// What stands for a process: it owns deliveries, and can die.
@@ -118,7 +120,7 @@ impl MemoryBroker {
     }
 
     fn build(clock: Arc<dyn Clock>, priorities: bool) -> Self {
-        let shared = Shared { clock, priorities, store: Mutex::default(), changed: watch::Sender::new(()) };
+        let shared = Shared { clock, priorities, store: Mutex::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared), session: Session::new(0) }
     }
 
@@ -198,7 +200,7 @@ impl Shared {
 
     fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
         let value = change(&mut self.store());
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
         value
     }
 }
@@ -297,7 +299,6 @@ impl Drop for Half {
 
 struct MemorySource {
     half: Arc<Half>,
-    changed: watch::Receiver<()>,
     stopped: bool,
 }
 
@@ -305,9 +306,14 @@ struct MemorySource {
 impl Source for MemorySource {
     async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let Half { shared, session, subscription, id } = &*self.half;
-        while !self.stopped {
+        if self.stopped {
+            return Ok(Vec::new());
+        }
+        loop {
+            let mut changed = pin!(shared.changed.notified());
+            // From here on, so that no change is missed between the look and the wait.
+            changed.as_mut().enable();
             session.check()?;
-            self.changed.mark_unchanged();
             let now = shared.clock.now();
             let (batch, next_due) = {
                 let store = &mut *shared.store();
@@ -334,13 +340,11 @@ impl Source for MemorySource {
             if !batch.is_empty() {
                 return Ok(batch);
             }
-            // A closed channel cannot be: this source holds the sender.
             match next_due {
-                None => drop(self.changed.changed().await),
-                Some(due) => drop(tokio::time::timeout(due.since(now), self.changed.changed()).await),
+                None => changed.await,
+                Some(due) => drop(tokio::time::timeout(due.since(now), changed).await),
             }
         }
-        Ok(Vec::new())
     }
 
     async fn stop(&mut self) -> Result<(), BrokerError> {
@@ -450,9 +454,8 @@ impl Broker for MemoryBroker {
             BrokerError::new(BrokerErrorKind::Permanent, message)
         })?;
         let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&self.session));
-        let changed = shared.changed.subscribe();
         let half = Arc::new(Half { shared, session, subscription, id });
-        Ok((Box::new(MemorySource { half: Arc::clone(&half), changed, stopped: false }), half))
+        Ok((Box::new(MemorySource { half: Arc::clone(&half), stopped: false }), half))
     }
 
     fn inspector(&self) -> Option<Arc<dyn Inspector>> {

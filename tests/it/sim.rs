@@ -1,0 +1,110 @@
+//! Whole runs decided by a seed: the real worker on the memory broker, in
+//! virtual time, with everything going wrong that can.
+//!
+//! A seed decides the jobs and what their handlers do, when the broker fails
+//! and how, and when workers crash, freeze, shut down and start. Everything is
+//! recorded; then the world is healed, all must come to an end, and the record
+//! is checked against a model of what each delivery may do (`check`).
+//!
+//! * `WORKER_SIM_SEEDS=10000` runs this many seeds instead of a thousand.
+//! * `WORKER_SIM_FROM=1000` begins at another seed than 0, for fresh ones.
+//! * `WORKER_SIM_SEED=17` runs this one and prints its record.
+
+mod check;
+mod plan;
+mod record;
+mod tasks;
+mod witness;
+mod world;
+
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use tokio::runtime::Builder;
+
+use crate::sim::{check::check, record::Entry, world::World};
+
+/// Seeds in an ordinary run of the tests: about ten seconds of one core.
+const SEEDS: u64 = 1_000;
+
+/// Lives through the world of `seed`; gives its record, and what was wrong with it.
+fn live(seed: u64) -> (Vec<Entry>, Vec<String>) {
+    // Jitter is drawn from the thread's own generator.
+    fastrand::seed(seed);
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let world = World::new(seed);
+        let dead = world.live().await;
+        let record = world.record();
+        let problems = check(world.plan(), &record, &dead);
+        (record, problems)
+    })
+}
+
+fn number(variable: &str) -> Option<u64> {
+    Some(env::var(variable).ok()?.parse().unwrap_or_else(|_| panic!("{variable} is no number")))
+}
+
+#[test]
+fn no_seed_loses_a_job_or_breaks_a_promise() {
+    if let Some(seed) = number("WORKER_SIM_SEED") {
+        let (record, problems) = live(seed);
+        record.iter().for_each(|entry| println!("{entry}"));
+        assert!(problems.is_empty(), "seed {seed}:\n{}", problems.join("\n"));
+        return;
+    }
+    let from = number("WORKER_SIM_FROM").unwrap_or(0);
+    let until = from + number("WORKER_SIM_SEEDS").unwrap_or(SEEDS);
+    let (next, failures) = (AtomicU64::new(from), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= until || failures.lock().unwrap().len() >= 5 {
+                return;
+            }
+            let lived = catch_unwind(AssertUnwindSafe(|| live(seed)));
+            let problems = lived.map_or_else(|_| vec!["it panicked, see above".to_owned()], |(_, problems)| problems);
+            if !problems.is_empty() {
+                failures.lock().unwrap().push(format!("seed {seed}:\n  {}", problems.join("\n  ")));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(work);
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}\nrun one alone with WORKER_SIM_SEED=<seed>", failures.join("\n"));
+}
+
+/// Without this a failing seed could not be looked at.
+#[test]
+fn the_same_seed_gives_the_same_record() {
+    for seed in (0..30).chain([1_000]) {
+        let (first, second) = (live(seed).0, live(seed).0);
+        let different = first.iter().zip(&second).position(|(a, b)| a != b);
+        if let Some(at) = different {
+            panic!("seed {seed} differs at line {at}: `{}` and `{}`", first[at], second[at]);
+        }
+        assert_eq!(first.len(), second.len(), "seed {seed}");
+    }
+}
+
+/// A simulation in which nothing happens proves nothing.
+#[test]
+fn the_seeds_together_make_everything_happen() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        seen.extend(live(seed).0.iter().map(|entry| entry.what.kind()));
+    }
+    let missing: Vec<_> = record::KINDS.iter().filter(|kind| !seen.contains(*kind)).collect();
+    assert!(missing.is_empty(), "never happened: {missing:?}");
+}

@@ -1,0 +1,143 @@
+//! A broker that writes down what becomes true in it.
+//!
+//! It stands between the faults and the memory broker: what the worker is told
+//! may be wrong, what stands in the record is not.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use worker_core::{
+    BrokerError, EnqueueFailure,
+    broker::{
+        Begin, Broker, Capabilities, Declared, Delivery, Inspector, SettleError, Settler, Source, Subscription, Ticket,
+        Topology,
+    },
+    brokers::memory::MemoryBroker,
+    envelope::{Due, Envelope},
+    settlement::Settlement,
+};
+
+use crate::sim::record::{Handed, Record, What};
+
+/// One process's view of the broker.
+#[derive(Debug)]
+pub(super) struct Witness {
+    pub(super) inner: Arc<MemoryBroker>,
+    pub(super) record: Arc<Record>,
+    pub(super) process: u64,
+}
+
+fn handed(delivery: &Delivery) -> Handed {
+    let job = delivery.envelope.id.to_string();
+    Handed { tag: delivery.receipt.tag, job, attempt: delivery.attempt, starts: delivery.starts }
+}
+
+#[async_trait]
+impl Broker for Witness {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
+        self.inner.declare(topology).await
+    }
+
+    async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
+        let jobs: Vec<_> = batch.iter().map(|envelope| (envelope.id.to_string(), envelope.due)).collect();
+        let answers = self.inner.enqueue(batch).await;
+        for ((job, due), _) in jobs.into_iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
+            let due_in = if let Due::In(delay) = due { delay } else { Duration::ZERO };
+            self.record.write(self.process, What::Stored { job, due_in });
+        }
+        answers
+    }
+
+    async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+        let queue = subscription.queue.to_string();
+        let (source, settler) = self.inner.consume(subscription).await?;
+        let half = Arc::new(Half {
+            record: Arc::clone(&self.record),
+            process: self.process,
+            subscription: self.record.number(),
+        });
+        self.record.write(self.process, What::Subscribed { subscription: half.subscription, queue });
+        let source = WitnessSource { half: Arc::clone(&half), inner: source };
+        Ok((Box::new(source), Arc::new(WitnessSettler { half, inner: settler })))
+    }
+
+    fn inspector(&self) -> Option<Arc<dyn Inspector>> {
+        self.inner.inspector()
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.inner.close().await
+    }
+}
+
+/// Dropped with the first field of the last wrapper, and so before the broker's own halves.
+struct Half {
+    record: Arc<Record>,
+    process: u64,
+    subscription: u64,
+}
+
+impl Half {
+    fn write(&self, what: What) {
+        self.record.write(self.process, what);
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        self.write(What::Unsubscribed { subscription: self.subscription });
+    }
+}
+
+struct WitnessSource {
+    half: Arc<Half>,
+    inner: Box<dyn Source>,
+}
+
+#[async_trait]
+impl Source for WitnessSource {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let batch = self.inner.next_batch(max).await?;
+        for delivery in &batch {
+            let (subscription, handed) = (self.half.subscription, handed(delivery));
+            self.half.write(What::Delivered { subscription, handed });
+        }
+        Ok(batch)
+    }
+
+    async fn stop(&mut self) -> Result<(), BrokerError> {
+        self.inner.stop().await
+    }
+}
+
+struct WitnessSettler {
+    half: Arc<Half>,
+    inner: Arc<dyn Settler>,
+}
+
+impl Settler for WitnessSettler {
+    fn begin(&self, delivery: &Delivery) -> Begin {
+        let answer = self.inner.begin(delivery);
+        if answer == Begin::Go {
+            self.half.write(What::Began { handed: handed(delivery) });
+        }
+        answer
+    }
+
+    fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket {
+        let handed = handed(&delivery);
+        // The memory broker answers at once, so the order of the record is that of the truth.
+        let answer = self.inner.submit(delivery, settlement.clone()).now_or_never().unwrap();
+        self.half.write(match &answer {
+            Ok(()) => What::Settled { handed, settlement },
+            Err(SettleError::Lost) => What::TooLate { handed },
+            Err(error) => panic!("the memory broker is never busy: {error:?}"),
+        });
+        Ticket::resolved(answer)
+    }
+}
