@@ -19,7 +19,8 @@ use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{sync::Notify, time::interval};
 use worker_core::{
-    Client, DrainReport, Enqueueable, Job, JobReport, Worker,
+    Client, DrainReport, Enqueueable, Job, JobReport, QueueName, Worker,
+    broker::QueueStats,
     config::{BrokerUrl, Settings, SettingsReader},
 };
 
@@ -191,14 +192,15 @@ async fn run(settings: &Settings, client: &Client, tally: &Arc<Mutex<Tally>>) ->
 /// Resolves when nothing waits or runs in our queues any more.
 async fn taken_elsewhere(client: &Client, queues: &[&str]) {
     let Some(inspector) = client.broker().inspector() else { return std::future::pending().await };
+    let known: Vec<QueueName> = queues.iter().filter_map(|queue| queue.parse().ok()).collect();
     let mut look = interval(LOOK);
     let mut empty_looks = 0;
     // Twice, so that the observer of our own last job goes first.
     while empty_looks < 2 {
         look.tick().await;
-        let Ok(stats) = inspector.queues().await else { continue };
-        let ours = stats.iter().filter(|stats| queues.contains(&stats.queue.as_str()));
-        let jobs: u64 = ours.map(|stats| stats.ready + stats.running + stats.delayed).sum();
+        let Ok(stats) = inspector.queues(&known).await else { continue };
+        let ours = stats.iter().filter(|stats| known.contains(&stats.queue));
+        let jobs: u64 = ours.map(QueueStats::unfinished).sum();
         empty_looks = if jobs == 0 { empty_looks + 1 } else { 0 };
     }
 }

@@ -353,7 +353,7 @@ impl Bench {
     }
 
     pub(crate) async fn stats(&self, queue: &str) -> QueueStats {
-        let all = self.client.broker().inspector().unwrap().queues().await.unwrap();
+        let all = self.client.broker().inspector().unwrap().queues(&[]).await.unwrap();
         all.into_iter().find(|stats| stats.queue == *queue).unwrap()
     }
 

@@ -118,7 +118,7 @@ impl<'f, F: BrokerFixture> Process<'f, F> {
     ///
     /// Cancel safe.
     pub async fn stats_of(&self, queue: &str) -> QueueStats {
-        let all = self.inspector().queues().await.expect("it can be inspected");
+        let all = self.inspector().queues(&[queue_name(queue)]).await.expect("it can be inspected");
         all.into_iter().find(|stats| stats.queue == *queue).expect("a declared queue is listed")
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use worker_core::{
     Failure, FailureKind, QueueName, Timestamp,
-    broker::{DeadJob, Delivery, Selection},
+    broker::{DeadJob, Delivery, QueueStats, Selection},
     envelope::Envelope,
     settlement::Settlement,
 };
@@ -98,4 +98,31 @@ pub fn selection(set: impl FnOnce(&mut Selection)) -> Selection {
 #[must_use]
 pub fn four_settlements() -> [Settlement; 4] {
     [Settlement::Ack, bury(FailureKind::Error), release(Duration::ZERO), retry(Duration::ZERO)]
+}
+
+/// Whether these are the numbers of ready, running, delayed and dead jobs, as far as the broker knows them.
+#[must_use]
+pub fn counts_are(stats: &QueueStats, [ready, running, delayed, dead]: [u64; 4]) -> bool {
+    stats.ready == ready
+        && stats.running.is_none_or(|counted| counted == running)
+        && stats.delayed.is_none_or(|counted| counted == delayed)
+        && stats.dead == dead
+}
+
+/// Asserts that these are the numbers of ready, running, delayed and dead jobs, as far as the broker knows them.
+///
+/// # Panics
+///
+/// When they are not.
+pub fn assert_counts(stats: &QueueStats, expected: [u64; 4]) {
+    assert!(counts_are(stats, expected), "{stats:?} where {expected:?} were expected");
+}
+
+/// Asserts that a number is this one, where the broker knows it.
+///
+/// # Panics
+///
+/// When it is another.
+pub fn assert_known(counted: Option<u64>, expected: u64) {
+    assert_eq!(counted.unwrap_or(expected), expected);
 }

@@ -371,7 +371,7 @@ mod tests {
 
     async fn ready(client: &Client) -> u64 {
         let inspector = client.broker().inspector().unwrap();
-        inspector.queues().await.unwrap().iter().map(|queue| queue.ready).sum()
+        inspector.queues(&[]).await.unwrap().iter().map(|queue| queue.ready).sum()
     }
 
     #[tokio::test]

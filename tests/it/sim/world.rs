@@ -322,6 +322,6 @@ impl Incarnation {
 }
 
 async fn is_idle(inspector: &dyn Inspector) -> bool {
-    let queues = inspector.queues().await.unwrap();
-    queues.iter().all(|queue| queue.ready + queue.running + queue.delayed == 0)
+    let queues = inspector.queues(&[]).await.unwrap();
+    queues.iter().all(|queue| queue.unfinished() == 0)
 }

@@ -19,7 +19,7 @@ async fn a_job_that_aborts_is_dead_lettered_after_three_starts_and_no_neighbour_
                 return Some(true);
             }
             let stats = crew.stats().await;
-            (stats.ready + stats.running + stats.delayed == 0).then_some(false)
+            (stats.unfinished() == 0).then_some(false)
         })
         .await;
         deaths += u32::from(died);

@@ -112,15 +112,11 @@ impl Crew {
 
     /// Waits until nothing waits or runs; the dead are left.
     pub(super) async fn wait_until_done(&self) {
-        eventually("everything was done", async || {
-            let QueueStats { ready, running, delayed, .. } = self.stats().await;
-            (ready + running + delayed == 0).then_some(())
-        })
-        .await;
+        eventually("everything was done", async || (self.stats().await.unfinished() == 0).then_some(())).await;
     }
 
     pub(super) async fn stats(&self) -> QueueStats {
-        let queues = self.inspector().queues().await.unwrap();
+        let queues = self.inspector().queues(&[]).await.unwrap();
         queues.into_iter().find(|stats| stats.queue == "crew").unwrap()
     }
 

@@ -178,7 +178,7 @@ async fn a_full_disk_is_a_clear_error_and_nothing_is_lost() {
     };
     assert_eq!(error.kind(), EnqueueErrorKind::Unavailable);
     assert!(error.to_string().contains("is full: free some space"), "{error}");
-    let ready = client.broker().inspector().unwrap().queues().await.unwrap()[0].ready;
+    let ready = client.broker().inspector().unwrap().queues(&[]).await.unwrap()[0].ready;
     assert_eq!(ready, durable, "what was said to be durable is there, and nothing else");
     fs::remove_file(disk.folder.path().join("ballast")).unwrap();
     client.enqueue(error.into_job().unwrap()).await.unwrap();

@@ -33,7 +33,7 @@ async fn two_processes_share_the_work() {
     let crew = Crew::new().await;
     let workers = [crew.worker(&[]), crew.worker(&[])];
     worker_tests::eventually::eventually("both consume", async || {
-        let queues = crew.inspector().queues().await.unwrap();
+        let queues = crew.inspector().queues(&[]).await.unwrap();
         queues.iter().any(|stats| stats.queue == "crew" && stats.consumers == 2).then_some(())
     })
     .await;

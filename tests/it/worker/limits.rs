@@ -115,7 +115,7 @@ async fn a_full_queue_does_not_starve_another() {
 async fn owned(bench: &Bench, queue: &str) -> (u64, u64) {
     settle_down().await;
     let stats = bench.stats(queue).await;
-    (stats.running, stats.ready)
+    (stats.running.unwrap(), stats.ready)
 }
 
 #[tokio::test(start_paused = true)]

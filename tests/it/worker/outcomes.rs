@@ -36,7 +36,7 @@ async fn a_job_that_returns_is_done_once() {
     assert_eq!((reports[0].attempt, reports[0].job.as_ref().unwrap().as_str()), (1, "play"));
     assert_eq!((report.settled, report.released, report.lost, report.is_clean()), (1, 0, 0, true));
     let stats = bench.stats("q").await;
-    assert_eq!((stats.ready, stats.running, stats.delayed, stats.dead), (0, 0, 0, 0));
+    assert_eq!((stats.ready, stats.running.unwrap(), stats.delayed.unwrap(), stats.dead), (0, 0, 0, 0));
 }
 
 /// Before jitter the runs begin at 0, b, 3b and 7b; each pause is stretched by a quarter at most.

@@ -12,7 +12,7 @@ use worker_core::{
 use crate::{
     consumer::Consumer,
     fixture::BrokerFixture,
-    sample::{ids, job, jobs},
+    sample::{assert_known, ids, job, jobs},
 };
 
 /// Dates have whole milliseconds, so a delay between two of them may look this much shorter.
@@ -122,7 +122,7 @@ pub async fn a_far_date_stays_far<F: BrokerFixture>(fx: &F) {
     process.enqueue([due("in", Due::In(year)), due("at", Due::At(fx.date() + year))]).await;
     let mut consumer = process.consume(10).await;
     consumer.nothing().await;
-    assert_eq!(process.stats().await.delayed, 2);
+    assert_known(process.stats().await.delayed, 2);
 }
 
 /// Clause D4: a crowd of delayed jobs, some of them about to be due.
@@ -144,5 +144,5 @@ pub async fn a_delayed_job_holds_up_no_other<F: BrokerFixture>(fx: &F) {
         consumer.ack(delivery).await;
     }
     consumer.nothing().await;
-    assert_eq!(process.stats().await.delayed, 500);
+    assert_known(process.stats().await.delayed, 500);
 }

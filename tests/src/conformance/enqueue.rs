@@ -14,7 +14,7 @@ use worker_core::{
 use crate::{
     fixture::{BrokerFixture, skipped},
     process::Process,
-    sample::{QUEUE, bury, dead_ids, ids, job, job_for, jobs, queue_name, release, retry, sorted_ids},
+    sample::{QUEUE, assert_known, bury, dead_ids, ids, job, job_for, jobs, queue_name, release, retry, sorted_ids},
 };
 
 /// A job for an exchange.
@@ -51,7 +51,7 @@ pub async fn a_job_answered_ok_outlives_the_process_that_enqueued_it<F: BrokerFi
     }
     let mut consumer = other.consume(100).await;
     assert_eq!(sorted_ids(&consumer.take(5).await), ["ready0", "ready1", "ready2", "ready3", "ready4"]);
-    assert_eq!(other.stats().await.delayed, 5);
+    assert_known(other.stats().await.delayed, 5);
 }
 
 /// Clause E1: where the broker is durable, what was answered `Ok` survives all processes.
@@ -131,7 +131,7 @@ pub async fn an_undeclared_queue_is_unroutable_and_costs_its_neighbours_nothing<
     let mut consumer = process.consume(10).await;
     assert_eq!(ids(&consumer.take(2).await), ["a", "c"]);
     // The refusal did not declare the queue by the way.
-    let queues = process.inspector().queues().await.unwrap();
+    let queues = process.inspector().queues(&[queue_name("nowhere")]).await.unwrap();
     assert!(queues.iter().all(|stats| stats.queue == QUEUE), "{queues:?}");
 }
 

@@ -35,7 +35,8 @@ pub async fn a_subscription_never_owns_more_than_its_prefetch<F: BrokerFixture>(
     let mut owned = consumer.take(5).await;
     for round in 1..=7 {
         consumer.nothing().await;
-        assert!(other.stats().await.running <= 5, "what is fetched ahead is owned too");
+        let running = other.stats().await.running;
+        assert!(running.is_none_or(|running| running <= 5), "what is fetched ahead is owned too");
         let settled = round % 5 + 1;
         consumer.ack_all(owned.drain(..settled)).await;
         owned.extend(consumer.take(settled).await);

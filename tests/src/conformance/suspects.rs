@@ -11,8 +11,8 @@ use worker_core::{
 
 use crate::{
     eventually::eventually,
-    fixture::BrokerFixture,
-    sample::{bury, ids, job, jobs, release, retry},
+    fixture::{BrokerFixture, skipped},
+    sample::{assert_counts, assert_known, bury, ids, job, jobs, release, retry},
 };
 
 /// A process that dies while it runs the job `id`, which it gets with these starts.
@@ -43,11 +43,15 @@ pub async fn a_job_that_kills_its_workers_is_dead_lettered_as_crashed<F: BrokerF
     assert!(dead.failure.message.contains(&STARTS_MAX.to_string()), "{}", dead.failure.message);
     consumer.nothing().await;
     let stats = other.stats().await;
-    assert_eq!((stats.ready, stats.running, stats.delayed, stats.dead), (0, 0, 0, 1), "{stats:?}");
+    assert_counts(&stats, [0, 0, 0, 1]);
 }
 
 /// Clause O4: being prefetched by workers that die is no guilt, however often it happens.
 pub async fn a_job_that_never_began_is_never_convicted<F: BrokerFixture>(fx: &F) {
+    let capabilities = fx.capabilities().await;
+    if !capabilities.exact_blame {
+        return skipped(&capabilities, "it takes every delivery of a suspect for a start");
+    }
     let other = fx.process().await;
     other.enqueue([job("innocent")]).await;
     for _ in 0..STARTS_MAX + 2 {
@@ -147,5 +151,5 @@ pub async fn waiting_suspects_take_no_room<F: BrokerFixture>(fx: &F) {
         consumer.ack_all(plain).await;
     }
     consumer.nothing().await;
-    assert_eq!(process.stats().await.running, 1);
+    assert_known(process.stats().await.running, 1);
 }

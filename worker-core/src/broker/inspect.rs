@@ -17,7 +17,9 @@ use crate::{
 /// What people do to queues. The worker never uses it.
 #[async_trait]
 pub trait Inspector: Send + Sync {
-    /// All declared queues, by name.
+    /// All declared queues, by name. A broker that cannot list its queues
+    /// ([`Capabilities::counts_all`](super::Capabilities::counts_all)) answers for those
+    /// of `known` that exist, and those it has met in this process.
     ///
     /// # Errors
     ///
@@ -26,7 +28,7 @@ pub trait Inspector: Send + Sync {
     /// # Cancel safety
     ///
     /// Cancel safe: it changes nothing.
-    async fn queues(&self) -> Result<Vec<QueueStats>, BrokerError>;
+    async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError>;
 
     /// The selected dead jobs, oldest first, one page.
     ///
@@ -52,21 +54,25 @@ pub trait Inspector: Send + Sync {
 
     /// Puts at most `limit` of the selected dead jobs back into their queues, oldest first; says how many.
     ///
+    /// Where [`Capabilities::retry_is_atomic`](super::Capabilities::retry_is_atomic) is set, each
+    /// call is one step that happens wholly or not at all. Elsewhere it goes job by job, first
+    /// into the queue and then out of the dead: a failure between the two leaves it in both.
+    ///
     /// # Errors
     ///
-    /// The broker could not be changed; none of this call's jobs was.
+    /// The broker could not be changed: none of this call's jobs was, or, without atomic
+    /// steps, not all of them.
     ///
     /// # Cancel safety
     ///
-    /// Each call is one step that happens wholly or not at all; when its future
-    /// is dropped, which of the two is unknown.
+    /// Nothing is lost; when its future is dropped, how much was done is unknown.
     async fn replay(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError>;
 
     /// Removes at most `limit` of the selected dead jobs for good, oldest first; says how many.
     ///
     /// # Errors
     ///
-    /// The broker could not be changed; none of this call's jobs was.
+    /// As [`replay`](Self::replay).
     ///
     /// # Cancel safety
     ///
@@ -82,10 +88,10 @@ pub struct QueueStats {
     pub queue: QueueName,
     /// Jobs that wait for a worker.
     pub ready: u64,
-    /// Jobs that a worker owns, running or prefetched.
-    pub running: u64,
-    /// Jobs that are not due yet.
-    pub delayed: u64,
+    /// Jobs that a worker owns, running or prefetched; `None` where the broker cannot tell.
+    pub running: Option<u64>,
+    /// Jobs that are not due yet; `None` where the broker cannot tell.
+    pub delayed: Option<u64>,
     /// Jobs in the dead-letter queue.
     pub dead: u64,
     /// Living consumers.
@@ -96,7 +102,13 @@ impl QueueStats {
     /// An empty queue. For implementors of brokers.
     #[must_use]
     pub const fn empty(queue: QueueName) -> Self {
-        Self { queue, ready: 0, running: 0, delayed: 0, dead: 0, consumers: 0 }
+        Self { queue, ready: 0, running: Some(0), delayed: Some(0), dead: 0, consumers: 0 }
+    }
+
+    /// Jobs that have not come to their end, as far as the broker can tell.
+    #[must_use]
+    pub fn unfinished(&self) -> u64 {
+        self.ready + self.running.unwrap_or(0) + self.delayed.unwrap_or(0)
     }
 }
 

@@ -20,7 +20,8 @@
 //! # Delivery
 //!
 //! * **D1** Jobs of one queue and priority are delivered in the order they were
-//!   enqueued, as long as none was delivered before. There is no order between queues.
+//!   enqueued, as long as none was delivered before, nor, where
+//!   [`Capabilities::keeps_place`] is not set, fetched. There is no order between queues.
 //! * **D2** Among those that wait, a higher priority is delivered first.
 //! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
 //! * **D4** A delayed job holds up no other.
@@ -53,6 +54,8 @@
 //! * **O2** What was returned before `stop` is still owned, and can be settled.
 //! * **O3** When a process dies, its deliveries come back: those that had not begun
 //!   unchanged, those that had ([`Settler::begin`]) with `starts` one higher. Attempts are unchanged.
+//!   Where [`Capabilities::exact_blame`] is not set, those that had not begun come with
+//!   `starts` one higher too.
 //! * **O4** A job whose `starts` reach [`STARTS_MAX`] is dead-lettered as `Crashed`, not delivered.
 //! * **O5** A subscription owns at most one suspect (`starts` above 0) at a time,
 //!   and other jobs are delivered beside it.
@@ -64,7 +67,8 @@
 //! # Inspection
 //!
 //! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
-//!   consumers: from their first wait for jobs, at the latest, until they stop.
+//!   consumers: from their first wait for jobs, at the latest, until they stop. Where
+//!   [`Capabilities::counts_all`] is not set, what it cannot count it says not to know.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
 //! * **I3** Replay puts a dead job back into its queue under its id, attempt 1, without an
 //!   expiry date; only the selected ones.
@@ -73,7 +77,8 @@
 //!
 //! # The rest
 //!
-//! * **T1** Declaring is idempotent, and says what it created.
+//! * **T1** Declaring is idempotent, and says what it created; of several that declare
+//!   the same at once, at least one.
 //! * **T2** Consuming a queue that was not declared is refused as `Permanent`.
 //! * **X1** [`Broker::close`] finishes what was submitted and gives back what is owned, attempts
 //!   and starts unchanged. After it, everything fails with an error; nothing hangs.
@@ -94,7 +99,7 @@ use crate::{
 
 pub use delivery::{Begin, Delivery, Receipt, SettleError, Ticket, Unsettled, attempts_failed, crashed};
 pub use inspect::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection};
-pub use topology::{Capabilities, Declared, Subscription, Topology};
+pub use topology::{Capabilities, Declared, Reach, Subscription, Topology};
 
 /// The most envelopes in one [`Broker::enqueue`]: beyond it, one commit takes
 /// long enough to hold up others, and gains nothing.
@@ -113,6 +118,11 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(30);
 pub trait Broker: Send + Sync + 'static {
     /// What this broker can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// How the way to what stores the jobs is now: for probes, cheap, without asking anyone.
+    fn reach(&self) -> Reach {
+        Reach::Up
+    }
 
     /// Makes sure the topology exists.
     ///

@@ -67,16 +67,56 @@ pub struct Capabilities {
     pub shared: bool,
     /// A retry happens in one step, so that a crash in it cannot duplicate the job.
     pub retry_is_atomic: bool,
+    /// A start is recorded, so that of a dead process's jobs only those that had begun
+    /// are blamed. Without it, all that it owned are suspects.
+    pub exact_blame: bool,
+    /// A job that is given back unstarted keeps its place in its queue. Without it,
+    /// it goes to the end.
+    pub keeps_place: bool,
+    /// [`QueueStats`](super::QueueStats) has every number, and every queue is listed.
+    pub counts_all: bool,
     /// Higher priorities are delivered first.
     pub priorities: bool,
     /// [`Route::Exchange`](crate::envelope::Route::Exchange) works.
     pub exchanges: bool,
+    /// The server's product and version, where there is a server.
+    pub server: Option<String>,
 }
 
 impl Capabilities {
     /// A broker of this name that can do nothing special. For implementors of brokers.
     #[must_use]
     pub const fn none(broker: &'static str) -> Self {
-        Self { broker, durable: false, shared: false, retry_is_atomic: false, priorities: false, exchanges: false }
+        Self {
+            broker,
+            durable: false,
+            shared: false,
+            retry_is_atomic: false,
+            exact_blame: false,
+            keeps_place: false,
+            counts_all: false,
+            priorities: false,
+            exchanges: false,
+            server: None,
+        }
     }
+}
+
+/// How the way to what stores the jobs is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reach {
+    /// Jobs can come and go.
+    Up,
+    /// Jobs are delivered and acknowledged, but the server takes no new ones: no
+    /// enqueue, no retry, no dead letter.
+    Blocked {
+        /// What the server says.
+        reason: String,
+    },
+    /// There is no connection; it is being made again.
+    Down {
+        /// Why the last one ended or could not be made. No credentials.
+        error: String,
+    },
 }

@@ -401,7 +401,15 @@ impl Settler for Half {
 impl Broker for MemoryBroker {
     fn capabilities(&self) -> Capabilities {
         let priorities = self.shared.priorities;
-        Capabilities { retry_is_atomic: true, priorities, ..Capabilities::none("memory") }
+        let none = Capabilities::none("memory");
+        Capabilities {
+            retry_is_atomic: true,
+            exact_blame: true,
+            keeps_place: true,
+            counts_all: true,
+            priorities,
+            ..none
+        }
     }
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
@@ -507,15 +515,15 @@ struct View {
 
 #[async_trait]
 impl Inspector for View {
-    async fn queues(&self) -> Result<Vec<QueueStats>, BrokerError> {
+    async fn queues(&self, _known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError> {
         self.session.check()?;
         let now = self.shared.clock.now();
         let stats = |(name, queue): (&QueueName, &mut Queue)| {
             queue.wake_the_due(now);
             QueueStats {
                 ready: (queue.ready.len() + queue.suspects.len()) as u64,
-                running: queue.held.len() as u64,
-                delayed: queue.delayed.len() as u64,
+                running: Some(queue.held.len() as u64),
+                delayed: Some(queue.delayed.len() as u64),
                 dead: queue.dead.len() as u64,
                 consumers: queue.consumers.len() as u64,
                 ..QueueStats::empty(name.clone())

@@ -295,7 +295,7 @@ impl App {
             Command::Config(args) => config(&args, &read(new(), Purpose::Command)?, out),
             Command::Queues(args) => {
                 let settings = read(new(), Purpose::Command)?;
-                on_runtime(queues(&args, &settings, name, out))
+                on_runtime(queues(&args, &settings, &self.jobs(), name, out))
             }
             Command::Dlq(args) => {
                 let settings = read(new(), Purpose::Command)?;

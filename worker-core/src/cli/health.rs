@@ -37,7 +37,8 @@ Examples:
 JSON:
   {"healthy", "broker": {"url", "reachable", "error": text or null,
    "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
-   "priorities", "exchanges"} or null}, "queues": [{"queue", "exists"}]}"#)]
+   "exact_blame", "keeps_place", "counts_all", "priorities", "exchanges",
+   "server": text or null} or null}, "queues": [{"queue", "exists"}]}"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -69,17 +70,17 @@ struct Found {
 }
 
 pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Registry, out: Out) -> Result<u8, Fail> {
-    let looked = timeout(args.timeout, look(settings)).await.unwrap_or_else(|_| {
+    let wanted: Vec<_> = match &settings.queues {
+        Some(served) => served.iter().map(|served| served.queue.clone()).collect(),
+        None => registry.queues(),
+    };
+    let looked = timeout(args.timeout, look(settings, &wanted)).await.unwrap_or_else(|_| {
         let within = humantime::format_duration(args.timeout);
         Err(Fail::new(exit::UNAVAILABLE, format_args!("no answer from the broker within {within}")))
     });
     let (capabilities, existing, fail) = match looked {
         Ok((capabilities, existing)) => (Some(capabilities), existing, None),
         Err(fail) => (None, HashSet::new(), Some(fail)),
-    };
-    let wanted = match &settings.queues {
-        Some(served) => served.iter().map(|served| served.queue.clone()).collect(),
-        None => registry.queues(),
     };
     let found = |queue: QueueName| Found { exists: existing.contains(&queue), queue };
     let queues: Vec<_> = wanted.into_iter().map(found).collect();
@@ -106,9 +107,9 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
     }
 }
 
-async fn look(settings: &Settings) -> Result<(Capabilities, HashSet<QueueName>), Fail> {
+async fn look(settings: &Settings, wanted: &[QueueName]) -> Result<(Capabilities, HashSet<QueueName>), Fail> {
     let look = async |client: &Client| {
-        let queues = inspector(client)?.queues().await?;
+        let queues = inspector(client)?.queues(wanted).await?;
         Ok((client.broker().capabilities(), queues.into_iter().map(|stats| stats.queue).collect()))
     };
     with_client(settings, Missing::Refuse, look).await
@@ -130,8 +131,12 @@ fn abilities(capabilities: &Capabilities) -> String {
         (capabilities.durable, "durable"),
         (capabilities.shared, "shared"),
         (capabilities.retry_is_atomic, "atomic retries"),
+        (capabilities.exact_blame, "exact blame"),
+        (capabilities.keeps_place, "order kept on hand-back"),
+        (capabilities.counts_all, "all counts"),
         (capabilities.priorities, "priorities"),
         (capabilities.exchanges, "exchanges"),
     ];
-    can.iter().filter(|(yes, _)| *yes).map(|(_, what)| *what).collect::<Vec<_>>().join(", ")
+    let server = capabilities.server.as_deref();
+    server.into_iter().chain(can.iter().filter(|(yes, _)| *yes).map(|(_, what)| *what)).collect::<Vec<_>>().join(", ")
 }

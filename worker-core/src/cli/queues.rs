@@ -14,6 +14,7 @@ use crate::{
     },
     client::Client,
     config::Settings,
+    registry::Registry,
 };
 
 /// Show how many jobs wait, run and lie dead in each queue
@@ -24,9 +25,11 @@ use crate::{
   DELAYED    not due yet: enqueued for later, or waiting for a retry
   DEAD       in the dead-letter queue, kept until replayed or dropped
   CONSUMERS  workers that serve the queue now
+  -          the broker cannot tell
 
 JSON:
-  {"queues": [{"queue", "ready", "running", "delayed", "dead", "consumers"}]}"#)]
+  {"queues": [{"queue", "ready", "running", "delayed", "dead", "consumers"}]}
+  running and delayed are null where the broker cannot tell"#)]
 pub(super) struct QueuesArgs {
     /// Print one JSON document
     #[arg(long)]
@@ -38,8 +41,15 @@ struct Document {
     queues: Vec<QueueStats>,
 }
 
-pub(super) async fn queues(args: &QueuesArgs, settings: &Settings, name: &str, out: Out) -> Result<u8, Fail> {
-    let look = async |client: &Client| Ok(inspector(client)?.queues().await?);
+pub(super) async fn queues(
+    args: &QueuesArgs,
+    settings: &Settings,
+    registry: &Registry,
+    name: &str,
+    out: Out,
+) -> Result<u8, Fail> {
+    let known = registry.queues();
+    let look = async |client: &Client| Ok(inspector(client)?.queues(&known).await?);
     let queues = with_client(settings, Missing::Refuse, look).await?;
     if args.json {
         out.json(&Document { queues })?;
@@ -57,8 +67,10 @@ pub(super) async fn queues(args: &QueuesArgs, settings: &Settings, name: &str, o
         Column::number("CONSUMERS"),
     ]);
     for queue in &queues {
-        let numbers = [queue.ready, queue.running, queue.delayed, queue.dead, queue.consumers];
-        table.row([queue.queue.to_string()].into_iter().chain(numbers.map(|number| number.to_string())));
+        let (ready, dead, consumers) = (Some(queue.ready), Some(queue.dead), Some(queue.consumers));
+        let numbers = [ready, queue.running, queue.delayed, dead, consumers];
+        let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        table.row([queue.queue.to_string()].into_iter().chain(numbers.map(shown)));
     }
     out.table(&table)?;
     let dead: u64 = queues.iter().map(|queue| queue.dead).sum();

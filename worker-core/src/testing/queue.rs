@@ -231,7 +231,7 @@ impl TestQueue {
     /// A delivery that is due, if there is one.
     async fn next(&mut self) -> Option<(Delivery, Arc<dyn Settler>)> {
         let inspector = self.broker.inspector()?;
-        for stats in inspector.queues().await.unwrap_or_default() {
+        for stats in inspector.queues(&[]).await.unwrap_or_default() {
             if !self.lanes.contains_key(&stats.queue) {
                 let subscription = Subscription::new(stats.queue.clone(), NonZeroU16::MIN);
                 let halves = self.broker.consume(subscription).await.ok()?;

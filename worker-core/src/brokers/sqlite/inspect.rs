@@ -32,7 +32,7 @@ impl SqliteInspector {
 
 #[async_trait]
 impl Inspector for SqliteInspector {
-    async fn queues(&self) -> Result<Vec<QueueStats>, BrokerError> {
+    async fn queues(&self, _known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError> {
         let shared = Arc::clone(&self.shared);
         self.shared.read(move |db| queues(db, &shared)).await
     }
@@ -102,9 +102,9 @@ fn queues(db: &Connection, shared: &Shared) -> rusqlite::Result<Vec<QueueStats>>
     let due = "SELECT queue, count(*) FROM jobs WHERE state = 1 AND due_ms <= ?1 GROUP BY queue";
     count(db, due, now, &mut stats, |s, n| s.ready += n)?;
     let delayed = "SELECT queue, count(*) FROM jobs WHERE state = 1 AND due_ms > ?1 GROUP BY queue";
-    count(db, delayed, now, &mut stats, |s, n| s.delayed += n)?;
+    count(db, delayed, now, &mut stats, |s, n| s.delayed = Some(n))?;
     count(db, "SELECT queue, count(*) FROM jobs WHERE state = 3 AND ?1 GROUP BY queue", now, &mut stats, |s, n| {
-        s.running += n
+        s.running = Some(n)
     })?;
     count(db, "SELECT queue, count(*) FROM dead_letters WHERE ?1 GROUP BY queue", now, &mut stats, |s, n| s.dead += n)?;
     let mut consumers = db.prepare("SELECT queue, holder FROM consumers")?;

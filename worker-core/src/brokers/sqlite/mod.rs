@@ -131,7 +131,16 @@ impl SqliteBroker {
 impl Broker for SqliteBroker {
     fn capabilities(&self) -> Capabilities {
         let none = Capabilities::none("sqlite");
-        Capabilities { durable: true, shared: true, retry_is_atomic: true, priorities: true, ..none }
+        Capabilities {
+            durable: true,
+            shared: true,
+            retry_is_atomic: true,
+            exact_blame: true,
+            keeps_place: true,
+            counts_all: true,
+            priorities: true,
+            ..none
+        }
     }
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
