@@ -53,12 +53,18 @@ pub const HEADERS_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_DEPTH_MAX: usize = 8;
 
 /// Headers that the framework or a broker writes; an application cannot.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 16] = [
     "x-acquired-count",
+    "x-attempts",
     "x-death",
     "x-delivery-count",
+    "x-died-at-us",
+    "x-due-at",
+    "x-enqueued-at",
     "x-expires-at",
+    "x-failure-kind",
     "x-last-error",
+    "x-queue",
     "x-retry-count",
     "x-retry-timestamp",
     "x-starts",

@@ -134,11 +134,13 @@ pub enum FailureKind {
     Undecodable,
     /// No worker knew the job's name for as long as is tolerated.
     UnknownJob,
+    /// Its queue was gone when it became due.
+    Unroutable,
 }
 
 impl FailureKind {
     /// All kinds, in the order of their names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Crashed,
         Self::Discarded,
         Self::Error,
@@ -147,6 +149,7 @@ impl FailureKind {
         Self::TimedOut,
         Self::Undecodable,
         Self::UnknownJob,
+        Self::Unroutable,
     ];
 
     /// The kind as it is written in headers, columns, logs and on the command line.
@@ -161,6 +164,7 @@ impl FailureKind {
             Self::TimedOut => "timed_out",
             Self::Undecodable => "undecodable",
             Self::UnknownJob => "unknown_job",
+            Self::Unroutable => "unroutable",
         }
     }
 

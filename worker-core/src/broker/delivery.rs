@@ -146,7 +146,9 @@ pub fn crashed(starts: u32) -> Failure {
 #[must_use]
 pub const fn attempts_failed(kind: FailureKind, attempt: u32) -> u32 {
     match kind {
-        FailureKind::Crashed | FailureKind::Expired | FailureKind::UnknownJob => attempt.saturating_sub(1),
+        FailureKind::Crashed | FailureKind::Expired | FailureKind::UnknownJob | FailureKind::Unroutable => {
+            attempt.saturating_sub(1)
+        }
         _ => attempt,
     }
 }

@@ -124,6 +124,9 @@ pub struct Selection {
     pub kind: Option<FailureKind>,
     /// With one of these ids; empty for any.
     pub ids: Vec<JobId>,
+    /// Where the broker cannot list its queues and none is chosen: the queues to look in,
+    /// beside those it has met in this process.
+    pub known: Vec<QueueName>,
     /// Dead since this date or before, so that a long replay ends although jobs die again meanwhile.
     pub died_until: Option<Timestamp>,
 }
@@ -154,7 +157,7 @@ impl Page {
 
 /// A place in a listing: plain data, meaningful to the broker that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor(pub u64);
+pub struct Cursor(pub u128);
 
 /// One page of dead jobs.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -535,12 +535,12 @@ impl Inspector for View {
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
         self.session.check()?;
         let store = self.shared.store();
-        let after = page.after.map_or(0, |Cursor(place)| place);
+        let after = page.after.map_or(0, |Cursor(place)| u64::try_from(place).unwrap_or(u64::MAX));
         let mut places = store.selected(selection);
         places.retain(|(place, _)| *place > after);
         let more = places.len() > page.limit;
         places.truncate(page.limit);
-        let next = places.last().filter(|_| more).map(|(place, _)| Cursor(*place));
+        let next = places.last().filter(|_| more).map(|(place, _)| Cursor((*place).into()));
         let jobs =
             places.iter().filter_map(|(place, queue)| store.queues.get(queue)?.dead.get(place).cloned()).collect();
         Ok(DeadPage::new(jobs, next))

@@ -149,7 +149,7 @@ struct Filter {
 
 impl Filter {
     fn of(selection: &Selection) -> Self {
-        let Selection { queue, job, kind, ids, died_until } = selection;
+        let Selection { queue, job, kind, ids, died_until, known: _ } = selection;
         let mut filter = Self { conditions: "1".into(), values: Vec::new() };
         if let Some(queue) = queue {
             filter.and("queue = ?", queue.to_string().into());
@@ -184,7 +184,7 @@ fn places(db: &Connection, filter: &Filter, limit: usize) -> rusqlite::Result<Ve
 }
 
 fn dead(db: &Connection, mut filter: Filter, page: Page) -> rusqlite::Result<DeadPage> {
-    let after = page.after.map_or(0, |Cursor(place)| place.cast_signed());
+    let after = page.after.map_or(0, |Cursor(place)| i64::try_from(place).unwrap_or(i64::MAX));
     filter.and("place > ?", after.into());
     let Filter { conditions, values } = filter;
     // One more than asked, to know whether there is a next page.
@@ -199,7 +199,7 @@ fn dead(db: &Connection, mut filter: Filter, page: Page) -> rusqlite::Result<Dea
     }
     let more = found.len() > page.limit;
     found.truncate(page.limit);
-    let next = found.last().filter(|_| more).map(|(place, _)| Cursor(*place));
+    let next = found.last().filter(|_| more).map(|(place, _)| Cursor((*place).into()));
     Ok(DeadPage::new(found.into_iter().map(|(_, job)| job).collect(), next))
 }
 

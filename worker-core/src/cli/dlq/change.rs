@@ -154,7 +154,7 @@ pub(super) async fn change(
     desk: &Desk<'_>,
     registry: &Registry,
 ) -> Result<u8, Fail> {
-    let mut selection = args.filter.selection();
+    let mut selection = args.filter.selection(desk);
     (selection.ids, selection.died_until) = (args.ids.clone(), Some(desk.now));
     let selected = desk.inspector.count_dead(&selection).await?;
     let unmatched = unmatched(&selection, desk).await?;

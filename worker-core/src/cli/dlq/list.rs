@@ -102,7 +102,7 @@ pub(super) async fn list(args: &ListArgs, desk: &Desk<'_>) -> Result<u8, Fail> {
     if let Some(by) = args.group_by {
         return grouped(args, by, desk).await;
     }
-    let selection = args.filter.selection();
+    let selection = args.filter.selection(desk);
     let total = desk.inspector.count_dead(&selection).await?;
     let mut rows = Vec::new();
     each(&*desk.inspector, &selection, |job| {
@@ -172,7 +172,7 @@ async fn grouped(args: &ListArgs, by: GroupBy, desk: &Desk<'_>) -> Result<u8, Fa
         GroupBy::Kind => job.failure.kind.to_string(),
         GroupBy::Queue => job.queue.to_string(),
     };
-    let groups = groups(&*desk.inspector, &args.filter.selection(), key).await?;
+    let groups = groups(&*desk.inspector, &args.filter.selection(desk), key).await?;
     let total = groups.iter().map(|(_, group)| group.dead).sum();
     if args.json {
         let row = |(value, group): (String, Group)| {

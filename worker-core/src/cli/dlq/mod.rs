@@ -71,8 +71,9 @@ impl Filter {
         self.queue.is_none() && self.job.is_none() && self.kind.is_none()
     }
 
-    fn selection(&self) -> Selection {
-        Selection { queue: self.queue.clone(), job: self.job.clone(), kind: self.kind, ..Selection::default() }
+    fn selection(&self, desk: &Desk<'_>) -> Selection {
+        let known = desk.known.clone();
+        Selection { queue: self.queue.clone(), job: self.job.clone(), kind: self.kind, known, ..Selection::default() }
     }
 
     /// The same as it was written, to be written again.
@@ -95,7 +96,8 @@ pub(super) async fn dlq(
         what.check()?;
     }
     let work = async |client: &Client| {
-        let desk = Desk { inspector: inspector(client)?, now: client.clock().now(), name, out };
+        let known = registry.queues();
+        let desk = Desk { inspector: inspector(client)?, known, now: client.clock().now(), name, out };
         match args.command {
             Command::List(args) => list::list(&args, &desk).await,
             Command::Show(args) => show::show(&args, &desk).await,
@@ -109,6 +111,8 @@ pub(super) async fn dlq(
 /// What every one of these commands works with.
 struct Desk<'a> {
     inspector: std::sync::Arc<dyn crate::broker::Inspector>,
+    /// The queues of the program's jobs, for a broker that cannot list its own.
+    known: Vec<QueueName>,
     /// When the command began: what dies later is left alone.
     now: crate::time::Timestamp,
     /// The program's name.

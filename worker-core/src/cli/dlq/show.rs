@@ -66,7 +66,7 @@ struct Row<'a> {
 }
 
 pub(super) async fn show(args: &ShowArgs, desk: &Desk<'_>) -> Result<u8, Fail> {
-    let selection = Selection { ids: args.ids.clone(), ..Selection::default() };
+    let selection = Selection { ids: args.ids.clone(), known: desk.known.clone(), ..Selection::default() };
     let mut jobs = Vec::new();
     each(&*desk.inspector, &selection, |job| {
         jobs.push(job);

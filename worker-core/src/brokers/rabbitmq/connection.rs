@@ -1,0 +1,215 @@
+//! Keeps one connection alive: dials, watches, dials again.
+//!
+//! Each connection is an *epoch*. What belongs to one (channels, delivery tags,
+//! confirms) is worth nothing in the next, so its users hold the [`Up`] they
+//! got it from, and learn from its token that it is over. The supervisor goes
+//! on for ever; how long to wait for it is its users' matter.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    brokers::rabbitmq::link::{Dialer, Link, LinkError, LinkErrorKind, Purpose},
+    telemetry::TARGET,
+    time::monotonic_now,
+};
+
+/// The first and the longest pause between two tries.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The same where the server said no: it must not lock the account, and a person must act.
+const PAUSE_REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A connection that lived this long was a good one: the pauses begin anew.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+
+/// Where tasks run, who waits for them, and when they must end.
+#[derive(Debug, Clone)]
+pub(super) struct Tasks {
+    pub(super) runtime: Handle,
+    pub(super) tracker: TaskTracker,
+    /// The broker is being closed: finish and let go.
+    pub(super) closing: CancellationToken,
+}
+
+impl Tasks {
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self { runtime, tracker: TaskTracker::new(), closing: CancellationToken::new() }
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tracker.spawn_on(task, &self.runtime));
+    }
+}
+
+/// A connection that lives.
+pub(super) struct Up {
+    pub(super) link: Box<dyn Link>,
+    /// Cancelled when the connection is gone.
+    pub(super) lost: CancellationToken,
+}
+
+/// How the connection is.
+#[derive(Clone)]
+enum State {
+    Down(Option<LinkError>),
+    Up(Arc<Up>),
+    Closed,
+}
+
+/// A connection that is kept alive.
+pub(super) struct Connection {
+    purpose: Purpose,
+    dialer: Arc<dyn Dialer>,
+    tasks: Tasks,
+    state: watch::Sender<State>,
+    started: Mutex<bool>,
+    /// Let go of the connection itself, after everything that uses it.
+    hang_up: CancellationToken,
+}
+
+impl Connection {
+    /// Nothing is dialled before somebody asks for it.
+    pub(super) fn new(purpose: Purpose, dialer: Arc<dyn Dialer>, tasks: Tasks) -> Arc<Self> {
+        let (state, _) = watch::channel(State::Down(None));
+        let hang_up = CancellationToken::new();
+        Arc::new(Self { purpose, dialer, tasks, state, started: Mutex::new(false), hang_up })
+    }
+
+    fn start(self: &Arc<Self>) {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *started, true) {
+            let this = Arc::clone(self);
+            self.tasks.spawn(async move { this.supervise().await });
+        }
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The living connection, however long that takes; `None` when there will be none.
+    pub(super) async fn up(self: &Arc<Self>) -> Option<Arc<Up>> {
+        self.start();
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|state| !matches!(state, State::Down(_))).await.ok()?;
+        match &*settled {
+            State::Up(up) => Some(Arc::clone(up)),
+            _ => None,
+        }
+    }
+
+    /// The living connection, or why there is none at `deadline`.
+    pub(super) async fn up_until(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Up>, LinkError> {
+        match timeout_at(deadline, self.up()).await {
+            Ok(Some(up)) => Ok(up),
+            Ok(None) => Err(closed()),
+            Err(_) => Err(self.error().unwrap_or_else(|| LinkError::no_answer("connecting"))),
+        }
+    }
+
+    /// Why there is no connection, if there is none and a try has failed.
+    pub(super) fn error(&self) -> Option<LinkError> {
+        match &*self.state.borrow() {
+            State::Down(error) => error.clone(),
+            State::Up(_) => None,
+            State::Closed => Some(closed()),
+        }
+    }
+
+    /// Resolves with the next failed try; at once where the last one failed.
+    pub(super) async fn next_error(&self) -> LinkError {
+        let mut state = self.state.subscribe();
+        let failed = state.wait_for(|state| matches!(state, State::Down(Some(_)) | State::Closed)).await;
+        drop(failed);
+        self.error().unwrap_or_else(closed)
+    }
+
+    pub(super) fn blocked(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Up(up) => up.link.blocked(),
+            _ => None,
+        }
+    }
+
+    /// Ends the connection, for good.
+    pub(super) fn hang_up(&self) {
+        self.hang_up.cancel();
+        if !self.is_started() {
+            self.state.send_replace(State::Closed);
+        }
+    }
+
+    async fn supervise(&self) {
+        let mut pause = Duration::ZERO;
+        let mut epoch = 0;
+        loop {
+            let dialled = tokio::select! {
+                biased;
+                () = self.hang_up.cancelled() => break,
+                dialled = self.dialer.dial(self.purpose) => dialled,
+            };
+            let error = match dialled {
+                Ok(link) => {
+                    epoch += 1;
+                    let began = monotonic_now();
+                    let error = self.watch(link, epoch).await;
+                    if began.elapsed() >= GOOD_AFTER {
+                        pause = Duration::ZERO;
+                    }
+                    error
+                }
+                Err(error) => error,
+            };
+            if self.hang_up.is_cancelled() {
+                break;
+            }
+            let (shortest, longest) = match error.kind {
+                LinkErrorKind::Refused | LinkErrorKind::Hopeless => PAUSE_REFUSED,
+                _ => PAUSE,
+            };
+            pause = (pause * 2).clamp(shortest, longest);
+            // Between half and all of it: workers that lost one server do not come back as one.
+            let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            tracing::warn!(target: TARGET, connection = %self.purpose, %error, pause = ?jittered, "no connection to RabbitMQ; trying again");
+            self.state.send_replace(State::Down(Some(error)));
+            tokio::select! {
+                () = self.hang_up.cancelled() => break,
+                () = sleep(jittered) => {}
+            }
+        }
+        self.state.send_replace(State::Closed);
+    }
+
+    /// Lets others use the connection until it is gone; why it went.
+    async fn watch(&self, link: Box<dyn Link>, epoch: u64) -> LinkError {
+        let up = Arc::new(Up { link, lost: CancellationToken::new() });
+        if epoch > 1 {
+            tracing::info!(target: TARGET, connection = %self.purpose, epoch, "connected to RabbitMQ again");
+        }
+        self.state.send_replace(State::Up(Arc::clone(&up)));
+        let error = tokio::select! {
+            error = up.link.gone() => error,
+            () = self.hang_up.cancelled() => {
+                up.link.close().await;
+                closed()
+            }
+        };
+        self.state.send_replace(State::Down(Some(error.clone())));
+        up.lost.cancel();
+        error
+    }
+}
+
+pub(super) fn closed() -> LinkError {
+    LinkError::new(LinkErrorKind::Gone, "the broker is closed")
+}

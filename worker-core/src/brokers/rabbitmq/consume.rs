@@ -1,0 +1,263 @@
+//! Both halves of a subscription, as the worker holds them.
+//!
+//! What is fetched and what is owned is one table under a lock that is never
+//! held across a wait. The lane's task (`lane`) fills it and empties it when a
+//! connection is lost; `begin` and `submit` read it without waiting.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broker::{Begin, Delivery, Receipt, SettleError, Settler, Source, Subscription, Ticket},
+    brokers::rabbitmq::{
+        course::{Held, Line, Place},
+        declare::broker_error,
+        lane::Lane,
+        porter,
+        shared::Shared,
+        wire::Decoded,
+    },
+    error::{BrokerError, BrokerErrorKind},
+    settlement::Settlement,
+};
+
+/// Deliveries of one subscription: what the worker sees of its lane.
+#[derive(Default)]
+pub(super) struct Table {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts the times that the queue was consumed anew: what was delivered before is lost.
+    epoch: u64,
+    lost: CancellationToken,
+    next: u64,
+    owned: HashMap<u64, Held>,
+    /// Owned, and not returned yet.
+    fetched: VecDeque<Delivery>,
+    failure: Option<BrokerError>,
+    stopped: bool,
+    closed: bool,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let value = change(&mut self.lock());
+        self.changed.notify_one();
+        value
+    }
+
+    /// A new connection: what is delivered from now on belongs to it.
+    pub(super) fn begin_epoch(&self) {
+        self.change(|state| {
+            (state.epoch, state.lost, state.failure) = (state.epoch + 1, CancellationToken::new(), None);
+        });
+    }
+
+    /// The connection is gone, and with it all that was owned.
+    pub(super) fn lose_all(&self, why: Option<BrokerError>) -> usize {
+        self.change(|state| {
+            state.lost.cancel();
+            state.fetched.clear();
+            state.failure = why;
+            std::mem::take(&mut state.owned).len()
+        })
+    }
+
+    /// Reports a failure to whoever waits for a batch.
+    pub(super) fn fail(&self, error: BrokerError) {
+        self.change(|state| state.failure = Some(error));
+    }
+
+    /// Hands a message to the worker.
+    pub(super) fn fetch(
+        &self,
+        queue: &crate::name::QueueName,
+        line: Line,
+        tag: u64,
+        decoded: Decoded,
+        message: super::wire::Message,
+    ) {
+        self.change(|state| {
+            state.next += 1;
+            let Decoded { envelope, retries, starts } = decoded;
+            let starts = if line == Line::Suspects { starts.max(1) } else { starts };
+            let held = Held { line, tag, message, id: envelope.id.clone(), attempt: retries + 1 };
+            let receipt = Receipt { epoch: state.epoch, tag: state.next, part: 0 };
+            let counts = (held.attempt, starts);
+            state.fetched.push_back(Delivery::new(envelope, queue.clone(), counts, receipt, state.lost.clone()));
+            state.owned.insert(state.next, held);
+        });
+    }
+
+    /// No more is taken; what was fetched and not returned.
+    pub(super) fn stop(&self) -> Vec<Held> {
+        self.change(|state| {
+            state.stopped = true;
+            let fetched = std::mem::take(&mut state.fetched);
+            fetched.iter().filter_map(|delivery| state.owned.remove(&delivery.receipt.tag)).collect()
+        })
+    }
+
+    /// Everything that is owned, which it is no more.
+    pub(super) fn take_all(&self) -> Vec<Held> {
+        self.change(|state| {
+            state.fetched.clear();
+            std::mem::take(&mut state.owned).into_values().collect()
+        })
+    }
+
+    pub(super) fn close(&self) {
+        self.change(|state| {
+            state.closed = true;
+            state.lost.cancel();
+            state.owned.clear();
+            state.fetched.clear();
+        });
+    }
+
+    /// A settlement failed: the delivery is owned again, if its connection lives.
+    pub(super) fn take_back(&self, receipt: Receipt, held: Held) -> bool {
+        let mut state = self.lock();
+        let alive = state.epoch == receipt.epoch && !state.lost.is_cancelled();
+        if alive {
+            state.owned.insert(receipt.tag, held);
+        }
+        alive
+    }
+}
+
+/// What a half asks of its lane.
+pub(super) enum Command {
+    Settle {
+        delivery: Delivery,
+        held: Held,
+        settlement: Settlement,
+        answer: oneshot::Sender<Result<(), SettleError>>,
+    },
+    /// Take no more, and give back what was not returned.
+    Stop(oneshot::Sender<Result<(), BrokerError>>),
+}
+
+/// Either half. When both are gone, the lane gives back what is still owned.
+struct Half {
+    table: Arc<Table>,
+    commands: mpsc::Sender<Command>,
+}
+
+struct RabbitSource {
+    half: Arc<Half>,
+}
+
+#[async_trait]
+impl Source for RabbitSource {
+    async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let table = &self.half.table;
+        loop {
+            let mut changed = pin!(table.changed.notified());
+            // From here on, so that no change is missed between the look and the wait.
+            changed.as_mut().enable();
+            {
+                let mut state = table.lock();
+                if state.closed {
+                    return Err(closed());
+                }
+                if state.stopped {
+                    return Ok(Vec::new());
+                }
+                if !state.fetched.is_empty() {
+                    let count = max.min(state.fetched.len());
+                    return Ok(state.fetched.drain(..count).collect());
+                }
+                if let Some(failure) = state.failure.take() {
+                    return Err(failure);
+                }
+            }
+            changed.await;
+        }
+    }
+
+    async fn stop(&mut self) -> Result<(), BrokerError> {
+        let (answer, answered) = oneshot::channel();
+        if self.half.commands.send(Command::Stop(answer)).await.is_err() {
+            return Err(closed());
+        }
+        answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+impl Settler for Half {
+    fn begin(&self, delivery: &Delivery) -> Begin {
+        let state = self.table.lock();
+        if state.owned.contains_key(&delivery.receipt.tag) && state.epoch == delivery.receipt.epoch {
+            Begin::Go
+        } else {
+            Begin::Lost
+        }
+    }
+
+    fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket {
+        let receipt = delivery.receipt;
+        let held = {
+            let mut state = self.table.lock();
+            if state.epoch == receipt.epoch { state.owned.remove(&receipt.tag) } else { None }
+        };
+        let Some(held) = held else { return Ticket::resolved(Err(SettleError::Lost)) };
+        let (answer, ticket) = Ticket::pending();
+        // Never full: there is room for everything that can be owned. Where the lane has
+        // ended, dropping the answer says lost.
+        drop(self.commands.try_send(Command::Settle { delivery, held, settlement, answer }));
+        ticket
+    }
+}
+
+/// Begins to consume.
+pub(super) async fn consume(
+    shared: &Arc<Shared>,
+    subscription: Subscription,
+) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+    shared.check()?;
+    let queue = &subscription.queue;
+    shared
+        .consume
+        .up_until(crate::time::monotonic_now() + super::link::ANSWER_WAIT_MAX)
+        .await
+        .map_err(|error| broker_error("there is no connection to RabbitMQ", &error))?;
+    let found = shared.declarer.depth(queue.as_str()).await;
+    match found {
+        Ok(Some(_)) => shared.declarer.saw(queue.as_str()),
+        Ok(None) => {
+            let message = format!("queue `{queue}` was not declared");
+            return Err(BrokerError::new(BrokerErrorKind::Permanent, message));
+        }
+        // A user who may read and not look: consuming will tell.
+        Err(error) if error.kind == super::link::LinkErrorKind::Refused => {}
+        Err(error) => return Err(broker_error(&format!("queue `{queue}` cannot be consumed"), &error)),
+    }
+    shared.declarer.place(Place::Suspects, queue).await?;
+    porter::start(shared);
+    let table = Arc::new(Table::default());
+    // One settlement per owned delivery, one suspect, and the stop.
+    let (commands, received) = mpsc::channel(usize::from(subscription.prefetch.get()) + 8);
+    let lane = Lane::new(Arc::clone(shared), subscription, Arc::clone(&table), received);
+    shared.lanes.spawn(lane.run());
+    let half = Arc::new(Half { table, commands });
+    Ok((Box::new(RabbitSource { half: Arc::clone(&half) }), half))
+}
+
+pub(super) fn closed() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Permanent, "the RabbitMQ broker is closed")
+}

@@ -1,0 +1,220 @@
+//! Makes sure that queues exist: found and used as they are, or created.
+//!
+//! Passive first. A queue that others declared is theirs: nothing is assumed of
+//! its arguments, and nothing here needs them, since retries and dead letters
+//! are published by us. Only what is missing is declared, with the arguments
+//! of [`topology`](super::topology).
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use lapin::types::FieldTable;
+
+use crate::{
+    brokers::rabbitmq::{
+        connection::{Connection, Up},
+        course::Place,
+        link::{ANSWER_WAIT_MAX, Channel, Declare, Depth, LinkError, LinkErrorKind},
+        topology::{self, Ladder, QueueKind},
+    },
+    error::{BrokerError, BrokerErrorKind},
+    name::QueueName,
+    telemetry::TARGET,
+    time::monotonic_now,
+};
+
+/// Declares over whichever connection there is.
+pub(super) struct Declarer {
+    publish: Arc<Connection>,
+    consume: Arc<Connection>,
+    kind: QueueKind,
+    pub(super) ladder: Ladder,
+    /// Queues that were seen. One that is deleted meanwhile is noticed when a message for it comes back.
+    seen: Mutex<HashSet<String>>,
+}
+
+impl Declarer {
+    pub(super) fn new(publish: Arc<Connection>, consume: Arc<Connection>, kind: QueueKind, ladder: Ladder) -> Self {
+        Self { publish, consume, kind, ladder, seen: Mutex::default() }
+    }
+
+    /// The connection for questions: one that an alarm does not stop, where there is one.
+    async fn up(&self) -> Result<Arc<Up>, LinkError> {
+        let connection = if self.consume.is_started() { &self.consume } else { &self.publish };
+        connection.up_until(monotonic_now() + ANSWER_WAIT_MAX).await
+    }
+
+    /// A channel that an error may close.
+    pub(super) async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
+        self.up().await?.link.channel().await
+    }
+
+    /// What is in a queue, or `None` where it does not exist.
+    pub(super) async fn depth(&self, queue: &str) -> Result<Option<Depth>, LinkError> {
+        let channel = self.channel().await?;
+        match channel.declare(queue, Declare::Passive).await {
+            Ok(depth) => {
+                channel.close().await;
+                Ok(Some(depth))
+            }
+            // The server has closed the channel.
+            Err(error) if error.kind == LinkErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Declares `queue` and its dead-letter queue; whether `queue` was created.
+    pub(super) async fn queue(&self, queue: &QueueName) -> Result<bool, BrokerError> {
+        // The dead letters first: what leaves a queue must have where to go.
+        self.ensure(&topology::dead_letters(queue), topology::keeping_arguments(self.kind)).await?;
+        self.ensure(queue.as_str(), topology::work_arguments(queue, self.kind)).await
+    }
+
+    /// Declares where copies of jobs of `queue` go, unless it was seen.
+    pub(super) async fn place(&self, place: Place, queue: &QueueName) -> Result<(), BrokerError> {
+        let name = place.name(queue, &self.ladder);
+        if self.is_seen(&name) {
+            return Ok(());
+        }
+        match place {
+            Place::Queue => self.queue(queue).await.map(drop),
+            Place::Suspects => {
+                self.queue(queue).await?;
+                self.ensure(&name, topology::work_arguments(queue, self.kind)).await.map(drop)
+            }
+            Place::DeadLetters => self.ensure(&name, topology::keeping_arguments(self.kind)).await.map(drop),
+            Place::Retry(rung) => {
+                // Its target first, or what leaves it would wait in vain.
+                self.queue(queue).await?;
+                self.ensure(&name, topology::retry_arguments(queue, rung, self.kind)).await.map(drop)
+            }
+            Place::Ladder(level) => {
+                self.due().await?;
+                self.ensure(&name, self.ladder.arguments(level, self.kind)).await.map(drop)
+            }
+        }
+    }
+
+    /// Declares the queue of what has left a level.
+    pub(super) async fn due(&self) -> Result<(), BrokerError> {
+        let name = self.ladder.due();
+        if self.is_seen(&name) {
+            return Ok(());
+        }
+        self.ensure(&name, topology::keeping_arguments(self.kind)).await.map(drop)
+    }
+
+    /// A message for `name` came back: it is gone, whatever was seen.
+    pub(super) fn forget(&self, name: &str) {
+        self.seen().remove(name);
+    }
+
+    pub(super) fn is_seen(&self, name: &str) -> bool {
+        self.seen().contains(name)
+    }
+
+    pub(super) fn saw(&self, name: &str) {
+        self.seen().insert(name.to_owned());
+    }
+
+    /// The queues of jobs that this process has met.
+    pub(super) fn met(&self) -> Vec<QueueName> {
+        let seen = self.seen();
+        // What has dead letters is a queue of jobs.
+        let queues = seen.iter().filter(|name| seen.contains(&format!("{name}{}", crate::name::DEAD_LETTER_SUFFIX)));
+        queues.filter_map(|name| name.parse().ok()).collect()
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds or creates one queue; whether it was created.
+    async fn ensure(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
+        let created = match self.depth(name).await {
+            Ok(Some(_)) => false,
+            Ok(None) => self.create(name, arguments).await?,
+            // Not even looking is allowed: whether it can be used will be seen when it is.
+            Err(error) if error.kind == LinkErrorKind::Refused => {
+                tracing::debug!(target: TARGET, queue = name, %error, "a queue may not be looked at");
+                false
+            }
+            Err(error) => return Err(broker_error(&format!("queue `{name}` could not be declared"), &error)),
+        };
+        self.saw(name);
+        Ok(created)
+    }
+
+    async fn create(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
+        let failed = |error: &LinkError| broker_error(&format!("queue `{name}` could not be declared"), error);
+        let channel = self.channel().await.map_err(|error| failed(&error))?;
+        match channel.declare(name, Declare::Durable(arguments)).await {
+            Ok(_) => {
+                channel.close().await;
+                Ok(true)
+            }
+            // Somebody else was faster, with other arguments: then it is theirs.
+            Err(error) if error.kind == LinkErrorKind::Mismatch => match self.depth(name).await {
+                Ok(Some(_)) => Ok(false),
+                _ => Err(BrokerError::new(BrokerErrorKind::Permanent, mismatch(name, &error.text))),
+            },
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+/// What a refused declaration means, with the ways out.
+///
+/// The server names the first argument that differs:
+/// `PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received none but current is the value '1' of type 'signedint'`
+pub(super) fn mismatch(queue: &str, told: &str) -> String {
+    let quoted = |after: &str| told.split_once(after)?.1.split('\'').next().map(str::to_owned);
+    let value = |after: &str| {
+        let rest = told.split_once(after)?.1;
+        Some(if rest.starts_with("none") { "none".to_owned() } else { rest.split('\'').nth(1)?.to_owned() })
+    };
+    match (quoted("inequivalent arg '"), value("received "), value("current is ")) {
+        (Some(argument), Some(ours), Some(theirs)) => format!(
+            "queue `{queue}` exists with `{argument}` = {theirs}, and {ours} was asked for; use it as it is, choose \
+             another name, or delete it when it is empty (a policy can change limits without that)"
+        ),
+        _ => format!("queue `{queue}` cannot be declared: {told}"),
+    }
+}
+
+/// What the caller can do about `error`.
+pub(super) fn broker_error(what: &str, error: &LinkError) -> BrokerError {
+    let kind = match error.kind {
+        LinkErrorKind::Mismatch | LinkErrorKind::NotFound => BrokerErrorKind::Permanent,
+        // A worker goes on when a person has restored the rights; a pause grows meanwhile.
+        LinkErrorKind::Refused | LinkErrorKind::Hopeless | LinkErrorKind::Locked | LinkErrorKind::Gone => {
+            BrokerErrorKind::Transient
+        }
+    };
+    BrokerError::new(kind, format!("{what}: {error}"))
+}
+
+/// How long a declaration may take in all.
+pub(super) const DECLARE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mismatch_names_queue_argument_both_values_and_the_ways_out() {
+        let told = "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'orders' in vhost '/': received \
+                    none but current is the value '86400000' of type 'signedint'";
+        let text = mismatch("orders", told);
+        for part in ["`orders`", "`x-message-ttl` = 86400000", "none was asked for", "another name", "delete it"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let told = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the \
+                    value 'quorum' of type 'longstr' but current is the value 'classic' of type 'longstr'";
+        assert!(mismatch("q", told).contains("`x-queue-type` = classic, and quorum was asked for"));
+        assert!(mismatch("q", "invalid arg").contains("invalid arg"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Enqueueing: one publish per job, pipelined, with an answer each.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, join_all};
+
+use crate::{
+    brokers::rabbitmq::{
+        course::{Place, delayed},
+        declare::broker_error,
+        link::LinkErrorKind,
+        publisher::PublishError,
+        shared::Shared,
+        wire::{self, Copy, Message},
+    },
+    envelope::{Envelope, Priority, Route},
+    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
+    name::QueueName,
+};
+
+type Pending = BoxFuture<'static, Result<(), EnqueueFailure>>;
+
+pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
+    let mut answers: Vec<Pending> = Vec::with_capacity(batch.len());
+    for envelope in batch {
+        // Sent one after the other, so that they keep their order; confirmed all together.
+        answers.push(match begin(shared, &envelope).await {
+            Ok(pending) => pending,
+            Err(failure) => Box::pin(std::future::ready(Err(failure))),
+        });
+    }
+    join_all(answers).await
+}
+
+async fn begin(shared: &Arc<Shared>, envelope: &Envelope) -> Result<Pending, EnqueueFailure> {
+    shared.check().map_err(EnqueueFailure::Refused)?;
+    let Route::Queue(queue) = &envelope.route else {
+        let ways_out = "enqueue to a queue";
+        return Err(EnqueueFailure::Refused(BrokerError::unsupported("RabbitMQ", "exchanges", ways_out)));
+    };
+    if envelope.priority != Priority::DEFAULT && !shared.server.capabilities().priorities {
+        let what = format!("priorities ({} ignores them in quorum queues)", shared.server);
+        let ways_out = "leave the priority out, or use RabbitMQ 4.3 or later";
+        return Err(EnqueueFailure::Refused(BrokerError::unsupported("RabbitMQ", &what, ways_out)));
+    }
+    let message = wire::encode(envelope, &shared.app_id);
+    let now = shared.now();
+    match envelope.due.date(now) {
+        None => Ok(answered(shared, queue.clone(), queue.to_string(), message).await),
+        Some(due_at) => {
+            // The ladder takes anything; that there is a queue at its end is seen now.
+            known(shared, queue).await?;
+            let (level, copy) = delayed(Copy::of(&message), queue.as_str(), due_at, now);
+            let place = Place::Ladder(level);
+            shared.declarer.place(place, queue).await.map_err(EnqueueFailure::Refused)?;
+            let name = place.name(queue, &shared.declarer.ladder);
+            Ok(answered(shared, queue.clone(), name, copy.message()).await)
+        }
+    }
+}
+
+async fn known(shared: &Arc<Shared>, queue: &QueueName) -> Result<(), EnqueueFailure> {
+    if shared.declarer.is_seen(queue.as_str()) {
+        return Ok(());
+    }
+    match shared.declarer.depth(queue.as_str()).await {
+        Ok(Some(_)) => {
+            shared.declarer.saw(queue.as_str());
+            Ok(())
+        }
+        Ok(None) => Err(EnqueueFailure::Unroutable),
+        Err(error) if error.kind == LinkErrorKind::Refused => Ok(()), // It may not be looked at; the publish will tell.
+        Err(error) => {
+            let what = format!("queue `{queue}` could not be looked at");
+            Err(EnqueueFailure::Refused(broker_error(&what, &error)))
+        }
+    }
+}
+
+/// Sends a message to `name`; what is returned waits for its confirm.
+async fn answered(shared: &Arc<Shared>, queue: QueueName, name: String, message: Message) -> Pending {
+    let sent = shared.publisher.begin(name.clone(), message).await;
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        sent.await.map_err(|error| {
+            match error {
+                PublishError::Unroutable => {
+                    shared.declarer.forget(&name);
+                    if name == queue.as_str() {
+                        return EnqueueFailure::Unroutable;
+                    }
+                    // A level that was deleted: it is declared again the next time.
+                    let message = format!("the delay queue `{name}` was deleted meanwhile; try again");
+                    EnqueueFailure::Refused(BrokerError::new(BrokerErrorKind::Transient, message))
+                }
+                PublishError::NotSent(kind, why) => {
+                    let kind = match kind {
+                        LinkErrorKind::Mismatch => BrokerErrorKind::Permanent,
+                        _ => BrokerErrorKind::Transient,
+                    };
+                    EnqueueFailure::Refused(BrokerError::new(kind, why))
+                }
+                // The server refuses what a full queue cannot take; but a node that died with it in
+                // its hands says the same, and may have it when it is back (measured on 3.10).
+                PublishError::Nacked => {
+                    let message = "the server refused it: its queue may be full, or its node away";
+                    EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, message))
+                }
+                PublishError::Unknown(why) => {
+                    EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, why))
+                }
+            }
+        })
+    })
+}

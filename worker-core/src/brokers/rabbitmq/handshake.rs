@@ -1,0 +1,91 @@
+//! Learns which server this is, before connecting to it.
+//!
+//! `lapin` does not show what the server says of itself. The first frame of
+//! every connection does, before any credentials are sent: this opens one,
+//! reads that frame, and closes it.
+//!
+//! Source: AMQP 0-9-1, section 1.4.2.1, `connection.start`.
+
+use std::io;
+
+use amq_protocol::{
+    frame::{AMQPFrame, parse_frame},
+    protocol::{AMQPClass, connection::AMQPMethod},
+};
+use lapin::{
+    tcp::{AMQPUriTcpExt as _, OwnedTLSConfig},
+    types::{AMQPValue, FieldTable},
+    uri::AMQPUri,
+};
+
+use crate::brokers::rabbitmq::{
+    link::{LinkError, LinkErrorKind},
+    version::Server,
+};
+
+/// The protocol header that a client begins with.
+const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
+
+/// The most bytes of a first frame; RabbitMQ's has about 500.
+const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Asks the server at `uri` what it is. Call it inside the runtime that shall carry it.
+pub(super) async fn introduce(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Server, LinkError> {
+    use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let runtime = async_rs::Runtime::tokio_current();
+    let mut stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await.map_err(failed)?;
+    stream.write_all(HEADER).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)?;
+    let mut received = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).await.map_err(failed)?;
+        received.extend_from_slice(&chunk[..count]);
+        match read_start(&received) {
+            Some(Ok(server)) => {
+                drop(stream.close().await); // The server drops what does not go on.
+                return Ok(server);
+            }
+            Some(Err(what)) => return Err(LinkError::new(LinkErrorKind::Hopeless, what)),
+            None if count == 0 || received.len() > FRAME_BYTES_MAX => {
+                return Err(LinkError::new(
+                    LinkErrorKind::Gone,
+                    "the connection was closed before the server introduced itself",
+                ));
+            }
+            None => {}
+        }
+    }
+}
+
+fn failed(error: io::Error) -> LinkError {
+    let kind = match error.kind() {
+        io::ErrorKind::InvalidData => LinkErrorKind::Hopeless, // a certificate
+        _ => LinkErrorKind::Gone,
+    };
+    LinkError::new(kind, error.to_string())
+}
+
+/// What the first frame says; `None` while it is not complete.
+fn read_start(received: &[u8]) -> Option<Result<Server, String>> {
+    if received.len() >= 4 && !received.starts_with(b"AMQP") && received[0] != 1 {
+        return Some(Err("what answers there does not speak AMQP".into()));
+    }
+    if received.len() >= 8 && received.starts_with(b"AMQP") {
+        return Some(Err("the server does not speak AMQP 0-9-1".into()));
+    }
+    let (_, frame) = parse_frame(received).ok()?;
+    let AMQPFrame::Method(_, AMQPClass::Connection(AMQPMethod::Start(start))) = frame else {
+        return Some(Err("the server did not introduce itself".into()));
+    };
+    let text = |name: &str| text_of(&start.server_properties, name);
+    Some(Ok(Server::new(&text("product"), &text("version"))))
+}
+
+fn text_of(table: &FieldTable, name: &str) -> String {
+    match table.inner().get(name) {
+        Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        _ => "unknown".into(),
+    }
+}

@@ -1,0 +1,372 @@
+//! The view for people: queues by a passive look, dead letters by reading them and giving them back.
+//!
+//! AMQP can list neither queues nor messages. A dead letter is read by taking
+//! it, and is back in its place when the channel gives back what it holds, all
+//! at once. While one person reads a dead-letter queue, another waits: an
+//! exclusive queue of its name stands for the turn.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    broker::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection},
+    brokers::rabbitmq::{
+        course::Place,
+        declare::broker_error,
+        link::{Channel, Declare, LinkError, LinkErrorKind},
+        shared::Shared,
+        topology,
+        wire::{self, Copy, DeathDate, Incoming, Message},
+    },
+    envelope::{Body, Priority},
+    error::{BrokerError, BrokerErrorKind},
+    id::JobId,
+    name::QueueName,
+    time::Timestamp,
+};
+
+/// How long one person waits for another who reads the same dead-letter queue.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The pause between two looks whether it is our turn.
+const TURN_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct RabbitInspector {
+    shared: Arc<Shared>,
+    /// Of this process; the server keeps turns between connections.
+    turn: Arc<Mutex<()>>,
+}
+
+impl RabbitInspector {
+    pub(super) fn new(shared: Arc<Shared>, turn: Arc<Mutex<()>>) -> Self {
+        Self { shared, turn }
+    }
+
+    /// The queues that exist of those that are `known` or were met, by name.
+    async fn existing(&self, known: &[QueueName]) -> Result<Vec<QueueName>, BrokerError> {
+        let wanted: BTreeSet<_> = known.iter().cloned().chain(self.shared.declarer.met()).collect();
+        let mut found = Vec::new();
+        for queue in wanted {
+            if self.depth(queue.as_str()).await?.is_some() {
+                found.push(queue);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn depth(&self, name: &str) -> Result<Option<super::link::Depth>, BrokerError> {
+        let found = self.shared.declarer.depth(name).await;
+        found.map_err(|error| broker_error(&format!("queue `{name}` cannot be looked at"), &error))
+    }
+
+    /// The queues whose dead letters `selection` is about.
+    async fn selected(&self, selection: &Selection) -> Result<Vec<QueueName>, BrokerError> {
+        match &selection.queue {
+            Some(queue) => Ok(vec![queue.clone()]),
+            None => self.existing(&selection.known).await,
+        }
+    }
+
+    /// Reads all dead letters of `queue` in their order, until `visit` has seen enough.
+    ///
+    /// What `visit` does not take is given back, in its place.
+    async fn read(&self, queue: &QueueName, visit: &mut dyn Visit) -> Result<(), BrokerError> {
+        let name = topology::dead_letters(queue);
+        if self.depth(&name).await?.is_none() {
+            return Ok(());
+        }
+        let turn = self.take_turn(&name).await?;
+        let done = self.read_all(queue, &name, visit).await;
+        if let Some(turn) = turn {
+            turn.release().await;
+        }
+        done
+    }
+
+    async fn read_all(&self, queue: &QueueName, name: &str, visit: &mut dyn Visit) -> Result<(), BrokerError> {
+        let failed =
+            |error: LinkError| broker_error(&format!("the dead letters of queue `{queue}` cannot be read"), &error);
+        let channel = self.shared.declarer.channel().await.map_err(failed)?;
+        let (mut kept, mut done) = (None, Ok(()));
+        while let Some((incoming, _)) = channel.get(name).await.map_err(failed)? {
+            let Incoming { tag, message, .. } = incoming;
+            match visit.visit(&self.shared, queue, &message).await {
+                Ok(Visited::Keep) => kept = Some(tag),
+                Ok(Visited::KeepAndEnd) => {
+                    kept = Some(tag);
+                    break;
+                }
+                Ok(Visited::Gone) => channel.ack(tag, false).await.map_err(failed)?,
+                Err(error) => {
+                    (kept, done) = (Some(tag), Err(error));
+                    break;
+                }
+            }
+        }
+        if let Some(last) = kept {
+            channel.requeue(last, true).await.map_err(failed)?;
+        }
+        channel.close().await;
+        done
+    }
+
+    /// Waits until nobody else reads this queue; `None` where we may not say that we do.
+    async fn take_turn(&self, name: &str) -> Result<Option<Turn>, BrokerError> {
+        let lock = format!("{name}.turn");
+        let failed = |error: LinkError| broker_error(&format!("`{name}` cannot be read"), &error);
+        let taking = async {
+            loop {
+                let channel = self.shared.declarer.channel().await?;
+                match channel.declare(&lock, Declare::Exclusive).await {
+                    Ok(_) => return Ok(Some(Turn { channel, lock: lock.clone() })),
+                    Err(error) if error.kind == LinkErrorKind::Locked => sleep(TURN_PAUSE).await,
+                    Err(error) if error.kind == LinkErrorKind::Refused => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        timeout(TURN_WAIT_MAX, taking).await.map_or_else(
+            |_| {
+                let within = humantime::format_duration(TURN_WAIT_MAX);
+                let message = format!("somebody else has been reading `{name}` for {within}; try again later");
+                Err(BrokerError::new(BrokerErrorKind::Transient, message))
+            },
+            |taken| taken.map_err(failed),
+        )
+    }
+
+    async fn change(&self, selection: &Selection, limit: usize, replay: bool) -> Result<u64, BrokerError> {
+        self.shared.check()?;
+        let _turn = self.turn.lock().await;
+        let mut changing = Change { selection, left: limit, replay, changed: 0 };
+        for queue in self.selected(selection).await? {
+            if changing.left == 0 {
+                break;
+            }
+            self.read(&queue, &mut changing).await?;
+        }
+        Ok(changing.changed)
+    }
+}
+
+/// A turn at one dead-letter queue.
+struct Turn {
+    channel: Box<dyn Channel>,
+    lock: String,
+}
+
+impl Turn {
+    async fn release(self) {
+        // If this fails, the queue goes with the connection.
+        drop(self.channel.delete(&self.lock).await);
+        self.channel.close().await;
+    }
+}
+
+/// What became of a dead letter that was looked at.
+enum Visited {
+    /// It stays.
+    Keep,
+    /// It stays, and enough was seen.
+    KeepAndEnd,
+    /// It is somewhere else, or shall be nowhere.
+    Gone,
+}
+
+#[async_trait]
+trait Visit: Send {
+    async fn visit(
+        &mut self,
+        shared: &Arc<Shared>,
+        queue: &QueueName,
+        message: &Message,
+    ) -> Result<Visited, BrokerError>;
+}
+
+/// Collects the first `limit` dead jobs behind a place.
+struct List<'a> {
+    selection: &'a Selection,
+    after: Option<Cursor>,
+    limit: usize,
+    /// By place: no more than one above the limit.
+    found: std::collections::BTreeMap<u128, DeadJob>,
+}
+
+#[async_trait]
+impl Visit for List<'_> {
+    async fn visit(&mut self, _: &Arc<Shared>, queue: &QueueName, message: &Message) -> Result<Visited, BrokerError> {
+        let place = place(queue, message);
+        let worst = self.found.last_key_value().map(|(place, _)| *place);
+        let full = self.found.len() > self.limit && worst.is_some_and(|worst| place > worst);
+        if self.after.is_none_or(|Cursor(after)| place > after) && !full && selects(self.selection, queue, message) {
+            self.found.insert(place, dead_job(queue, message));
+            if self.found.len() > self.limit + 1 {
+                self.found.pop_last();
+            }
+        }
+        Ok(Visited::Keep)
+    }
+}
+
+/// Counts.
+struct Count<'a> {
+    selection: &'a Selection,
+    count: u64,
+}
+
+#[async_trait]
+impl Visit for Count<'_> {
+    async fn visit(&mut self, _: &Arc<Shared>, queue: &QueueName, message: &Message) -> Result<Visited, BrokerError> {
+        self.count += u64::from(selects(self.selection, queue, message));
+        Ok(Visited::Keep)
+    }
+}
+
+/// Replays or drops.
+struct Change<'a> {
+    selection: &'a Selection,
+    left: usize,
+    replay: bool,
+    changed: u64,
+}
+
+#[async_trait]
+impl Visit for Change<'_> {
+    async fn visit(
+        &mut self,
+        shared: &Arc<Shared>,
+        queue: &QueueName,
+        message: &Message,
+    ) -> Result<Visited, BrokerError> {
+        if self.left == 0 {
+            return Ok(Visited::KeepAndEnd);
+        }
+        if !selects(self.selection, queue, message) {
+            return Ok(Visited::Keep);
+        }
+        if self.replay {
+            // In its queue first, and out of the dead then.
+            let copy = Copy::of(message).id(&id(queue, message)).anew().message();
+            shared.send(Place::Queue, queue, copy).await?;
+        }
+        self.left -= 1;
+        self.changed += 1;
+        Ok(Visited::Gone)
+    }
+}
+
+/// The place of a dead letter among all: when it died, and, of the same instant, which it is.
+fn place(queue: &QueueName, message: &Message) -> u128 {
+    let DeathDate(us) = wire::death_date(message);
+    (u128::from(us) << 64) | u128::from(fingerprint(queue, message))
+}
+
+/// Tells messages of one instant apart: FNV-1a, the same in every process and version.
+fn fingerprint(queue: &QueueName, message: &Message) -> u64 {
+    let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    let bytes = queue.as_str().bytes().chain([0]).chain(id.bytes()).chain([0]).chain(message.body.iter().copied());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The id of a dead letter: one that came without has the same one each time it is looked at.
+fn id(queue: &QueueName, message: &Message) -> JobId {
+    let own = message.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
+    own.unwrap_or_else(|| {
+        let made = format!("unnamed-{:016x}", fingerprint(queue, message));
+        made.parse().unwrap_or_else(|_| JobId::new())
+    })
+}
+
+fn died_at(message: &Message) -> Timestamp {
+    let DeathDate(us) = wire::death_date(message);
+    Timestamp::from_unix_ms(us / 1_000)
+}
+
+fn selects(selection: &Selection, queue: &QueueName, message: &Message) -> bool {
+    let kind = message.properties.kind();
+    selection.queue.as_ref().is_none_or(|wanted| wanted == queue)
+        && selection.job.as_ref().is_none_or(|job| kind.as_ref().is_some_and(|kind| kind.as_str() == job.as_str()))
+        && selection.kind.is_none_or(|kind| wire::failure_of(message).kind == kind)
+        && (selection.ids.is_empty() || selection.ids.contains(&id(queue, message)))
+        && selection.died_until.is_none_or(|date| died_at(message) <= date)
+}
+
+fn dead_job(queue: &QueueName, message: &Message) -> DeadJob {
+    let count = |name: &str| message.integer(name).and_then(|count| u32::try_from(count).ok());
+    let level = message.properties.priority().unwrap_or(Priority::DEFAULT.level());
+    let seconds = *message.properties.timestamp();
+    let died_at = died_at(message);
+    DeadJob {
+        id: id(queue, message),
+        queue: queue.clone(),
+        job: message.properties.kind().as_ref().and_then(|kind| kind.as_str().parse().ok()),
+        attempts: count(wire::ATTEMPTS).or_else(|| count(wire::RETRY_COUNT)).unwrap_or(0),
+        starts: count(wire::STARTS).unwrap_or(0),
+        failure: wire::failure_of(message),
+        died_at,
+        enqueued_at: message
+            .date(wire::ENQUEUED_AT)
+            .or_else(|| seconds.map(|seconds| Timestamp::from_unix_ms(seconds.saturating_mul(1_000))))
+            .unwrap_or(died_at),
+        priority: Priority::new(level).unwrap_or(Priority::MAX),
+        headers: wire::application_headers(message),
+        body: Body::from(message),
+    }
+}
+
+#[async_trait]
+impl Inspector for RabbitInspector {
+    async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError> {
+        self.shared.check()?;
+        let mut all = Vec::new();
+        for queue in self.existing(known).await? {
+            let Some(depth) = self.depth(queue.as_str()).await? else { continue };
+            let suspects = self.depth(&topology::suspects(&queue)).await?;
+            let dead = self.depth(&topology::dead_letters(&queue)).await?;
+            let ready = |depth: Option<super::link::Depth>| depth.map_or(0, |depth| u64::from(depth.ready));
+            let mut stats = QueueStats::empty(queue);
+            // AMQP tells neither what is unacknowledged nor what waits for which queue.
+            (stats.running, stats.delayed) = (None, None);
+            (stats.ready, stats.dead) = (ready(Some(depth)) + ready(suspects), ready(dead));
+            stats.consumers = depth.consumers.into();
+            all.push(stats);
+        }
+        Ok(all)
+    }
+
+    async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
+        self.shared.check()?;
+        let _turn = self.turn.lock().await;
+        let mut list =
+            List { selection, after: page.after, limit: page.limit, found: std::collections::BTreeMap::new() };
+        for queue in self.selected(selection).await? {
+            self.read(&queue, &mut list).await?;
+        }
+        let more = list.found.len() > page.limit;
+        let next = list.found.keys().nth(page.limit.saturating_sub(1)).filter(|_| more).map(|place| Cursor(*place));
+        Ok(DeadPage::new(list.found.into_values().take(page.limit).collect(), next))
+    }
+
+    async fn count_dead(&self, selection: &Selection) -> Result<u64, BrokerError> {
+        self.shared.check()?;
+        let _turn = self.turn.lock().await;
+        let mut counting = Count { selection, count: 0 };
+        for queue in self.selected(selection).await? {
+            self.read(&queue, &mut counting).await?;
+        }
+        Ok(counting.count)
+    }
+
+    async fn replay(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
+        self.change(selection, limit, true).await
+    }
+
+    async fn drop_dead(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
+        self.change(selection, limit, false).await
+    }
+}

@@ -1,0 +1,172 @@
+//! The seam between what we do and what carries it: connections and channels.
+//!
+//! Above it stand the supervisor, the publisher, the lanes and the inspector;
+//! below it `lapin`, or a simulated server. It has just what those need, in
+//! AMQP's words, and it never retries: an error says what may be tried.
+//!
+//! What an implementation must keep: `publish` writes in the order in which its
+//! futures are first polled; what was delivered before a channel's end comes
+//! before the end; nothing waits longer than [`ANSWER_WAIT_MAX`] for an answer.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use lapin::types::FieldTable;
+
+use crate::brokers::rabbitmq::wire::{Incoming, Message};
+
+/// How long a server may take to answer one request. Heartbeats find a dead
+/// connection in twice their interval; this finds a server that lives and hangs.
+pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What a connection is for. Two, so that an alarm, which stops everything on a
+/// connection that publishes, does not stop acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Publish,
+    Consume,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Publish => "publish",
+            Self::Consume => "consume",
+        })
+    }
+}
+
+/// Makes connections.
+#[async_trait]
+pub(super) trait Dialer: Send + Sync {
+    async fn dial(&self, purpose: Purpose) -> Result<Box<dyn Link>, LinkError>;
+}
+
+/// One connection.
+#[async_trait]
+pub(super) trait Link: Send + Sync {
+    async fn channel(&self) -> Result<Box<dyn Channel>, LinkError>;
+
+    /// Why the server takes no messages now, if it does not.
+    fn blocked(&self) -> Option<String>;
+
+    /// Resolves when `blocked` has changed.
+    async fn blocked_changed(&self);
+
+    /// Resolves when the connection is gone, with why.
+    async fn gone(&self) -> LinkError;
+
+    async fn close(&self);
+}
+
+/// What became of a published message, as the server says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Confirmation {
+    /// Taken, as opposed to refused.
+    pub(super) taken: bool,
+    /// A message that came back, of this or of another publish of the channel.
+    pub(super) returned: Option<Returned>,
+}
+
+/// A message that no queue took.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Returned {
+    pub(super) key: String,
+    pub(super) message_id: String,
+}
+
+/// What is in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Depth {
+    pub(super) ready: u32,
+    pub(super) consumers: u32,
+}
+
+/// How a queue is declared.
+#[derive(Debug, Clone)]
+pub(super) enum Declare {
+    /// It must exist.
+    Passive,
+    /// Durable, with these arguments.
+    Durable(FieldTable),
+    /// For this connection only, gone with it.
+    Exclusive,
+}
+
+/// One channel.
+#[async_trait]
+pub(super) trait Channel: Send + Sync {
+    async fn confirm_select(&self) -> Result<(), LinkError>;
+
+    async fn declare(&self, queue: &str, how: Declare) -> Result<Depth, LinkError>;
+
+    async fn delete(&self, queue: &str) -> Result<(), LinkError>;
+
+    /// Publishes to the default exchange, mandatory.
+    fn publish(&self, key: &str, message: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>>;
+
+    /// Consumes with this prefetch; the stream ends when the server or we cancel.
+    async fn consume(
+        &self,
+        queue: &str,
+        tag: &str,
+        prefetch: u16,
+    ) -> Result<BoxStream<'static, Result<Incoming, LinkError>>, LinkError>;
+
+    async fn cancel(&self, tag: &str) -> Result<(), LinkError>;
+
+    /// Takes one message, and says how many more are ready.
+    async fn get(&self, queue: &str) -> Result<Option<(Incoming, u32)>, LinkError>;
+
+    /// Acknowledges `tag`, and with `multiple` all before it too.
+    async fn ack(&self, tag: u64, multiple: bool) -> Result<(), LinkError>;
+
+    /// Gives `tag` back to its queue, and with `multiple` all before it too.
+    async fn requeue(&self, tag: u64, multiple: bool) -> Result<(), LinkError>;
+
+    async fn close(&self);
+}
+
+/// What a failure on a connection or channel means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkErrorKind {
+    /// The thing asked for does not exist (404).
+    NotFound,
+    /// The user may not do it, or is not let in at all (403).
+    Refused,
+    /// It exists and is different (406), or the server does not do it.
+    Mismatch,
+    /// It is in use by another connection (405).
+    Locked,
+    /// The vhost, the protocol or the certificate is wrong: no other try will do.
+    Hopeless,
+    /// The channel or connection is gone, or there was no answer.
+    Gone,
+}
+
+/// Why something on a connection failed. Its text has no credentials.
+#[derive(Debug, Clone)]
+pub(super) struct LinkError {
+    pub(super) kind: LinkErrorKind,
+    pub(super) text: String,
+}
+
+impl LinkError {
+    pub(super) fn new(kind: LinkErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    pub(super) fn no_answer(to: &str) -> Self {
+        let within = humantime::format_duration(ANSWER_WAIT_MAX);
+        Self::new(LinkErrorKind::Gone, format!("no answer to {to} within {within}"))
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for LinkError {}

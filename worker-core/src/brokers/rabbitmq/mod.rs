@@ -1,0 +1,275 @@
+//! Jobs in RabbitMQ, on a server's queues as any AMQP client sees them.
+//!
+//! Two connections: one publishes (`publisher`), one consumes (`lane`, one per
+//! subscription; `porter`, for what waits). Both are kept alive by supervisors
+//! (`connection`) over a small seam (`link`), below which `lapin` carries it.
+//! What is decided is decided by pure functions: names and arguments
+//! (`topology`), what a message says (`wire`, `headers`), what is done with it
+//! (`course`, `acks`), what the server can do (`version`).
+//!
+//! What must stay true: whatever leaves a queue by another way than success is
+//! published elsewhere and confirmed first, and acknowledged then; nothing of
+//! one connection is used on the next.
+
+mod acks;
+mod connection;
+mod consume;
+mod course;
+mod declare;
+mod enqueue;
+mod handshake;
+mod headers;
+mod inspect;
+mod lane;
+mod lapin_link;
+mod link;
+mod options;
+mod porter;
+mod publisher;
+mod shared;
+mod topology;
+mod version;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::Mutex,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    broker::{Broker, Capabilities, Declared, Inspector, Reach, Settler, Source, Subscription, Topology},
+    brokers::rabbitmq::{
+        connection::{Connection, Tasks},
+        declare::{DECLARE_WAIT_MAX, Declarer},
+        inspect::RabbitInspector,
+        lapin_link::LapinDialer,
+        link::{Dialer, LinkError, LinkErrorKind, Purpose},
+        publisher::Publisher,
+        shared::{Parts, Shared},
+        topology::Ladder,
+        version::Server,
+    },
+    envelope::Envelope,
+    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
+    time::SystemClock,
+};
+
+pub use options::{
+    CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, Credentials, HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, RabbitOptions,
+    Tls,
+};
+pub use topology::QueueKind;
+
+/// The first and the longest pause between two tries to reach a server at the start.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Jobs in RabbitMQ, 3.10 or later.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use worker_core::{Client, brokers::rabbitmq::{Credentials, RabbitBroker, RabbitOptions}};
+///
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut options = RabbitOptions::default();
+/// options.hosts = vec![("rabbit-1".into(), 5672), ("rabbit-2".into(), 5672)];
+/// options.credentials = Credentials::new("orders", "secret");
+/// let client = Client::new(Arc::new(RabbitBroker::connect(options).await?));
+/// # Ok(()) }
+/// ```
+pub struct RabbitBroker {
+    shared: Arc<Shared>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl RabbitBroker {
+    /// Learns what the server is, trying the hosts in turn until
+    /// [`connect_timeout`](RabbitOptions::connect_timeout) is over, and sees that it lets us in.
+    ///
+    /// From then on connections are made again by themselves, for ever.
+    ///
+    /// # Errors
+    ///
+    /// * `Permanent` — the server refuses the user, the vhost or the protocol, or
+    ///   its certificate is not trusted.
+    /// * `Transient` — no host could be reached in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is left behind.
+    pub async fn connect(options: RabbitOptions) -> Result<Self, BrokerError> {
+        let runtime = runtime().map_err(|error| {
+            BrokerError::new(BrokerErrorKind::Transient, "no thread could be started for RabbitMQ").because(error)
+        })?;
+        let dialer = Arc::new(LapinDialer::new(options.clone(), runtime.handle().clone()));
+        let guard = Guard(Some(runtime));
+        let (server, mut last, mut pause) = (introduced(&dialer, options.connect_timeout).await?, None, PAUSE.0);
+        let deadline = crate::time::monotonic_now() + options.connect_timeout;
+        let handle = guard.handle();
+        let broker = Self::over(server, dialer, &options, handle, guard.into());
+        // The first connection is made now: what is wrong with the credentials is said at the start.
+        loop {
+            match timeout(pause, broker.shared.publish.up()).await {
+                Ok(Some(_)) => return Ok(broker),
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            last = broker.shared.publish.error().or(last);
+            let hopeless = last.as_ref().is_some_and(|error| error.kind != LinkErrorKind::Gone);
+            if hopeless || crate::time::monotonic_now() >= deadline {
+                break;
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        broker.shared.close().await;
+        Err(unreachable(&last.unwrap_or_else(|| LinkError::no_answer("connecting"))))
+    }
+
+    /// Over this dialer, on this runtime.
+    fn over(
+        server: Server,
+        dialer: Arc<dyn Dialer>,
+        options: &RabbitOptions,
+        handle: Handle,
+        runtime: Option<Runtime>,
+    ) -> Self {
+        let (lanes, plumbing) = (Tasks::new(handle.clone()), Tasks::new(handle));
+        let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), plumbing.clone());
+        let consume = Connection::new(Purpose::Consume, dialer, plumbing.clone());
+        let publisher = Publisher::start(Arc::clone(&publish), &plumbing, options.confirm_timeout);
+        let ladder = Ladder::new(options.namespace.clone());
+        let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options.queue_kind, ladder);
+        let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
+        let parts = Parts { server, publish, consume, publisher, declarer, app_id, clock, lanes, plumbing, runtime };
+        Self { shared: Arc::new(Shared::new(parts)), turn: Arc::default() }
+    }
+}
+
+/// The one thread on which everything about RabbitMQ runs, whatever handlers do to the application's.
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name("rabbitmq").enable_all().build()
+}
+
+/// A runtime that may be dropped anywhere.
+struct Guard(Option<Runtime>);
+
+impl Guard {
+    fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl From<Guard> for Option<Runtime> {
+    fn from(mut guard: Guard) -> Self {
+        guard.0.take()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What the server is, by the first host that says so.
+async fn introduced(dialer: &LapinDialer, within: Duration) -> Result<Server, BrokerError> {
+    let deadline = crate::time::monotonic_now() + within;
+    let mut pause = PAUSE.0;
+    loop {
+        let error = match dialer.introduce().await {
+            Ok(server) => return Ok(server),
+            Err(error) => error,
+        };
+        if error.kind == LinkErrorKind::Hopeless || crate::time::monotonic_now() + pause >= deadline {
+            return Err(unreachable(&error));
+        }
+        tracing::warn!(target: crate::telemetry::TARGET, %error, ?pause, "RabbitMQ cannot be reached; trying again");
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+fn unreachable(error: &LinkError) -> BrokerError {
+    let (kind, what) = match error.kind {
+        LinkErrorKind::Gone | LinkErrorKind::Locked => (BrokerErrorKind::Transient, "RabbitMQ cannot be reached"),
+        _ => (BrokerErrorKind::Permanent, "RabbitMQ does not let us in"),
+    };
+    BrokerError::new(kind, format!("{what}: {error}"))
+}
+
+#[async_trait]
+impl Broker for RabbitBroker {
+    fn capabilities(&self) -> Capabilities {
+        self.shared.server.capabilities()
+    }
+
+    fn reach(&self) -> Reach {
+        let Shared { publish, consume, .. } = &*self.shared;
+        let down = [publish, consume].into_iter().filter(|connection| connection.is_started()).find_map(|c| c.error());
+        match (down, publish.blocked()) {
+            (Some(error), _) => Reach::Down { error: error.text },
+            (None, Some(reason)) => Reach::Blocked { reason },
+            (None, None) => Reach::Up,
+        }
+    }
+
+    async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
+        self.shared.check()?;
+        let declaring = async {
+            let mut created = Vec::new();
+            for queue in &topology.queues {
+                if self.shared.declarer.queue(queue).await? {
+                    created.push(queue.clone());
+                }
+            }
+            Ok(Declared::created(created))
+        };
+        timeout(DECLARE_WAIT_MAX, declaring).await.unwrap_or_else(|_| {
+            let within = humantime::format_duration(DECLARE_WAIT_MAX);
+            Err(BrokerError::new(
+                BrokerErrorKind::Transient,
+                format!("the queues could not be declared within {within}"),
+            ))
+        })
+    }
+
+    async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
+        enqueue::enqueue(&self.shared, batch).await
+    }
+
+    async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+        consume::consume(&self.shared, subscription).await
+    }
+
+    fn inspector(&self) -> Option<Arc<dyn Inspector>> {
+        Some(Arc::new(RabbitInspector::new(Arc::clone(&self.shared), Arc::clone(&self.turn))))
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.shared.close().await;
+        Ok(())
+    }
+}
+
+impl Drop for RabbitBroker {
+    /// What is owned goes back to its queue as the connections end.
+    fn drop(&mut self) {
+        self.shared.lanes.closing.cancel();
+        self.shared.plumbing.closing.cancel();
+        self.shared.consume.hang_up();
+        self.shared.publish.hang_up();
+    }
+}
+
+impl std::fmt::Debug for RabbitBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RabbitBroker").field("server", &self.shared.server).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! Where the server is, who we are, and how queues are declared.
+
+use std::{fmt, time::Duration};
+
+use crate::brokers::rabbitmq::topology::QueueKind;
+
+/// Pauses between two signs of life on a connection: 15 s, so that a dead peer is
+/// noticed within 30 s. RabbitMQ's own default, 60 s, takes two minutes.
+pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// How long a publish may take until its fate is unknown: 10 s. A confirm takes
+/// milliseconds, and seconds where a cluster elects a new leader.
+pub const CONFIRM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How long connecting may take at the start: 30 s, a restart of a node.
+pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// The prefix of the queues that all programs on a vhost share.
+pub const NAMESPACE_DEFAULT: &str = "worker";
+
+/// Where a RabbitMQ server is, who we are, and how queues are declared.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RabbitOptions {
+    /// Nodes of one cluster, tried in turn: names or addresses, with ports.
+    pub hosts: Vec<(String, u16)>,
+    /// The virtual host. Default `/`.
+    pub vhost: String,
+    /// Who we are. Default `guest`, which a server lets in from its own machine only.
+    pub credentials: Credentials,
+    /// TLS, with the server's certificate verified; `None` for none.
+    pub tls: Option<Tls>,
+    /// See [`HEARTBEAT_DEFAULT`]; whole seconds, at least one.
+    pub heartbeat: Duration,
+    /// See [`CONFIRM_TIMEOUT_DEFAULT`].
+    pub confirm_timeout: Duration,
+    /// See [`CONNECT_TIMEOUT_DEFAULT`].
+    pub connect_timeout: Duration,
+    /// What kind of queue is declared where there is none. Default [`QueueKind::Quorum`].
+    pub queue_kind: QueueKind,
+    /// See [`NAMESPACE_DEFAULT`].
+    pub namespace: String,
+    /// What this program calls itself towards the server, at most 100 bytes. Default `worker`.
+    pub app_id: String,
+}
+
+impl Default for RabbitOptions {
+    fn default() -> Self {
+        Self {
+            hosts: vec![("localhost".into(), 5672)],
+            vhost: "/".into(),
+            credentials: Credentials::new("guest", "guest"),
+            tls: None,
+            heartbeat: HEARTBEAT_DEFAULT,
+            confirm_timeout: CONFIRM_TIMEOUT_DEFAULT,
+            connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            queue_kind: QueueKind::default(),
+            namespace: NAMESPACE_DEFAULT.into(),
+            app_id: "worker".into(),
+        }
+    }
+}
+
+/// A user and a password, which is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub(super) user: String,
+    pub(super) password: String,
+}
+
+impl Credentials {
+    /// Of this user.
+    pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { user: user.into(), password: password.into() }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// How TLS is done. The server's certificate is always verified.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tls {
+    /// Certificates of authorities to trust beside the system's, PEM.
+    pub authorities: Option<String>,
+    /// A certificate of our own and its key, PEM.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("authorities", &self.authorities.is_some())
+            .field("identity", &self.identity.is_some())
+            .finish()
+    }
+}

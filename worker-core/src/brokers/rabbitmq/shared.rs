@@ -1,0 +1,147 @@
+//! What all parts of one broker share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, time::timeout};
+
+use crate::{
+    brokers::rabbitmq::{
+        connection::{Connection, Tasks},
+        consume::closed,
+        course::Place,
+        declare::Declarer,
+        link::LinkErrorKind,
+        publisher::{PublishError, Publisher},
+        version::Server,
+        wire::{DeathDate, Message},
+    },
+    error::{BrokerError, BrokerErrorKind},
+    name::QueueName,
+    time::{Clock, Timestamp},
+};
+
+/// How long closing waits for the lanes to give back what they own, and then for the connections.
+const CLOSE_WAIT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+
+pub(super) struct Shared {
+    pub(super) server: Server,
+    pub(super) publish: Arc<Connection>,
+    pub(super) consume: Arc<Connection>,
+    pub(super) publisher: Publisher,
+    pub(super) declarer: Declarer,
+    pub(super) app_id: String,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Lanes and the porter: they end first.
+    pub(super) lanes: Tasks,
+    /// Publisher and supervisors.
+    pub(super) plumbing: Tasks,
+    pub(super) porter: AtomicBool,
+    pub(super) closed: AtomicBool,
+    last_death: AtomicU64,
+    /// Kept for its tasks; `None` where the caller's runtime carries them.
+    runtime: Option<Runtime>,
+}
+
+/// The parts of a [`Shared`] that are made outside of it.
+pub(super) struct Parts {
+    pub(super) server: Server,
+    pub(super) publish: Arc<Connection>,
+    pub(super) consume: Arc<Connection>,
+    pub(super) publisher: Publisher,
+    pub(super) declarer: Declarer,
+    pub(super) app_id: String,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) lanes: Tasks,
+    pub(super) plumbing: Tasks,
+    pub(super) runtime: Option<Runtime>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { server, publish, consume, publisher, declarer, app_id, clock, lanes, plumbing, runtime } = parts;
+        Self {
+            server,
+            publish,
+            consume,
+            publisher,
+            declarer,
+            app_id,
+            clock,
+            lanes,
+            plumbing,
+            porter: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            last_death: AtomicU64::new(0),
+            runtime,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), BrokerError> {
+        if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A date for a death: now, and later than every one before.
+    pub(super) fn death(&self) -> DeathDate {
+        let now = self.now().unix_ms().saturating_mul(1_000);
+        let later = |last: u64| Some(now.max(last + 1));
+        let last = self.last_death.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later).unwrap_or_else(|last| last);
+        DeathDate(now.max(last + 1))
+    }
+
+    /// Publishes a copy to its place, which is declared where it is missing.
+    pub(super) async fn send(&self, place: Place, queue: &QueueName, message: Message) -> Result<(), BrokerError> {
+        let name = place.name(queue, &self.declarer.ladder);
+        self.declarer.place(place, queue).await?;
+        let mut sent = self.publisher.publish(name.clone(), message.clone()).await;
+        if sent == Err(PublishError::Unroutable) {
+            // It was deleted since it was seen.
+            self.declarer.forget(&name);
+            self.declarer.place(place, queue).await?;
+            sent = self.publisher.publish(name.clone(), message).await;
+        }
+        sent.map_err(|error| publish_error(&name, &error))
+    }
+
+    pub(super) async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.lanes.closing.cancel();
+        self.lanes.tracker.close();
+        drop(timeout(CLOSE_WAIT.0, self.lanes.tracker.wait()).await);
+        self.plumbing.closing.cancel();
+        drop(timeout(CLOSE_WAIT.0, self.publisher.ended()).await);
+        self.consume.hang_up();
+        self.publish.hang_up();
+        self.plumbing.tracker.close();
+        drop(timeout(CLOSE_WAIT.1, self.plumbing.tracker.wait()).await);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting for it is not allowed inside another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a settlement that needed this publish should say.
+pub(super) fn publish_error(name: &str, error: &PublishError) -> BrokerError {
+    let (kind, text) = match error {
+        PublishError::NotSent(LinkErrorKind::Mismatch, why) => (BrokerErrorKind::Permanent, why.clone()),
+        PublishError::NotSent(_, why) | PublishError::Unknown(why) => (BrokerErrorKind::Transient, why.clone()),
+        PublishError::Unroutable => (BrokerErrorKind::Transient, "the queue does not exist".into()),
+        PublishError::Nacked => (BrokerErrorKind::Transient, "the server refused it; the queue may be full".into()),
+    };
+    BrokerError::new(kind, format!("nothing could be published to `{name}`: {text}"))
+}

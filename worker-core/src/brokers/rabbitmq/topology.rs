@@ -1,0 +1,256 @@
+//! The names and arguments of everything that is declared, in one place. Pure.
+//!
+//! Arguments are a function of the name and the kind of queue, so that two
+//! versions of a program never declare one queue in two ways.
+//!
+//! | queue | what for | arguments beside `x-queue-type` |
+//! |---|---|---|
+//! | `q` | jobs that are due | delivery limit 1,000; dead-letters to `q_dlq`, at least once; refuses when full |
+//! | `q_dlq` | dead letters, kept until a person decides | delivery limit 1,000,000,000 |
+//! | `q_suspects` | jobs that may have killed a worker | as `q` |
+//! | `q_retry_<ms>` | retries that wait so long | fixed TTL; dead-letters to `q`, at least once; refuses when full |
+//! | `<ns>.delay.<ms>` | jobs that wait, shared by all queues: one level of the ladder | fixed TTL; dead-letters to `<ns>.due`, at least once; refuses when full |
+//! | `<ns>.due` | jobs that go on, to the next level or to their queue | delivery limit 1,000,000,000 |
+//!
+//! The delivery limits are explicit and positive: -1 on 3.10 dead-letters at the
+//! first requeue, and where none is given 4.0 to 4.2 have 20, which peeks and
+//! restarts of a frozen worker use up.
+//!
+//! Levels never dead-letter straight to a job's queue: one message for a
+//! deleted queue would hold up every other in its level (measured, on 3.10 and 4.3).
+
+use std::time::Duration;
+
+use lapin::types::{AMQPValue, FieldTable};
+
+use crate::name::{DEAD_LETTER_SUFFIX, QueueName};
+
+/// Returns after which the server itself takes a message out of a job's queue.
+const DELIVERY_LIMIT: i32 = 1_000;
+
+/// Enough for a person who looks at a dead letter all day.
+const UNLIMITED: i32 = 1_000_000_000;
+
+/// The pauses of a retry that have a queue of their own, in milliseconds.
+///
+/// The default backoff (5 s doubling to 10 min), and each with half and all of
+/// the jitter: one hop, no worker needed, where the ladder takes several.
+const RUNGS_MS: [u64; 24] = [
+    5_000, 5_625, 6_250, 10_000, 11_250, 12_500, 20_000, 22_500, 25_000, 40_000, 45_000, 50_000, 80_000, 90_000,
+    100_000, 160_000, 180_000, 200_000, 320_000, 360_000, 400_000, 600_000, 675_000, 750_000,
+];
+
+/// A rung may be longer than asked by this part of itself; otherwise the ladder is more exact.
+const RUNG_SLACK: u64 = 8;
+
+/// The shortest level of the ladder, 2^5 ms: a hop takes milliseconds itself.
+const LEVEL_MIN: u32 = 5;
+
+/// The longest level of the ladder, 2^35 ms, is longer than the longest delay.
+const LEVEL_MAX: u32 = 35;
+
+/// What kind of queue holds jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum QueueKind {
+    /// Replicated and safe. The default.
+    #[default]
+    Quorum,
+    /// For programs that need them: not replicated, dead-lettering at most once.
+    Classic,
+}
+
+/// The dead-letter queue of `queue`.
+pub(super) fn dead_letters(queue: &QueueName) -> String {
+    format!("{queue}{DEAD_LETTER_SUFFIX}")
+}
+
+/// Where the jobs of `queue` run that may have killed a worker.
+pub(super) fn suspects(queue: &QueueName) -> String {
+    format!("{queue}_suspects")
+}
+
+/// Where retries of `queue` wait for `rung`.
+pub(super) fn retry(queue: &QueueName, Rung(ms): Rung) -> String {
+    format!("{queue}_retry_{ms}")
+}
+
+/// A pause that has a queue of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Rung(u64);
+
+/// The rung for a retry after `pause`, if there is one that is hardly longer.
+pub(super) fn rung(pause: Duration) -> Option<Rung> {
+    let ms = u64::try_from(pause.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    let rung = RUNGS_MS.into_iter().find(|rung| *rung >= ms)?;
+    (rung - ms <= rung / RUNG_SLACK).then_some(Rung(rung))
+}
+
+/// The queues that all jobs share, under one prefix.
+#[derive(Debug, Clone)]
+pub(super) struct Ladder {
+    namespace: String,
+}
+
+impl Ladder {
+    pub(super) const fn new(namespace: String) -> Self {
+        Self { namespace }
+    }
+
+    /// Where a job comes when its wait in a level is over.
+    pub(super) fn due(&self) -> String {
+        format!("{}.due", self.namespace)
+    }
+
+    /// The level in which a job that has `remaining_ms` to wait waits next:
+    /// the longest that is not too long, or the shortest.
+    pub(super) fn level(remaining_ms: u64) -> Level {
+        Level(remaining_ms.max(1).ilog2().clamp(LEVEL_MIN, LEVEL_MAX))
+    }
+
+    pub(super) fn name(&self, level: Level) -> String {
+        format!("{}.delay.{}", self.namespace, level.ms())
+    }
+}
+
+/// One level of the ladder: a wait of 2^n milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Level(u32);
+
+impl Level {
+    pub(super) const fn ms(self) -> u64 {
+        1 << self.0
+    }
+}
+
+/// The arguments of `q` and of `q_suspects`.
+pub(super) fn work_arguments(queue: &QueueName, kind: QueueKind) -> FieldTable {
+    let mut table = forwarding(kind, &dead_letters(queue));
+    if kind == QueueKind::Quorum {
+        table.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+    }
+    table
+}
+
+/// The arguments of a queue that people or workers empty, and that nothing leaves by itself.
+pub(super) fn keeping_arguments(kind: QueueKind) -> FieldTable {
+    let mut table = of_kind(kind);
+    if kind == QueueKind::Quorum {
+        table.insert("x-delivery-limit".into(), AMQPValue::LongInt(UNLIMITED));
+    }
+    table
+}
+
+/// The arguments of a queue in which everything waits for `ms` and goes on to `target`.
+fn waiting_arguments(kind: QueueKind, ms: u64, target: &str) -> FieldTable {
+    let mut table = forwarding(kind, target);
+    table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::try_from(ms).unwrap_or(i64::MAX)));
+    table
+}
+
+/// The arguments of `q_retry_<ms>`.
+pub(super) fn retry_arguments(queue: &QueueName, Rung(ms): Rung, kind: QueueKind) -> FieldTable {
+    waiting_arguments(kind, ms, queue.as_str())
+}
+
+impl Ladder {
+    /// The arguments of `<ns>.delay.<ms>`.
+    pub(super) fn arguments(&self, level: Level, kind: QueueKind) -> FieldTable {
+        waiting_arguments(kind, level.ms(), &self.due())
+    }
+}
+
+fn of_kind(kind: QueueKind) -> FieldTable {
+    let mut table = FieldTable::default();
+    let name = match kind {
+        QueueKind::Quorum => "quorum",
+        QueueKind::Classic => "classic",
+    };
+    table.insert("x-queue-type".into(), AMQPValue::LongString(name.into()));
+    table
+}
+
+/// What leaves the queue goes to `target`, without loss where the kind of queue can.
+fn forwarding(kind: QueueKind, target: &str) -> FieldTable {
+    let mut table = of_kind(kind);
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    table.insert("x-dead-letter-exchange".into(), text(""));
+    table.insert("x-dead-letter-routing-key".into(), text(target));
+    table.insert("x-overflow".into(), text("reject-publish"));
+    if kind == QueueKind::Quorum {
+        table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::retry::{DELAY_MAX, JITTER, RetryPolicy};
+
+    fn rung_ms(pause: Duration) -> Option<u64> {
+        rung(pause).map(|Rung(ms)| ms)
+    }
+
+    #[test]
+    fn every_pause_of_the_default_backoff_has_a_rung() {
+        let policy = RetryPolicy::new(20, RetryPolicy::DEFAULT.base(), RetryPolicy::DEFAULT.cap());
+        for attempt in 1..=12 {
+            for draw in [0.0, 0.01, 0.5, 0.51, 0.999] {
+                let pause = policy.delay(attempt, draw);
+                let rung = Duration::from_millis(rung_ms(pause).unwrap_or_else(|| panic!("no rung for {pause:?}")));
+                assert!(rung >= pause && rung <= pause.mul_f64(1.0 + JITTER), "{pause:?} waits {rung:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_far_from_every_rung_has_none() {
+        for seconds in [0, 1, 4, 7, 15, 120, 420, 3_600] {
+            assert_eq!(rung_ms(Duration::from_secs(seconds)), None, "{seconds} s");
+        }
+        assert_eq!(rung_ms(Duration::from_micros(4_999_999)), Some(5_000));
+        assert_eq!(rung_ms(Duration::from_micros(5_000_001)), Some(5_625));
+    }
+
+    proptest! {
+        #[test]
+        fn a_rung_is_never_early_and_hardly_late(ms in 0_u64..1_000_000) {
+            if let Some(rung) = rung_ms(Duration::from_millis(ms)) {
+                prop_assert!(rung >= ms && rung - ms <= rung / 8);
+            }
+        }
+
+        #[test]
+        fn a_level_is_never_too_long_but_for_the_last_of_all(ms in 0..=u64::try_from(DELAY_MAX.as_millis()).unwrap()) {
+            let level = Ladder::level(ms).ms();
+            prop_assert!(level <= ms.max(32));
+            prop_assert!(level * 2 > ms, "at least half of the wait is done in one hop");
+        }
+    }
+
+    #[test]
+    fn names_say_what_a_queue_is_for() {
+        let orders: QueueName = "orders".parse().unwrap();
+        let names = [dead_letters(&orders), suspects(&orders), retry(&orders, Rung(5_000))];
+        assert_eq!(names, ["orders_dlq", "orders_suspects", "orders_retry_5000"]);
+        let ladder = Ladder::new("worker".into());
+        assert_eq!(
+            (ladder.due(), ladder.name(Ladder::level(3_000))),
+            ("worker.due".into(), "worker.delay.2048".into())
+        );
+    }
+
+    #[test]
+    fn a_quorum_queue_forwards_at_least_once_and_a_classic_one_does_not_claim_to() {
+        let orders: QueueName = "orders".parse().unwrap();
+        let has = |table: &FieldTable, key: &str| table.inner().contains_key(key);
+        let quorum = work_arguments(&orders, QueueKind::Quorum);
+        assert!(["x-dead-letter-strategy", "x-delivery-limit", "x-overflow"].iter().all(|key| has(&quorum, key)));
+        // Refused on a classic queue with 406.
+        let classic = work_arguments(&orders, QueueKind::Classic);
+        assert!(!has(&classic, "x-dead-letter-strategy") && !has(&classic, "x-delivery-limit"));
+    }
+}

@@ -1,0 +1,93 @@
+//! What differs between RabbitMQ's versions: one table.
+//!
+//! | | before 4.3 | from 4.3 |
+//! |---|---|---|
+//! | a `basic.nack` that requeues | counts as a delivery that failed | does not |
+//! | a delivery that may have killed its worker | `redelivered` is set | `x-delivery-count` is above 0 |
+//! | priorities of quorum queues | ignored (two levels from 4.0) | 0 to 31, strict |
+//!
+//! Source: the release notes of 4.3.0 ("unlimited returns", "strict priorities"),
+//! checked on 3.10.8 and 4.3.6.
+
+use std::fmt;
+
+use crate::broker::Capabilities;
+
+/// A server, as it introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Server {
+    product: String,
+    version: String,
+    numbers: (u32, u32),
+}
+
+impl Server {
+    pub(super) fn new(product: &str, version: &str) -> Self {
+        // What the server says goes into logs and onto terminals.
+        let clean = |text: &str| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+        let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        let numbers = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        Self { product: clean(product), version: clean(version), numbers }
+    }
+
+    /// Whether giving a delivery back by `basic.nack` leaves no trace on it.
+    pub(super) const fn nack_is_free(&self) -> bool {
+        self.numbers.0 > 4 || self.numbers.0 == 4 && self.numbers.1 >= 3
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        let strict_priorities = self.nack_is_free();
+        Capabilities {
+            durable: true,
+            shared: true,
+            keeps_place: self.nack_is_free(),
+            priorities: strict_priorities,
+            server: Some(self.to_string()),
+            ..Capabilities::none("rabbitmq")
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.product, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_decides_what_a_nack_costs_and_whether_priorities_count() {
+        for (version, modern) in [
+            ("3.10.8", false),
+            ("3.13.7", false),
+            ("4.0.5", false),
+            ("4.2.9", false),
+            ("4.3.0", true),
+            ("4.10.1", true),
+            ("5.0.0-rc.1", true),
+        ] {
+            let server = Server::new("RabbitMQ", version);
+            assert_eq!(server.nack_is_free(), modern, "{version}");
+            assert_eq!(server.capabilities().priorities, modern, "{version}");
+            assert_eq!(server.capabilities().keeps_place, modern, "{version}");
+        }
+    }
+
+    #[test]
+    fn what_no_version_can_do_is_not_claimed() {
+        let capabilities = Server::new("RabbitMQ", "4.3.6").capabilities();
+        let Capabilities { retry_is_atomic, exact_blame, counts_all, exchanges, .. } = capabilities;
+        assert!(!retry_is_atomic && !exact_blame && !counts_all && !exchanges);
+        assert_eq!(capabilities.server.as_deref(), Some("RabbitMQ 4.3.6"));
+    }
+
+    #[test]
+    fn a_strange_version_is_an_old_one_and_prints_safely() {
+        let server = Server::new("Rabbit\u{1b}[31m", "unknown\n");
+        assert!(!server.nack_is_free());
+        assert_eq!(server.to_string(), "Rabbit[31m unknown");
+    }
+}

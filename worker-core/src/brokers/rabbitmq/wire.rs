@@ -1,0 +1,408 @@
+//! A job as an AMQP message, and back. Pure.
+//!
+//! The body is the payload. The envelope's fields are the properties and
+//! headers of the table in [`envelope`](crate::envelope); what a neighbour
+//! wrote and we do not know is kept through every copy.
+//!
+//! A copy goes on with everything the original had, but for what brokers own
+//! ([`BROKER_OWNED`]): on 3.x a republished `x-death` makes the next hop drop
+//! the message as a cycle (measured on 3.10.8; celery#9867 is the same).
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use crate::{
+    broker::STARTS_MAX,
+    brokers::rabbitmq::headers::{from_amqp, integer, text, to_amqp},
+    envelope::{Body, Envelope, HEADERS_BYTES_MAX, Headers, Priority},
+    id::JobId,
+    name::{JobName, QueueName},
+    outcome::{Failure, FailureKind},
+    retry::MAX_RETRIES_LIMIT,
+    time::Timestamp,
+};
+
+pub(super) const RETRY_COUNT: &str = "x-retry-count";
+pub(super) const RETRY_TIMESTAMP: &str = "x-retry-timestamp";
+pub(super) const LAST_ERROR: &str = "x-last-error";
+pub(super) const STARTS: &str = "x-starts";
+pub(super) const UNKNOWN_SINCE: &str = "x-unknown-since";
+pub(super) const EXPIRES_AT: &str = "x-expires-at";
+pub(super) const ENQUEUED_AT: &str = "x-enqueued-at";
+pub(super) const FAILURE_KIND: &str = "x-failure-kind";
+pub(super) const ATTEMPTS: &str = "x-attempts";
+pub(super) const DIED_AT: &str = "x-died-at-us";
+pub(super) const QUEUE: &str = "x-queue";
+pub(super) const DUE_AT: &str = "x-due-at";
+
+/// Written by brokers, and by nobody else.
+const BROKER_OWNED: [&str; 3] = ["x-death", "x-delivery-count", "x-acquired-count"];
+const BROKER_OWNED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+
+/// Written by this framework about the job's course; not the application's headers.
+const OURS: [&str; 13] = [
+    RETRY_COUNT,
+    RETRY_TIMESTAMP,
+    LAST_ERROR,
+    STARTS,
+    UNKNOWN_SINCE,
+    EXPIRES_AT,
+    ENQUEUED_AT,
+    FAILURE_KIND,
+    ATTEMPTS,
+    DIED_AT,
+    QUEUE,
+    DUE_AT,
+    "x-wire-version",
+];
+
+/// A message to be published: everything but where to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Message {
+    pub(super) properties: BasicProperties,
+    pub(super) body: Bytes,
+}
+
+/// A message that was delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Incoming {
+    /// What the channel knows it by.
+    pub(super) tag: u64,
+    pub(super) redelivered: bool,
+    pub(super) message: Message,
+}
+
+/// What a job's message says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Decoded {
+    pub(super) envelope: Envelope,
+    pub(super) retries: u32,
+    pub(super) starts: u32,
+}
+
+impl Message {
+    pub(super) fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.properties.headers().as_ref()?.inner().get(name)
+    }
+
+    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+        self.header(name).and_then(integer)
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.header(name).and_then(text)
+    }
+
+    pub(super) fn date(&self, name: &str) -> Option<Timestamp> {
+        self.integer(name).and_then(|ms| u64::try_from(ms).ok()).map(Timestamp::from_unix_ms)
+    }
+
+    /// Returns that the server counts as failures; none where it does not count.
+    pub(super) fn delivery_count(&self) -> i64 {
+        self.integer("x-delivery-count").unwrap_or(0)
+    }
+
+    /// The id: the message's own, or a new one where it has none that can be a job's.
+    pub(super) fn id(&self) -> JobId {
+        self.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok()).unwrap_or_else(JobId::new)
+    }
+}
+
+/// The message of a job that is enqueued.
+pub(super) fn encode(envelope: &Envelope, app_id: &str) -> Message {
+    let mut table = FieldTable::default();
+    for (name, value) in envelope.headers.iter() {
+        insert(&mut table, name, to_amqp(value));
+    }
+    insert(&mut table, ENQUEUED_AT, date(envelope.enqueued_at));
+    if let Some(expires_at) = envelope.expires_at {
+        insert(&mut table, EXPIRES_AT, date(expires_at));
+    }
+    if let Some(since) = envelope.unknown_since {
+        insert(&mut table, UNKNOWN_SINCE, date(since));
+    }
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_priority(envelope.priority.level())
+        .with_timestamp(envelope.enqueued_at.unix_ms() / 1_000)
+        .with_headers(table);
+    if let Some(name) = &envelope.name {
+        properties = properties.with_type(short(name.as_str()));
+    }
+    properties = properties.with_message_id(short(&envelope.id.to_string())).with_app_id(short(app_id));
+    Message { properties, body: envelope.body.0.clone() }
+}
+
+/// AMQP's delivery mode 2. A classic queue forgets the others when its node restarts.
+const PERSISTENT: u8 = 2;
+
+/// Reads the message of a job in `queue`.
+///
+/// # Errors
+///
+/// What is wrong with it: it can never be run.
+pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Result<Decoded, String> {
+    let retries = count(message, RETRY_COUNT, MAX_RETRIES_LIMIT)?;
+    let starts = count(message, STARTS, STARTS_MAX)?;
+    let name = message.properties.kind().as_ref().map(|name| name.as_str().parse::<JobName>()).transpose();
+    let name = name.map_err(|problem| format!("its property `type` is no job name: {problem}"))?;
+    let enqueued_at = message.date(ENQUEUED_AT).or_else(|| {
+        let seconds = (*message.properties.timestamp())?;
+        Some(Timestamp::from_unix_ms(seconds.saturating_mul(1_000)))
+    });
+    let mut envelope =
+        Envelope::new(message.id(), queue.clone(), name, message.body.clone(), enqueued_at.unwrap_or(now));
+    let level = message.properties.priority().unwrap_or(Priority::DEFAULT.level());
+    envelope.priority = Priority::new(level).unwrap_or(Priority::MAX);
+    envelope.expires_at = message.date(EXPIRES_AT);
+    envelope.unknown_since = message.date(UNKNOWN_SINCE);
+    envelope.headers = application_headers(message);
+    Ok(Decoded { envelope, retries, starts })
+}
+
+/// A counter of ours, which a neighbour may have written too.
+fn count(message: &Message, name: &str, max: u32) -> Result<u32, String> {
+    let Some(value) = message.header(name) else { return Ok(0) };
+    let counted = integer(value).and_then(|count| u32::try_from(count).ok()).filter(|count| *count <= max);
+    counted.ok_or_else(|| {
+        let shown: String = from_amqp(value).to_string().chars().take(40).collect();
+        format!("its header `{name}` is {shown}; a whole number from 0 to {max} is expected")
+    })
+}
+
+/// The headers that are neither ours nor a broker's.
+pub(super) fn application_headers(message: &Message) -> Headers {
+    let mut headers = Headers::default();
+    for (name, value) in message.properties.headers().iter().flat_map(|table| table.inner()) {
+        let name = name.as_str();
+        if !OURS.contains(&name) && !is_broker_owned(name) {
+            headers.insert(name, from_amqp(value));
+        }
+    }
+    headers
+}
+
+fn is_broker_owned(name: &str) -> bool {
+    BROKER_OWNED.contains(&name) || BROKER_OWNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A copy of a message, to be changed and published.
+#[derive(Debug, Clone)]
+pub(super) struct Copy {
+    properties: BasicProperties,
+    table: FieldTable,
+    body: Bytes,
+}
+
+impl Copy {
+    /// Without what brokers own, and persistent whatever the original was.
+    pub(super) fn of(message: &Message) -> Self {
+        let mut table = FieldTable::default();
+        for (name, value) in message.properties.headers().iter().flat_map(|table| table.inner()) {
+            if !is_broker_owned(name.as_str()) {
+                table.insert(name.clone(), value.clone());
+            }
+        }
+        // Without `expiration`: a copy in a delay queue would leave it when that is over.
+        let original = &message.properties;
+        let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        macro_rules! keep {
+            ($($get:ident => $with:ident),*) => {$(
+                if let Some(value) = original.$get() {
+                    properties = properties.$with(value.clone());
+                }
+            )*};
+        }
+        keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
+            correlation_id => with_correlation_id, reply_to => with_reply_to, message_id => with_message_id,
+            timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
+        Self { properties, table, body: message.body.clone() }
+    }
+
+    /// Under this id: a job that came without one keeps what it was given.
+    pub(super) fn id(mut self, id: &JobId) -> Self {
+        self.properties = self.properties.with_message_id(short(&id.to_string()));
+        self
+    }
+
+    pub(super) fn integer(mut self, name: &str, value: u32) -> Self {
+        // LongInt: pika shows a wider one as `3L`.
+        insert(&mut self.table, name, AMQPValue::LongInt(i32::try_from(value).unwrap_or(i32::MAX)));
+        self
+    }
+
+    pub(super) fn date(mut self, name: &str, value: Timestamp) -> Self {
+        insert(&mut self.table, name, date(value));
+        self
+    }
+
+    pub(super) fn text(mut self, name: &str, value: &str) -> Self {
+        insert(&mut self.table, name, AMQPValue::LongString(value.into()));
+        self
+    }
+
+    pub(super) fn without(mut self, name: &str) -> Self {
+        if self.table.contains_key(name) {
+            let kept = self.table.inner().iter().filter(|(key, _)| key.as_str() != name);
+            self.table = kept
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect::<std::collections::BTreeMap<_, _>>()
+                .into();
+        }
+        self
+    }
+
+    /// As a retry: its count, why the last attempt failed, and when.
+    pub(super) fn retried(self, retries: u32, failure: &Failure, now: Timestamp) -> Self {
+        self.integer(RETRY_COUNT, retries)
+            .text(LAST_ERROR, &failure.to_string())
+            .text(RETRY_TIMESTAMP, &now.to_string())
+            .without(STARTS)
+            .without(UNKNOWN_SINCE)
+    }
+
+    /// As a dead letter of `queue`.
+    pub(super) fn dead(self, queue: &QueueName, failure: &Failure, attempts: u32, place: DeathDate) -> Self {
+        let now = Timestamp::from_unix_ms(place.0 / 1_000);
+        let mut copy = self
+            .text(QUEUE, queue.as_str())
+            .text(FAILURE_KIND, failure.kind.as_str())
+            .text(LAST_ERROR, &failure.to_string())
+            .text(RETRY_TIMESTAMP, &now.to_string())
+            .integer(ATTEMPTS, attempts)
+            .without(DUE_AT)
+            .without(UNKNOWN_SINCE);
+        insert(&mut copy.table, DIED_AT, AMQPValue::LongLongInt(i64::try_from(place.0).unwrap_or(i64::MAX)));
+        copy
+    }
+
+    /// As a job that begins anew.
+    pub(super) fn anew(self) -> Self {
+        const COURSE: [&str; 11] = [
+            RETRY_COUNT,
+            RETRY_TIMESTAMP,
+            LAST_ERROR,
+            STARTS,
+            UNKNOWN_SINCE,
+            EXPIRES_AT,
+            FAILURE_KIND,
+            ATTEMPTS,
+            DIED_AT,
+            QUEUE,
+            DUE_AT,
+        ];
+        COURSE.into_iter().fold(self, Self::without)
+    }
+
+    /// The message; headers of a neighbour that are too large to travel on are left behind.
+    pub(super) fn message(mut self) -> Message {
+        if weight(&self.table) > TABLE_BYTES_MAX {
+            let ours = self.table.inner().iter().filter(|(name, _)| OURS.contains(&name.as_str()));
+            self.table = ours
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect::<std::collections::BTreeMap<_, _>>()
+                .into();
+        }
+        Message { properties: self.properties.with_headers(self.table), body: self.body }
+    }
+}
+
+/// The most bytes of a table of headers that is published: the application's, ours, and room.
+///
+/// Near `frame_max` (128 KiB) a table closes the connection, and what a broker
+/// adds to it later makes it undeliverable: an endless loop (measured).
+const TABLE_BYTES_MAX: usize = 2 * HEADERS_BYTES_MAX + (8 << 10);
+
+/// The headers of `message` that are too large for a copy, in bytes.
+pub(super) fn excess(message: &Message) -> Option<usize> {
+    message.properties.headers().as_ref().map(weight).filter(|bytes| *bytes > TABLE_BYTES_MAX)
+}
+
+fn weight(table: &FieldTable) -> usize {
+    fn of(value: &AMQPValue) -> usize {
+        1 + match value {
+            AMQPValue::ShortString(text) => text.as_str().len() + 1,
+            AMQPValue::LongString(text) => text.len() + 4,
+            AMQPValue::ByteArray(bytes) => bytes.len() + 4,
+            AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(of).sum::<usize>(),
+            AMQPValue::FieldTable(table) => weight(table),
+            _ => 8,
+        }
+    }
+    4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + of(value)).sum::<usize>()
+}
+
+/// When a job died, in microseconds since 1970: the place of a dead letter among the others.
+///
+/// Finer than a date, and never the same twice in one process, so that a
+/// listing has the order in which they died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DeathDate(pub(super) u64);
+
+/// What a dead letter says of its death.
+pub(super) fn failure_of(message: &Message) -> Failure {
+    let last_error = message.text(LAST_ERROR).unwrap_or_default();
+    match message.text(FAILURE_KIND).and_then(|kind| FailureKind::parse(&kind)) {
+        Some(kind) => {
+            // The kind is the first word of the text for neighbours, and a field of its own for us.
+            let prefix = format!("{kind}: ");
+            Failure::new(kind, last_error.strip_prefix(&prefix).unwrap_or(&last_error).to_owned())
+        }
+        None => {
+            let reason =
+                message.text("x-first-death-reason").or_else(|| first_death(message, "reason").as_ref().and_then(text));
+            match reason.as_deref() {
+                Some("delivery_limit") => {
+                    let text = "the server returned it more often than its queue's delivery limit allows";
+                    Failure::new(FailureKind::Crashed, text)
+                }
+                Some("expired") => Failure::new(FailureKind::Expired, "it was not delivered before its expiration"),
+                Some(reason) => {
+                    Failure::new(FailureKind::Error, format!("dead-lettered by the server: {reason}; {last_error}"))
+                }
+                None => Failure::new(FailureKind::Error, last_error),
+            }
+        }
+    }
+}
+
+/// A field of the first entry that a broker wrote into `x-death`.
+fn first_death(message: &Message, field: &str) -> Option<AMQPValue> {
+    let AMQPValue::FieldArray(deaths) = message.header("x-death")? else { return None };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    death.inner().get(field).cloned()
+}
+
+/// When a dead letter died: as we wrote it, as a broker did (whole seconds), or when it was enqueued.
+pub(super) fn death_date(message: &Message) -> DeathDate {
+    let ours = message.integer(DIED_AT).and_then(|us| u64::try_from(us).ok());
+    let brokers = || first_death(message, "time").as_ref().and_then(integer).and_then(|s| u64::try_from(s).ok());
+    let seconds = || brokers().or_else(|| *message.properties.timestamp()).unwrap_or(0);
+    DeathDate(ours.unwrap_or_else(|| seconds().saturating_mul(1_000_000)))
+}
+
+fn date(date: Timestamp) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(date.unix_ms()).unwrap_or(i64::MAX))
+}
+
+fn insert(table: &mut FieldTable, name: &str, value: AMQPValue) {
+    if let Ok(name) = ShortString::try_new(name) {
+        table.insert(name, value);
+    }
+}
+
+/// A property's text; every one we write has at most 255 bytes ([`JobId`], [`JobName`], the program's name).
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}
+
+/// The body as the envelope has it.
+impl From<&Message> for Body {
+    fn from(message: &Message) -> Self {
+        Self(message.body.clone())
+    }
+}
