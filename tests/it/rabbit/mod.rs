@@ -1,0 +1,4 @@
+//! The harness of the RabbitMQ tests does what it says.
+
+mod nodes;
+mod vhosts;
