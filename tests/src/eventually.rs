@@ -23,18 +23,42 @@ const PAUSE: Duration = Duration::from_millis(5);
 ///
 /// Cancel safe as far as `look` is.
 pub async fn eventually<T>(what: impl Display, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let found = timeout(PATIENCE, async {
+    let found = async {
         loop {
             if let Some(found) = look().await {
                 return found;
             }
             sleep(PAUSE).await;
         }
-    });
-    match found.await {
-        Ok(found) => found,
-        Err(_) => panic!("within {PATIENCE:?} it did not happen that {what}"),
-    }
+    };
+    within(PATIENCE, what, found).await
+}
+
+/// As [`eventually`], for what takes longer than [`PATIENCE`] by its nature.
+///
+/// `look` is no async closure, so that this can run on any thread: the
+/// compiler cannot see that those are `Send`.
+///
+/// # Panics
+///
+/// When nothing was found within `patience`.
+///
+/// # Cancel safety
+///
+/// Cancel safe as far as what `look` gives is.
+pub async fn eventually_within<T, F>(patience: Duration, what: impl Display, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    within(patience, what, found).await
 }
 
 /// Waits for `coming`, which must come.
@@ -47,8 +71,12 @@ pub async fn eventually<T>(what: impl Display, mut look: impl AsyncFnMut() -> Op
 ///
 /// As `coming`.
 pub async fn soon<T>(what: impl Display, coming: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, coming).await {
+    within(PATIENCE, what, coming).await
+}
+
+async fn within<T>(patience: Duration, what: impl Display, coming: impl Future<Output = T>) -> T {
+    match timeout(patience, coming).await {
         Ok(value) => value,
-        Err(_) => panic!("within {PATIENCE:?} it did not happen that {what}"),
+        Err(_) => panic!("within {patience:?} it did not happen that {what}"),
     }
 }

@@ -5,6 +5,7 @@
 //! | [`mod@conformance`] | the broker contract, at least one case per clause | `cargo test -p worker-tests memory::` |
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
 //! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
+//! | [`mod@rabbit`] | RabbitMQ nodes of the tests' own | `cargo test -p worker-tests rabbit::` |
 //!
 //! `cargo test -p worker-tests` runs everything; all tests are independent and
 //! run in parallel. Time is virtual wherever the broker allows it, so a test
@@ -27,6 +28,7 @@ pub mod eventually;
 pub mod fault;
 pub mod fixture;
 pub mod process;
+pub mod rabbit;
 pub mod sample;
 
 /// The code in the pages for users, compiled as they print it.

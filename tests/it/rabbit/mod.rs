@@ -1,0 +1,5 @@
+//! The harness of the RabbitMQ tests does what it says.
+
+mod nodes;
+mod proxy;
+mod vhosts;

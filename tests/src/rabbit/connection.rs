@@ -1,0 +1,79 @@
+//! Who is connected to a node, and who consumes.
+
+use serde::Deserialize;
+
+use super::{Node, erlang::binary};
+
+/// Someone who consumes a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ConsumerInfo {
+    /// What it consumes.
+    pub queue: String,
+    /// Its name among its channel's consumers.
+    pub tag: String,
+    /// How many deliveries it may own.
+    pub prefetch: u32,
+    /// Whether it is given deliveries.
+    pub active: bool,
+}
+
+impl Node {
+    /// Closes every connection, as an operator can, and says how many there were.
+    ///
+    /// # Panics
+    ///
+    /// When the node refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe.
+    pub async fn close_all_connections(&self) -> u64 {
+        self.close_connections("true").await
+    }
+
+    /// Closes every connection to a virtual host, and says how many there were.
+    ///
+    /// # Panics
+    ///
+    /// When the node refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe.
+    pub async fn close_connections_of(&self, vhost: &str) -> u64 {
+        self.close_connections(&format!("(catch rabbit_reader:info(C, [vhost])) =:= [{{vhost, {}}}]", binary(vhost)))
+            .await
+    }
+
+    async fn close_connections(&self, which: &str) -> u64 {
+        let closed = self
+            .eval(&format!(
+                "length([rabbit_networking:close_connection(C, <<\"closed by a test\">>)
+                    || C <- rabbit_networking:connections(), {which}])"
+            ))
+            .await;
+        closed.as_u64().expect("it is a length")
+    }
+
+    /// All consumers of a virtual host at this moment.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn list_consumers(&self, vhost: &str) -> Vec<ConsumerInfo> {
+        let list = self
+            .eval(&format!(
+                "[#{{queue => element(4, proplists:get_value(queue_name, C)),
+                     tag => proplists:get_value(consumer_tag, C),
+                     prefetch => proplists:get_value(prefetch_count, C),
+                     active => proplists:get_value(active, C)}} || C <- rabbit_amqqueue:consumers_all({})]",
+                binary(vhost)
+            ))
+            .await;
+        serde_json::from_value(list).expect("consumers have this form")
+    }
+}
