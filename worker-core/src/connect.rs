@@ -72,11 +72,22 @@ impl Settings {
             Target::Memory => Arc::new(MemoryBroker::new()),
             #[cfg(feature = "sqlite")]
             Target::Sqlite(path) => Arc::new(self.open(path).await?),
+            #[cfg(feature = "rabbitmq")]
+            Target::Amqp(url) => self.dial(url).await?,
+            #[cfg(not(all(feature = "sqlite", feature = "rabbitmq")))]
             _ => return Err(ConfigError::new(self.broker_url.unsupported().into_iter().collect()).into()),
         };
         let mut options = ClientOptions::default();
         (options.enqueue_timeout, options.payload_bytes_max) = (self.enqueue_timeout, self.payload_bytes_max);
         Ok(Client::with_options(broker, options))
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    #[expect(clippy::unused_async, reason = "the broker that it will connect to waits")]
+    async fn dial(&self, _: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
+        let problem = "there is no RabbitMQ broker in this version yet; use `sqlite:PATH` or `memory:` \
+                       (several processes on one machine can share a file)";
+        Err(ConfigError::new(vec![problem.into()]).into())
     }
 
     #[cfg(feature = "sqlite")]
@@ -123,7 +134,8 @@ mod tests {
         let error = Client::connect("amqp://user:hunter2@host").await.unwrap_err();
         assert!(matches!(error, ConnectError::Config(_)));
         let text = format!("{error} {error:?}");
-        assert!(text.contains("no RabbitMQ broker") && text.contains("`sqlite:PATH`"), "{text}");
+        let reason = if cfg!(feature = "rabbitmq") { "no RabbitMQ broker" } else { "the feature `rabbitmq`" };
+        assert!(text.contains(reason) && text.contains("`sqlite:PATH`"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
