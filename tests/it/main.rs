@@ -10,6 +10,7 @@ mod gate;
 pub mod macros;
 mod memory;
 mod rabbit;
+mod rabbitmq;
 mod readme;
 mod shutdown;
 mod sim;

@@ -6,6 +6,7 @@
 //! cases ask the fixture for it and keep their delays short.
 
 mod memory;
+mod rabbit;
 mod sqlite;
 
 use std::{any::Any, sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use worker_core::{
 use crate::{eventually::PATIENCE, process::Process, sample::QUEUE};
 
 pub use memory::MemoryFixture;
+pub use rabbit::{RabbitFixture, RabbitProcess};
 pub use sqlite::SqliteFixture;
 
 /// A broker under test: one isolated storage, and its processes.

@@ -7,7 +7,7 @@ use crate::{
     brokers::memory::MemoryBroker,
     client::{Client, ClientOptions},
     config::{Settings, Target},
-    error::{ConfigError, ConnectError},
+    error::ConnectError,
     telemetry::TARGET,
 };
 
@@ -72,11 +72,27 @@ impl Settings {
             Target::Memory => Arc::new(MemoryBroker::new()),
             #[cfg(feature = "sqlite")]
             Target::Sqlite(path) => Arc::new(self.open(path).await?),
+            #[cfg(feature = "rabbitmq")]
+            Target::Amqp(url) => self.dial(url).await?,
+            #[cfg(not(all(feature = "sqlite", feature = "rabbitmq")))]
             _ => return Err(ConfigError::new(self.broker_url.unsupported().into_iter().collect()).into()),
         };
         let mut options = ClientOptions::default();
         (options.enqueue_timeout, options.payload_bytes_max) = (self.enqueue_timeout, self.payload_bytes_max);
         Ok(Client::with_options(broker, options))
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    async fn dial(&self, url: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
+        use crate::brokers::rabbitmq::{Credentials, RabbitBroker, RabbitOptions};
+        let mut options = RabbitOptions::default();
+        options.hosts = url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect();
+        options.vhost.clone_from(&url.vhost);
+        options.credentials = Credentials::new(url.user.clone(), url.password.expose());
+        if let Some(heartbeat) = url.heartbeat {
+            options.heartbeat = heartbeat;
+        }
+        Ok(Arc::new(RabbitBroker::connect(options).await?))
     }
 
     #[cfg(feature = "sqlite")]
@@ -123,7 +139,8 @@ mod tests {
         let error = Client::connect("amqp://user:hunter2@host").await.unwrap_err();
         assert!(matches!(error, ConnectError::Config(_)));
         let text = format!("{error} {error:?}");
-        assert!(text.contains("no RabbitMQ broker") && text.contains("`sqlite:PATH`"), "{text}");
+        let reason = if cfg!(feature = "rabbitmq") { "no RabbitMQ broker" } else { "the feature `rabbitmq`" };
+        assert!(text.contains(reason) && text.contains("`sqlite:PATH`"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

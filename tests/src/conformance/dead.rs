@@ -113,8 +113,8 @@ pub async fn a_replay_takes_the_selected_ones_only<F: BrokerFixture>(_: &F) {
         assert_eq!(stats.iter().map(|stats| stats.ready).sum::<u64>(), expected.len() as u64, "{selection:?}");
         let mut replayed = Vec::new();
         for queue in [QUEUE, "other"] {
-            let mut consumer = process.consume_from(queue, 10).await;
-            replayed.extend(consumer.take(usize::try_from(process.stats_of(queue).await.ready).unwrap()).await);
+            let ready = usize::try_from(process.stats_of(queue).await.ready).unwrap();
+            replayed.extend(process.consume_from(queue, 10).await.take(ready).await);
         }
         assert_eq!(letters(&sorted_ids(&replayed)), expected, "{selection:?}");
     }

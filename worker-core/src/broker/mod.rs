@@ -25,7 +25,8 @@
 //! * **D2** Among those that wait, a higher priority is delivered first.
 //! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
 //! * **D4** A delayed job holds up no other.
-//! * **D5** A subscription never owns more than its prefetch of unsettled deliveries.
+//! * **D5** A subscription never owns more than its prefetch of unsettled deliveries, and, where
+//!   [`Capabilities::exact_blame`] is not set, one suspect beside them.
 //! * **D6** [`Source::next_batch`] gives at most what was asked, waits while there is nothing, and wakes when a job arrives.
 //! * **D7** Dropping the future of `next_batch` loses no delivery.
 //! * **D8** A subscription gets jobs of its queue only.

@@ -8,8 +8,10 @@
 //!
 //! The environment comes in as data, so that a test can have one of its own.
 
+mod amqp;
 mod parse;
 mod read;
+mod secret;
 mod table;
 mod url;
 
@@ -25,13 +27,15 @@ use crate::{
 };
 
 pub(crate) use self::url::Target;
-#[cfg(feature = "cli")]
-pub(crate) use self::{parse::duration, table::BROKER_URL};
 pub use self::{
+    amqp::{AmqpHost, AmqpUrl},
     read::SettingsReader,
+    secret::Secret,
     table::{SETTINGS, Setting},
     url::BrokerUrl,
 };
+#[cfg(feature = "cli")]
+pub(crate) use self::{parse::duration, table::BROKER_URL};
 
 /// Everything that a deployment can set, checked.
 ///

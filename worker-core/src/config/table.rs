@@ -30,6 +30,14 @@ pub(super) const SQLITE_BUSY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// The shortest [`SQLITE_LEASE`]: five times the pause between two signs of life.
 pub(super) const SQLITE_LEASE_MIN: Duration = Duration::from_secs(1);
 
+/// The longest time that connecting may be given.
+pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+
+/// The range of a heartbeat. The protocol counts in seconds; 0 would turn it
+/// off, and a dead connection would stay unseen for as long as TCP likes.
+pub(super) const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+pub(super) const HEARTBEAT_MAX: Duration = Duration::from_secs(300);
+
 /// The largest payload that can be allowed: RabbitMQ 4 refuses messages above 16 MiB.
 pub(super) const PAYLOAD_BYTES_LIMIT: usize = 15 << 20;
 
@@ -38,7 +46,11 @@ pub(crate) static BROKER_URL: Setting = Setting {
     variable: "WORKER_BROKER_URL",
     flag: Some("--broker"),
     meaning: "where the jobs are",
-    form: "`sqlite:PATH` or `memory:`",
+    form: if cfg!(feature = "rabbitmq") {
+        "`sqlite:PATH`, `memory:` or `amqp://USER:PASSWORD@HOST`"
+    } else {
+        "`sqlite:PATH` or `memory:`"
+    },
     default: "sqlite:jobs.db",
     why: "works with nothing installed, and survives a restart",
     secret: true,

@@ -6,10 +6,17 @@ use std::{
     str::FromStr,
 };
 
-use crate::{error::ConfigError, suggest::nearest};
+use crate::{
+    config::amqp::{self, AmqpUrl},
+    error::ConfigError,
+    suggest::nearest,
+};
 
 /// What every refusal ends with.
+#[cfg(not(feature = "rabbitmq"))]
 const FORMS: &str = "use `sqlite:PATH` or `memory:`";
+#[cfg(feature = "rabbitmq")]
+const FORMS: &str = "use `sqlite:PATH`, `memory:` or `amqp://USER:PASSWORD@HOST`";
 
 /// The file of the default URL.
 const FILE_DEFAULT: &str = "jobs.db";
@@ -24,7 +31,7 @@ const FILE_DEFAULT: &str = "jobs.db";
 /// |---|---|
 /// | `sqlite:jobs.db`, `sqlite:/var/lib/app/jobs.db`, `sqlite:///var/lib/app/jobs.db` | the embedded broker, in this file |
 /// | `memory:` | jobs in this process's memory |
-/// | `amqp://…`, `amqps://…` | RabbitMQ: understood, and refused by this version |
+/// | `amqp://USER:PASSWORD@HOST:PORT/VHOST`, `amqps://…` | RabbitMQ, with the feature `rabbitmq`; see [`AmqpUrl`] |
 ///
 /// # Examples
 ///
@@ -43,8 +50,7 @@ pub struct BrokerUrl(Target);
 pub(crate) enum Target {
     Memory,
     Sqlite(PathBuf),
-    /// The whole URL, as it was written.
-    Amqp(String),
+    Amqp(AmqpUrl),
 }
 
 impl BrokerUrl {
@@ -63,6 +69,15 @@ impl BrokerUrl {
         }
     }
 
+    /// The RabbitMQ broker, where the URL names one.
+    #[must_use]
+    pub const fn amqp(&self) -> Option<&AmqpUrl> {
+        match &self.0 {
+            Target::Amqp(url) => Some(url),
+            Target::Memory | Target::Sqlite(_) => None,
+        }
+    }
+
     pub(crate) const fn target(&self) -> &Target {
         &self.0
     }
@@ -70,13 +85,14 @@ impl BrokerUrl {
     /// Why this build cannot connect to it, if so.
     pub(crate) fn unsupported(&self) -> Option<String> {
         match &self.0 {
-            Target::Amqp(_) => Some(format!(
-                "there is no RabbitMQ broker in this version yet; {FORMS} (several processes on one machine can share a file)"
+            Target::Amqp(_) if cfg!(not(feature = "rabbitmq")) => Some(format!(
+                "this program was built without the feature `rabbitmq` of worker-core; add it, or {FORMS} \
+                 (several processes on one machine can share a file)"
             )),
             Target::Sqlite(_) if cfg!(not(feature = "sqlite")) => Some(
                 "this program was built without the feature `sqlite` of worker-core; add it, or use `memory:`".into(),
             ),
-            Target::Sqlite(_) | Target::Memory => None,
+            Target::Amqp(_) | Target::Sqlite(_) | Target::Memory => None,
         }
     }
 }
@@ -101,7 +117,7 @@ impl fmt::Display for BrokerUrl {
         match &self.0 {
             Target::Memory => f.write_str("memory:"),
             Target::Sqlite(path) => write!(f, "sqlite:{}", path.display().to_string().escape_debug()),
-            Target::Amqp(url) => f.write_str(&redacted(url)),
+            Target::Amqp(url) => fmt::Display::fmt(url, f),
         }
     }
 }
@@ -129,7 +145,10 @@ fn target(text: &str) -> Result<Target, String> {
         "sqlite" => sqlite_path(rest).map(Target::Sqlite),
         "memory" if matches!(rest, "" | "//") => Ok(Target::Memory),
         "memory" => Err("has something after `memory:`; write `memory:` alone".into()),
-        "amqp" | "amqps" if rest.starts_with("//") => Ok(Target::Amqp(text.into())),
+        scheme @ ("amqp" | "amqps") => match rest.strip_prefix("//") {
+            Some(rest) => amqp::parse(scheme == "amqps", rest).map(Target::Amqp),
+            None => Err(format!("lacks `//`: write `{scheme}://USER:PASSWORD@HOST`")),
+        },
         // A scheme is repeated only where it surely is one: anything else may be a password.
         scheme if rest.starts_with("//") && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
             Err(match nearest(scheme, ["sqlite", "memory", "amqp"]) {
@@ -165,20 +184,6 @@ fn sqlite_path(rest: &str) -> Result<PathBuf, String> {
         return Err(format!("has the option `{names}`, and takes none; SQLite is set up by WORKER_SQLITE_* variables"));
     }
     Ok(path.into())
-}
-
-/// The URL without user, password and options.
-///
-/// A password may hold any character when its owner forgot to encode it, so
-/// everything up to the last `@` is left out.
-fn redacted(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let shown = match rest.rsplit_once('@') {
-        Some((_, host)) => format!("***@{host}"),
-        None => rest.into(),
-    };
-    let shown = shown.split('?').next().unwrap_or_default();
-    format!("{}://{}", scheme.escape_debug(), shown.escape_debug())
 }
 
 #[cfg(test)]
@@ -232,12 +237,17 @@ mod tests {
         assert_eq!("memory:".parse::<BrokerUrl>().unwrap().unsupported(), None);
     }
 
+    #[cfg(not(feature = "rabbitmq"))]
+    #[test]
+    fn without_rabbitmq_its_url_names_the_feature() {
+        let problem = "amqp://h".parse::<BrokerUrl>().unwrap().unsupported().unwrap();
+        assert!(problem.contains("built without the feature `rabbitmq`"), "{problem}");
+    }
+
     #[test]
     fn a_password_is_never_shown() {
-        let amqp = "amqps://user:hunter2@mq.example/vhost?secret=hunter2".parse::<BrokerUrl>().unwrap();
-        assert_eq!(format!("{amqp} {amqp:?}"), "amqps://***@mq.example/vhost amqps://***@mq.example/vhost");
-        let unencoded = "amqp://user:hunter2/@hunter2@mq.example".parse::<BrokerUrl>().unwrap();
-        assert_eq!(unencoded.to_string(), "amqp://***@mq.example");
+        let amqp = "amqps://user:hunter2@mq.example/vhost".parse::<BrokerUrl>().unwrap();
+        assert_eq!(format!("{amqp} {amqp:?}"), "amqps://***@mq.example:5671/vhost amqps://***@mq.example:5671/vhost");
         for text in [
             "hunter2",
             "hunter2:x",
@@ -247,6 +257,8 @@ mod tests {
             "sqlite://u:hunter2@host/x",
             "memory://u:hunter2@host",
             "amqp:u:hunter2@host",
+            "amqp://user:hunter2/@hunter2@mq.example",
+            "amqps://user:hunter2@mq.example/vhost?secret=hunter2",
         ] {
             assert!(!refusal(text).contains("hunter2"), "{text}: {}", refusal(text));
         }

@@ -27,6 +27,11 @@ impl Unacked {
         self.tags.insert(tag);
     }
 
+    /// How many the server holds for delivered and not acknowledged.
+    pub(super) fn open(&self) -> usize {
+        self.tags.len()
+    }
+
     /// To be acknowledged with the next [`take`](Self::take).
     pub(super) fn finished(&mut self, tag: u64) {
         if self.tags.contains(&tag) {

@@ -103,10 +103,14 @@ impl Table {
         });
     }
 
-    /// No more is taken; what was fetched and not returned.
-    pub(super) fn stop(&self) -> Vec<Held> {
+    /// No more is taken, by the wish of who waits for it: there are empty batches from now on.
+    pub(super) fn stop(&self) {
+        self.change(|state| state.stopped = true);
+    }
+
+    /// What was fetched and not returned, which is owned no more.
+    pub(super) fn take_fetched(&self) -> Vec<Held> {
         self.change(|state| {
-            state.stopped = true;
             let fetched = std::mem::take(&mut state.fetched);
             fetched.iter().filter_map(|delivery| state.owned.remove(&delivery.receipt.tag)).collect()
         })

@@ -143,14 +143,31 @@ impl RabbitInspector {
     async fn change(&self, selection: &Selection, limit: usize, replay: bool) -> Result<u64, BrokerError> {
         self.shared.check()?;
         let _turn = self.turn.lock().await;
-        let mut changing = Change { selection, left: limit, replay, changed: 0 };
-        for queue in self.selected(selection).await? {
+        let queues = self.selected(selection).await?;
+        // The oldest of several queues are found by looking at all of them first.
+        let oldest = if queues.len() > 1 { Some(self.oldest(selection, &queues, limit).await?) } else { None };
+        let mut changing = Change { selection, oldest, left: limit, replay, changed: 0 };
+        for queue in queues {
             if changing.left == 0 {
                 break;
             }
             self.read(&queue, &mut changing).await?;
         }
         Ok(changing.changed)
+    }
+
+    /// The places of the `limit` oldest of the selected.
+    async fn oldest(
+        &self,
+        selection: &Selection,
+        queues: &[QueueName],
+        limit: usize,
+    ) -> Result<BTreeSet<u128>, BrokerError> {
+        let mut places = Oldest { selection, limit, places: BTreeSet::new() };
+        for queue in queues {
+            self.read(queue, &mut places).await?;
+        }
+        Ok(places.places)
     }
 }
 
@@ -227,9 +244,31 @@ impl Visit for Count<'_> {
     }
 }
 
+/// Finds the oldest.
+struct Oldest<'a> {
+    selection: &'a Selection,
+    limit: usize,
+    places: BTreeSet<u128>,
+}
+
+#[async_trait]
+impl Visit for Oldest<'_> {
+    async fn visit(&mut self, _: &Arc<Shared>, queue: &QueueName, message: &Message) -> Result<Visited, BrokerError> {
+        if selects(self.selection, queue, message) {
+            self.places.insert(place(queue, message));
+            if self.places.len() > self.limit {
+                self.places.pop_last();
+            }
+        }
+        Ok(Visited::Keep)
+    }
+}
+
 /// Replays or drops.
 struct Change<'a> {
     selection: &'a Selection,
+    /// The places to change, where it is not simply the first.
+    oldest: Option<BTreeSet<u128>>,
     left: usize,
     replay: bool,
     changed: u64,
@@ -246,7 +285,8 @@ impl Visit for Change<'_> {
         if self.left == 0 {
             return Ok(Visited::KeepAndEnd);
         }
-        if !selects(self.selection, queue, message) {
+        let is_old = self.oldest.as_ref().is_none_or(|oldest| oldest.contains(&place(queue, message)));
+        if !is_old || !selects(self.selection, queue, message) {
             return Ok(Visited::Keep);
         }
         if self.replay {

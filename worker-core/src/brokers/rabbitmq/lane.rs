@@ -43,6 +43,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
 const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
 
+/// How long nothing must arrive until nothing is on its way: several times what a delivery takes.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// Commands that are taken at once, so that their acknowledgements become few.
 const COMMANDS_MAX: usize = 256;
 
@@ -166,6 +169,7 @@ impl Lane {
                     Some(Command::Stop(answer)) => {
                         self.stopped = true;
                         self.table.stop();
+                        drop(self.table.take_fetched());
                         drop(answer.send(Ok(())));
                     }
                     // It was lost with its connection.
@@ -249,6 +253,7 @@ impl Lane {
                     self.settle(lines, delivery, held, settlement, answer).await?;
                 }
                 Command::Stop(answer) => {
+                    self.table.stop();
                     let stopped = self.stop(lines).await;
                     let told = stopped
                         .as_ref()
@@ -364,6 +369,7 @@ impl Lane {
         if std::mem::replace(&mut self.stopped, true) {
             return Ok(());
         }
+        self.settle_down(lines).await?;
         let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
         for line in [Line::Main, Line::Suspects] {
             lines.state(line).channel.cancel(TAG).await?;
@@ -373,9 +379,28 @@ impl Lane {
             }
             lines.state(line).messages = futures_util::stream::pending().boxed();
         }
-        let mut unstarted = self.table.stop();
+        let mut unstarted = self.table.take_fetched();
         unstarted.sort_unstable_by_key(|held| held.tag);
         self.give_back(lines, unstarted, deadline).await
+    }
+
+    /// Waits, without making room for more, until nothing is on its way to us.
+    ///
+    /// A delivery that crosses our cancel is delivered to no one: it comes back
+    /// with the end of the channel, marked as one whose worker died. (The server
+    /// sends it after its answer to the cancel, and `lapin` does not know the
+    /// consumer any more.)
+    async fn settle_down(&self, lines: &mut Lines) -> Result<(), LinkError> {
+        let prefetch = usize::from(self.subscription.prefetch.get());
+        while lines.main.unacked.open() < prefetch || lines.suspects.unacked.open() < 1 {
+            let (line, message) = tokio::select! {
+                message = lines.main.messages.next() => (Line::Main, message),
+                message = lines.suspects.messages.next() => (Line::Suspects, message),
+                () = sleep(QUIET) => return Ok(()),
+            };
+            self.arrived(lines, line, message)?;
+        }
+        Ok(())
     }
 
     /// Gives deliveries back, all at once, and waits until they are.

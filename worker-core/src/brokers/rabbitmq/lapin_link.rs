@@ -43,6 +43,9 @@ use crate::brokers::rabbitmq::{
 /// How long a connection or channel may take to close in an orderly way.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// How often a connection is looked at that tells nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Dials a server's nodes in turn.
 pub(super) struct LapinDialer {
     options: RabbitOptions,
@@ -146,14 +149,26 @@ impl LapinLink {
         let (sender, state) = watch::channel(State::default());
         // One listener: several would share the events, not each see all.
         let mut events = Box::pin(connection.events_listener());
+        let status = connection.status().clone();
         let listening = runtime.spawn(async move {
-            while let Some(event) = events.next().await {
-                sender.send_modify(|state| match event {
-                    Event::ConnectionBlocked(reason) => state.blocked = Some(reason),
-                    Event::ConnectionUnblocked => state.blocked = None,
-                    Event::Error(error) => state.gone = Some(error.into()),
-                    _ => {}
+            loop {
+                // An end that no event tells of is noticed all the same.
+                let event = timeout(LOOK_EVERY, events.next()).await.ok().flatten();
+                let is_over = status.errored() || status.closed();
+                sender.send_if_modified(|state| match event {
+                    Some(Event::ConnectionBlocked(reason)) => state.blocked.replace(reason).is_none(),
+                    Some(Event::ConnectionUnblocked) => state.blocked.take().is_some(),
+                    // Errors of channels are told here too, and are their channels' matter.
+                    Some(Event::Error(error)) if is_over => state.gone.replace(error.into()).is_none(),
+                    _ if is_over && state.gone.is_none() => {
+                        state.gone = Some(LinkError::new(LinkErrorKind::Gone, "the connection ended"));
+                        true
+                    }
+                    _ => false,
                 });
+                if is_over {
+                    return;
+                }
             }
         });
         Self { connection, state, _listening: AbortOnDropHandle::new(listening) }

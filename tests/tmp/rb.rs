@@ -1,0 +1,2 @@
+#![allow(clippy::all)]
+worker_tests::conformance!(worker_tests::fixture::RabbitFixture);
