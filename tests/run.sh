@@ -4,6 +4,45 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
+usage() {
+    cat <<END
+usage: tests/run.sh [--rabbitmq VERSION]
+
+  --rabbitmq 3.10   the Debian package of this machine (unless TEST_RABBITMQ_VERSION says otherwise)
+  --rabbitmq 4.3    installs RabbitMQ 4.3 into a folder, and runs everything against it (as root)
+  --help            says this
+END
+}
+
+rabbitmq=${TEST_RABBITMQ_VERSION:-3.10}
+while [ $# -gt 0 ]; do
+    case $1 in
+    --rabbitmq)
+        rabbitmq=${2:-}
+        shift
+        ;;
+    --rabbitmq=*) rabbitmq=${1#*=} ;;
+    --help | -h)
+        usage
+        exit
+        ;;
+    *)
+        echo "unknown option: $1"
+        usage
+        exit 2
+        ;;
+    esac
+    shift
+done
+case $rabbitmq in
+3.10 | 4.3) export TEST_RABBITMQ_VERSION=$rabbitmq ;;
+*)
+    echo "unknown version of RabbitMQ: '$rabbitmq'; use 3.10 or 4.3"
+    usage
+    exit 2
+    ;;
+esac
+
 say() { printf '\n== %s\n' "$*"; }
 
 # --- what the tests need ------------------------------------------------------
@@ -24,6 +63,18 @@ if ! command -v cargo >/dev/null; then
 fi
 install cc gcc          # SQLite is compiled from C
 install script bsdutils # a pseudo-terminal, for what the commands print on one
+# The tests start nodes of their own, on other ports and with other folders: it does not matter to them
+# whether the server that the package brings runs as a service of this machine.
+case $rabbitmq in
+3.10) install /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server ;;
+4.3)
+    say "RabbitMQ 4.3"
+    tests/rabbitmq-4.3.sh || exit 1
+    ;;
+esac
+install /usr/bin/python3 python3
+# A client of another make. It is asked of Debian's Python, which the tests use, not of one in PATH.
+/usr/bin/python3 -c 'import pika' 2>/dev/null || install python3-pika python3-pika
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || { say "installing $component"; rustup component add "$component" || exit 1; }
 done

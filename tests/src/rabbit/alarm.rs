@@ -26,7 +26,8 @@ impl Node {
     /// Raises an alarm, until it is [cleared](Self::clear_alarm).
     ///
     /// It is the alarm itself that is raised, not the watermark lowered: it
-    /// holds at once and whatever the machine has.
+    /// holds at once and whatever the machine has. A connection is told that it
+    /// is blocked when it publishes.
     ///
     /// # Cancel safety
     ///

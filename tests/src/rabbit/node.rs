@@ -125,6 +125,22 @@ impl Node {
         eventually_within(BOOT_MAX, Boot(self), || async { self.knock().await.then_some(()) }).await;
     }
 
+    /// Its major and minor version: what a test may expect of it.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn version(&self) -> (u32, u32) {
+        let version = self.eval("list_to_binary(rabbit_misc:version())").await;
+        let numbers = version.as_str().expect("it is a text").split('.');
+        let mut numbers = numbers.map(|number| number.parse().expect("it is a number"));
+        (numbers.next().expect("it has one"), numbers.next().expect("it has two"))
+    }
+
     /// Its name among Erlang's nodes.
     pub fn name(&self) -> &str {
         &self.name

@@ -77,10 +77,11 @@ impl Node {
 
     /// Makes the quorum queues that were just declared survive [`kill`](Self::kill).
     ///
-    /// RabbitMQ 3.10 keeps the list of them (Ra's directory, a `dets` table) in
-    /// memory for up to 3 s. A queue that is not yet in the file when the node
-    /// is killed comes back empty, without a leader, and never serves again.
-    /// Whoever kills a node so soon tests that, not what became of the messages.
+    /// RabbitMQ keeps the list of them (Ra's directory, a `dets` table) in
+    /// memory for up to 3 s. A queue that is not in the file when the node is
+    /// killed comes back empty, confirmed messages or not; in 3.10 it has no
+    /// leader either, and never serves again. Whoever kills a node so soon
+    /// tests that, not what became of the messages.
     ///
     /// # Panics
     ///
