@@ -9,6 +9,7 @@ mod config;
 mod gate;
 pub mod macros;
 mod memory;
+mod rabbitmq_settings;
 mod readme;
 mod shutdown;
 mod sim;

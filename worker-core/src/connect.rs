@@ -32,13 +32,13 @@ impl Client {
     ///
     /// Cancel safe: nothing but the file is left behind.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        let mut settings = Settings::default();
-        settings.broker_url = url.parse()?;
+        let settings = Settings::of_url(url.parse()?)?;
+        settings.warn();
         settings.connect().await
     }
 
-    /// Connects as the `WORKER_*` variables of this process say; without
-    /// `WORKER_BROKER_URL`, to `sqlite:jobs.db`.
+    /// Connects as the variables of this process say; where none names a
+    /// broker, to `sqlite:jobs.db`.
     ///
     /// # Errors
     ///
@@ -50,9 +50,7 @@ impl Client {
     /// Cancel safe: nothing but the file is left behind.
     pub async fn from_env() -> Result<Self, ConnectError> {
         let settings = Settings::from_env()?;
-        for warning in settings.warnings() {
-            tracing::warn!(target: TARGET, "{warning}");
-        }
+        settings.warn();
         settings.connect().await
     }
 }
@@ -80,6 +78,12 @@ impl Settings {
         let mut options = ClientOptions::default();
         (options.enqueue_timeout, options.payload_bytes_max) = (self.enqueue_timeout, self.payload_bytes_max);
         Ok(Client::with_options(broker, options))
+    }
+
+    fn warn(&self) {
+        for warning in self.warnings() {
+            tracing::warn!(target: TARGET, "{warning}");
+        }
     }
 
     #[cfg(feature = "rabbitmq")]
