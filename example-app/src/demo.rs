@@ -50,7 +50,7 @@ struct Args {
     /// Where the thumbnails go, under the same names; created if missing
     #[arg(long, value_name = "DIR", default_value = "thumbnails")]
     output: PathBuf,
-    /// The longer side of a thumbnail, in pixels, 16 to 4096
+    /// The longer side of a thumbnail at most, in pixels, 16 to 4096; nothing is enlarged
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=4096))]
     size: u32,
     /// The broker's URL; default: WORKER_BROKER_URL, or sqlite:example-app.db
