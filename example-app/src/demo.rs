@@ -167,7 +167,8 @@ async fn run(settings: &Settings, client: &Client, tally: &Arc<Mutex<Tally>>) ->
         }
     };
     let queues = [thumbnail::QUEUE, flaky::QUEUE];
-    let worker = settings.configure(Worker::builder(client).state(Mailer::default()).queues(queues).observe(observer));
+    // The queues come last: without these two, WORKER_QUEUES would let this run wait for ever.
+    let worker = settings.configure(Worker::builder(client)).state(Mailer::default()).queues(queues).observe(observer);
     let (mut interrupted, mut elsewhere) = (false, false);
     let shutdown = async {
         tokio::select! {
@@ -254,5 +255,21 @@ fn shown(time: Duration) -> String {
         s if s < 0.001 => format!("{:.0} µs", s * 1e6),
         s if s < 1.0 => format!("{:.1} ms", s * 1e3),
         s => format!("{s:.2} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_serves_its_own_queues_whatever_the_environment_says() {
+        let settings = SettingsReader::new().read([("WORKER_QUEUES".into(), "mail".into())]).unwrap();
+        let client = Client::connect("memory:").await.unwrap();
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        enqueue_all(&client, poison::NAME, [poison::new()], &tally).await.unwrap();
+        let interrupted = run(&settings, &client, &tally).await.unwrap();
+        assert!(!interrupted);
+        assert_eq!(tally.lock().unwrap().open(), 0);
     }
 }
