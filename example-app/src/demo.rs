@@ -19,7 +19,8 @@ use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{sync::Notify, time::interval};
 use worker_core::{
-    Client, DrainReport, Enqueueable, Job, JobReport, Worker,
+    Client, ConfigError, ConnectError, DrainReport, Enqueueable, Job, JobReport, Worker,
+    cli::exit,
     config::{BrokerUrl, Settings, SettingsReader},
 };
 
@@ -88,20 +89,30 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     code
 }
 
-pub(crate) fn failed(error: &dyn Error) -> ExitCode {
-    // Where nobody can read it, there is nobody to tell.
-    drop(writeln!(io::stderr(), "example-app: {error}"));
-    ExitCode::FAILURE
+/// Says why a command ended early, and ends as the operator's commands do.
+pub(crate) fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    let causes: Vec<_> = iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect();
+    say(&format!("error: {}", causes.join(": ")));
+    ExitCode::from(code(error))
+}
+
+fn code(error: &(dyn Error + 'static)) -> u8 {
+    match error.downcast_ref() {
+        Some(ConnectError::Config(_)) => exit::CONFIG,
+        Some(ConnectError::Broker(_)) => exit::UNAVAILABLE,
+        None if error.is::<ConfigError>() => exit::CONFIG,
+        _ => exit::FAILURE,
+    }
 }
 
 async fn demo(args: Args) -> Result<ExitCode, Box<dyn Error>> {
     let settings = settings(args.broker.clone())?;
     let input = args.input.clone().unwrap_or_else(shipped_pictures);
-    let found = pictures::find(&input, &args.output).map_err(|error| format!("{}: {error}", input.display()))?;
+    let found = pictures::find(&input, &args.output).map_err(|error| format!("`{}`: {error}", input.display()))?;
     if found.pictures.is_empty() {
-        return Err(format!("{} has no .jpg, .jpeg or .png file", input.display()).into());
+        return Err(format!("there is no .jpg, .jpeg or .png file in `{}`", input.display()).into());
     }
-    std::fs::create_dir_all(&args.output).map_err(|error| format!("{}: {error}", args.output.display()))?;
+    std::fs::create_dir_all(&args.output).map_err(|error| format!("`{}`: {error}", args.output.display()))?;
     let started = Instant::now();
     let client = settings.connect().await?;
     let tally = Arc::new(Mutex::new(Tally::default()));
@@ -273,3 +284,13 @@ mod tests {
         assert_eq!(tally.lock().unwrap().open(), 0);
     }
 }
+
+    #[tokio::test]
+    async fn a_mistake_in_the_configuration_ends_like_that_of_an_operators_command() {
+        let typo = SettingsReader::new().read([("WORKER_CONCURENCY".into(), "4".into())]).unwrap_err();
+        assert_eq!(code(&typo), exit::CONFIG);
+        let no_broker = Client::connect("postgres://localhost").await.unwrap_err();
+        assert_eq!(code(&no_broker), exit::CONFIG);
+        let no_folder = Client::connect("sqlite:/there/is/no/folder.db").await.unwrap_err();
+        assert_eq!(code(&no_folder), exit::UNAVAILABLE);
+    }
