@@ -185,7 +185,10 @@ async fn run(settings: &Settings, client: &Client, tally: &Arc<Mutex<Tally>>) ->
         tokio::select! {
             () = ended.notified() => {}
             () = taken_elsewhere(client, &queues) => elsewhere = true,
-            () = stop_requested() => interrupted = true,
+            () = stop_requested() => {
+                interrupted = true;
+                bar.suspend(|| say("stopping: what runs is finished first"));
+            }
         }
     };
     let report: DrainReport = worker.build()?.run(shutdown).await?;
@@ -195,7 +198,7 @@ async fn run(settings: &Settings, client: &Client, tally: &Arc<Mutex<Tally>>) ->
         say(&format!("{open} jobs were run by another worker on the same queues"));
     }
     if interrupted {
-        say(&format!("stopped: {report}; {open} jobs wait, run the same again to go on"));
+        say(&format!("stopped: {report}; {open} jobs wait in the queue, and the next run begins with them"));
     }
     Ok(interrupted && open > 0)
 }
@@ -217,13 +220,13 @@ async fn taken_elsewhere(client: &Client, queues: &[&str]) {
 
 fn progress_bar(jobs: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(jobs), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg} {elapsed}");
+    let style = ProgressStyle::with_template("{elapsed:>4} {bar:32} {pos}/{len} {msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn summary(tally: &Tally) -> String {
     let sum = |of: fn(&Counts) -> u64| tally.types().map(|(_, counts)| of(counts)).sum::<u64>();
-    format!("succeeded {} retried {} dead {}", sum(|c| c.succeeded), sum(|c| c.retried), sum(|c| c.dead))
+    format!("{} succeeded, {} retried, {} dead", sum(|c| c.succeeded), sum(|c| c.retried), sum(|c| c.dead))
 }
 
 pub(crate) fn say(text: &str) {
