@@ -8,6 +8,7 @@ use std::{
     error::Error,
     ffi::OsString,
     io::{self, Write as _},
+    iter,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -42,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Make thumbnails of a folder of pictures, through a durable queue on disk.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "EXAMPLES\n  example-app thumbnails\n  example-app --input ~/Pictures --output ~/thumbnails --size 512"
+    after_help = "Examples:\n  example-app thumbnails\n  example-app --input ~/Pictures --output ~/thumbnails --size 512"
 )]
 struct Args {
     /// The folder of pictures (JPEG, PNG), searched with the folders within; default: a few that ship with the app
@@ -286,7 +287,6 @@ mod tests {
         assert!(!interrupted);
         assert_eq!(tally.lock().unwrap().open(), 0);
     }
-}
 
     #[tokio::test]
     async fn a_mistake_in_the_configuration_ends_like_that_of_an_operators_command() {
@@ -297,3 +297,4 @@ mod tests {
         let no_folder = Client::connect("sqlite:/there/is/no/folder.db").await.unwrap_err();
         assert_eq!(code(&no_folder), exit::UNAVAILABLE);
     }
+}
