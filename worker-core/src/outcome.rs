@@ -230,7 +230,9 @@ impl JobError {
     ///
     /// A job can be put off any number of times; give it an expiry date where
     /// that must end. [`Duration::ZERO`] gives it back at once, which is what a
-    /// handler does that stops early because its worker is shutting down.
+    /// handler does that stops early because its worker is shutting down; at
+    /// any other time a delay is at least 100 ms, so that no job goes round in
+    /// a hot loop.
     #[must_use]
     pub const fn snooze(delay: Duration) -> Self {
         Self(Verdict::Snooze(delay))

@@ -50,6 +50,9 @@ use crate::{
 /// How long a suspect waits to run alone before it runs beside what does not end.
 const ALONE_WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// The shortest time a job is put off: a handler that never gets further is called ten times a second.
+const SNOOZE_MIN: Duration = Duration::from_millis(100);
+
 /// How long, after the grace period, the broker may take to confirm what it was told.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -302,6 +305,10 @@ impl Dispatcher {
         };
         self.lanes.leave(&place);
         let conclusion = match ended {
+            // While this worker stops it is given back at once, for another to take.
+            Ok(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
+                Conclusion::Ended(Outcome::Snoozed(delay.max(SNOOZE_MIN)))
+            }
             Ok(outcome) => Conclusion::Ended(outcome),
             Err(error) if error.is_cancelled() && handler.blocking => Conclusion::Abandoned,
             Err(error) if error.is_cancelled() => Conclusion::Interrupted,
