@@ -277,7 +277,11 @@ impl Dispatcher {
         }
         let cx = self.context(delivery, name, &handler);
         let execution = execute(handler, delivery.envelope.body.clone(), cx).instrument(span.clone());
-        let id = self.executions.spawn(execution).id();
+        let id = match &self.plan.jobs_on {
+            Some(runtime) => self.executions.spawn_on(execution, runtime),
+            None => self.executions.spawn(execution),
+        }
+        .id();
         self.running.insert(id, Running { owned, place, handler, started: monotonic_now(), span });
     }
 
