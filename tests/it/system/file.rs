@@ -143,6 +143,23 @@ async fn a_file_that_was_replaced_under_us_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_log_or_shared_memory_was_removed_stops_and_says_so() {
+    for file in ["jobs.db-wal", "jobs.db-shm"] {
+        let crew = Crew::new().await;
+        let mut idle = crew.worker(&[]);
+        crew.enqueue([Mark { n: 1, millis: 0 }]).await;
+        crew.wait_until_done().await;
+        fs::remove_file(crew.path(file)).unwrap();
+        // Another process would begin a new one, and neither would see the other's jobs.
+        assert_eq!(idle.ended().await.code(), Some(69), "{file}: {}", idle.log());
+        let told = format!("{file}` was removed or replaced while this process had it open");
+        assert!(idle.log().contains(&told), "{}", idle.log());
+        let error = crew.client.enqueue(Mark { n: 2, millis: 0 }).await.unwrap_err();
+        assert!(error.to_string().contains(&told), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_lock_that_another_program_keeps_is_a_bounded_wait_and_a_clear_error() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("jobs.db");

@@ -130,6 +130,9 @@ impl Rounds {
 
     fn round(&mut self, shared: &Arc<Shared>) {
         self.show_life(shared);
+        if shared.files.check().is_err() {
+            return shared.ring_all(); // Those who wait would wait for ever: they get this error from the writer.
+        }
         if self.clock_was_set() {
             shared.ring_all(); // Those who wait for a due date compute it anew.
         }

@@ -12,6 +12,7 @@
 
 mod consume;
 mod enqueue;
+mod files;
 mod holder;
 mod inspect;
 mod keeper;
