@@ -160,6 +160,29 @@ async fn a_worker_whose_log_or_shared_memory_was_removed_stops_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_row_that_was_changed_by_hand_does_not_stop_its_queue() {
+    let crew = Crew::new().await;
+    let changes = [
+        "priority = 999",
+        "retries = -1",
+        "starts = -1",
+        "id = CAST(x'FF' AS TEXT)",
+        "name = CAST(x'FF' AS TEXT)",
+        "headers = CAST(x'FF' AS TEXT)",
+    ];
+    crew.enqueue((0..=changes.len() as u64).map(|n| Mark { n, millis: 0 })).await;
+    let by_hand = Connection::open(crew.path("jobs.db")).unwrap();
+    for (n, change) in changes.iter().enumerate() {
+        let body = format!(r#"{{"n":{n},"millis":0}}"#);
+        let changed = by_hand.execute(&format!("UPDATE jobs SET {change} WHERE CAST(body AS TEXT) = ?1"), [body]);
+        assert_eq!(changed, Ok(1), "{change}");
+    }
+    let _worker = crew.worker(&[]);
+    // All but the one without a name that is one.
+    crew.wait_for(changes.len(), "end").await;
+}
+
+#[tokio::test]
 async fn a_lock_that_another_program_keeps_is_a_bounded_wait_and_a_clear_error() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("jobs.db");
