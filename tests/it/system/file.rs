@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use worker_core::{
@@ -157,6 +158,17 @@ async fn a_worker_whose_log_or_shared_memory_was_removed_stops_and_says_so() {
         let error = crew.client.enqueue(Mark { n: 2, millis: 0 }).await.unwrap_err();
         assert!(error.to_string().contains(&told), "{error}");
     }
+}
+
+#[tokio::test]
+async fn closing_again_completes_a_close_that_was_given_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("jobs.db");
+    let client = client(&path, SqliteOptions::default()).await;
+    client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap();
+    assert!(client.close().now_or_never().is_none(), "it takes a while");
+    client.close().await.unwrap();
+    assert!(!folder.path().join("jobs.db-wal").exists(), "SQLite removes its log with the last connection");
 }
 
 #[tokio::test]

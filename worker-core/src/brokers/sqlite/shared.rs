@@ -47,6 +47,8 @@ pub(super) struct Shared {
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Option<Connection>>,
     closed: AtomicBool,
+    /// Whether closing is over.
+    closing: tokio::sync::Mutex<bool>,
 }
 
 /// This process as an owner of jobs, until it is closed or another takes over.
@@ -86,6 +88,7 @@ impl Shared {
             writer: Mutex::default(),
             reader: Mutex::default(),
             closed: AtomicBool::new(false),
+            closing: tokio::sync::Mutex::default(),
             path,
         });
         shared.start_writer(db)?;
@@ -209,10 +212,13 @@ impl Shared {
 
     /// Gives back what is owned, finishes what was submitted, and ends the threads.
     pub(super) async fn close(self: &Arc<Self>) -> Result<(), BrokerError> {
-        if self.closed.swap(true, Ordering::SeqCst) {
+        self.closed.store(true, Ordering::SeqCst);
+        // One after the other; what one that was given up has left, the next one does.
+        let mut closed = self.closing.lock().await;
+        if *closed {
             return Ok(());
         }
-        let left = self.leave().await;
+        let left = if self.holder().is_some() { self.leave().await } else { Ok(()) };
         self.ring_all();
         self.waiting.close();
         let shared = Arc::clone(self);
@@ -222,9 +228,13 @@ impl Shared {
             keeper.into_iter().for_each(Keeper::join);
             drop(lock(&shared.reader).take());
             shared.inbox.close();
-            lock(&shared.writer).take().is_none_or(|thread| thread.join().is_ok())
+            // Locked until the end, for whoever closes again meanwhile.
+            let mut writer = lock(&shared.writer);
+            writer.take().is_none_or(|thread| thread.join().is_ok())
         });
-        match ended.await {
+        let ended = ended.await;
+        *closed = true;
+        match ended {
             Ok(true) => left,
             Ok(false) | Err(_) => {
                 Err(BrokerError::new(BrokerErrorKind::Permanent, "the SQLite writer ended in a panic; this is a bug"))
