@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 use worker_core::{
     ConfigError,
-    config::{LogFormat, Origin, SETTINGS, Settings, SettingsReader, SqliteSynchronous},
+    config::{LogFormat, Origin, RabbitmqQueueType, SETTINGS, Settings, SettingsReader, SqliteSynchronous},
 };
 
 fn read(environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
@@ -56,6 +56,14 @@ fn every_variable_reaches_its_setting() {
         ("WORKER_SQLITE_SYNCHRONOUS", "normal"),
         ("WORKER_SQLITE_BUSY_TIMEOUT", "1s"),
         ("WORKER_SQLITE_LEASE", "10s"),
+        ("WORKER_CONNECT_TIMEOUT", "5s"),
+        ("WORKER_RABBITMQ_HEARTBEAT", "20s"),
+        ("WORKER_RABBITMQ_CONFIRM_TIMEOUT", "3s"),
+        ("WORKER_RABBITMQ_QUEUE_TYPE", "Classic"),
+        ("WORKER_RABBITMQ_NAMESPACE", "team-a"),
+        ("WORKER_RABBITMQ_CA_FILE", "/etc/ca.pem"),
+        ("WORKER_RABBITMQ_CERT_FILE", "cert.pem"),
+        ("WORKER_RABBITMQ_KEY_FILE", "key.pem"),
         ("WORKER_LOG_FORMAT", "json"),
     ])
     .unwrap();
@@ -73,6 +81,14 @@ fn every_variable_reaches_its_setting() {
         (Duration::from_secs(1), Duration::from_secs(10))
     );
     assert_eq!(settings.log_format, LogFormat::Json);
+    assert_eq!(settings.connect_timeout, Duration::from_secs(5));
+    assert_eq!(settings.rabbitmq_heartbeat, Duration::from_secs(20));
+    assert_eq!(settings.rabbitmq_confirm_timeout, Duration::from_secs(3));
+    assert_eq!(settings.rabbitmq_queue_type, RabbitmqQueueType::Classic);
+    assert_eq!(settings.rabbitmq_namespace, "team-a");
+    assert_eq!(settings.rabbitmq_ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    assert_eq!(settings.rabbitmq_cert_file.as_deref(), Some(Path::new("cert.pem")));
+    assert_eq!(settings.rabbitmq_key_file.as_deref(), Some(Path::new("key.pem")));
     assert!(settings.entries().iter().all(|entry| entry.origin == Origin::Environment));
 }
 
@@ -92,7 +108,7 @@ fn everything_wrong_is_said_at_once_with_variable_value_and_form() {
     assert_eq!(
         problems,
         [
-            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_LOG_FORMAT",
+            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_LOG_FORMAT",
             "`WORKER_CONCURENCY` is no setting; did you mean `WORKER_CONCURRENCY`?",
             "`WORKER_GRACE` is no setting; did you mean `WORKER_SHUTDOWN_GRACE`?",
             "WORKER_QUEUES is empty; use names with or without slots, separated by commas: `emails=4,orders`, or leave it out",

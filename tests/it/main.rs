@@ -11,6 +11,7 @@ pub mod macros;
 mod memory;
 mod rabbit;
 mod rabbitmq;
+mod rabbitmq_settings;
 mod readme;
 mod shutdown;
 mod sim;

@@ -1,13 +1,13 @@
 //! From a URL to a client: the one place where an application's text chooses a broker.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     broker::Broker,
     brokers::memory::MemoryBroker,
     client::{Client, ClientOptions},
     config::{Settings, Target},
-    error::ConnectError,
+    error::{ConfigError, ConnectError},
     telemetry::TARGET,
 };
 
@@ -32,13 +32,13 @@ impl Client {
     ///
     /// Cancel safe: nothing but the file is left behind.
     pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        let mut settings = Settings::default();
-        settings.broker_url = url.parse()?;
+        let settings = Settings::of_url(url.parse()?)?;
+        settings.warn();
         settings.connect().await
     }
 
-    /// Connects as the `WORKER_*` variables of this process say; without
-    /// `WORKER_BROKER_URL`, to `sqlite:jobs.db`.
+    /// Connects as the variables of this process say; where none names a
+    /// broker, to `sqlite:jobs.db`.
     ///
     /// # Errors
     ///
@@ -50,9 +50,7 @@ impl Client {
     /// Cancel safe: nothing but the file is left behind.
     pub async fn from_env() -> Result<Self, ConnectError> {
         let settings = Settings::from_env()?;
-        for warning in settings.warnings() {
-            tracing::warn!(target: TARGET, "{warning}");
-        }
+        settings.warn();
         settings.connect().await
     }
 }
@@ -79,20 +77,61 @@ impl Settings {
         };
         let mut options = ClientOptions::default();
         (options.enqueue_timeout, options.payload_bytes_max) = (self.enqueue_timeout, self.payload_bytes_max);
+        #[cfg(feature = "rabbitmq")]
+        if matches!(self.broker_url.target(), Target::Amqp(_)) {
+            // The broker knows better why there is no answer: it speaks first.
+            options.enqueue_timeout = self.publish_timeout() + Duration::from_secs(1);
+        }
         Ok(Client::with_options(broker, options))
+    }
+
+    fn warn(&self) {
+        for warning in self.warnings() {
+            tracing::warn!(target: TARGET, "{warning}");
+        }
     }
 
     #[cfg(feature = "rabbitmq")]
     async fn dial(&self, url: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
-        use crate::brokers::rabbitmq::{Credentials, RabbitBroker, RabbitOptions};
+        use crate::{
+            brokers::rabbitmq::{Credentials, QueueKind, RabbitBroker, RabbitOptions, Tls},
+            config::RabbitmqQueueType,
+        };
         let mut options = RabbitOptions::default();
         options.hosts = url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect();
         options.vhost.clone_from(&url.vhost);
         options.credentials = Credentials::new(url.user.clone(), url.password.expose());
-        if let Some(heartbeat) = url.heartbeat {
-            options.heartbeat = heartbeat;
+        options.heartbeat = self.rabbitmq_heartbeat;
+        options.confirm_timeout = self.publish_timeout();
+        options.connect_timeout = self.connect_timeout;
+        options.namespace.clone_from(&self.rabbitmq_namespace);
+        options.queue_kind = match self.rabbitmq_queue_type {
+            RabbitmqQueueType::Quorum => QueueKind::Quorum,
+            RabbitmqQueueType::Classic => QueueKind::Classic,
+        };
+        if url.tls {
+            let mut tls = Tls::default();
+            if let Some(path) = &self.rabbitmq_ca_file {
+                let pem = read("WORKER_RABBITMQ_CA_FILE", path)?;
+                tls.authorities = Some(String::from_utf8_lossy(&pem).into_owned());
+            }
+            if let (Some(certificate), Some(key)) = (&self.rabbitmq_cert_file, &self.rabbitmq_key_file) {
+                let certificate = read("WORKER_RABBITMQ_CERT_FILE", certificate)?;
+                tls.identity = Some((certificate, read("WORKER_RABBITMQ_KEY_FILE", key)?));
+            }
+            options.tls = Some(tls);
+        }
+        if let Some(name) = std::env::args_os().next() {
+            let name = std::path::Path::new(&name).file_stem().unwrap_or_default().to_string_lossy();
+            options.app_id = name.chars().filter(|c| c.is_ascii_graphic()).take(100).collect();
         }
         Ok(Arc::new(RabbitBroker::connect(options).await?))
+    }
+
+    /// How long a publish may take: no longer than its enqueue.
+    #[cfg(feature = "rabbitmq")]
+    fn publish_timeout(&self) -> Duration {
+        self.rabbitmq_confirm_timeout.min(self.enqueue_timeout)
     }
 
     #[cfg(feature = "sqlite")]
@@ -111,6 +150,13 @@ impl Settings {
         let (busy_timeout, lease) = (self.sqlite_busy_timeout, self.sqlite_lease);
         SqliteBroker::open(path, SqliteOptions { synchronous, busy_timeout, lease }).await
     }
+}
+
+/// The content of a file that a setting names.
+#[cfg(feature = "rabbitmq")]
+fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path)
+        .map_err(|error| ConfigError::new(vec![format!("{setting}: `{}` cannot be read: {error}", path.display())]))
 }
 
 #[cfg(test)]

@@ -139,6 +139,20 @@ fn config_shows_every_value_with_where_it_came_from() {
 }
 
 #[test]
+fn config_names_the_variable_that_a_broker_was_found_under() {
+    let parts = Program::new().with("RABBITMQ_HOST", "mq.example").with("RABBITMQ_PASSWORD", "hunter2@");
+    let config = parts.run(&["config"]).exits(0);
+    let from = "RABBITMQ_HOST, RABBITMQ_PASSWORD";
+    assert_eq!(config.row("WORKER_BROKER_URL"), ["WORKER_BROKER_URL", "amqp://***@mq.example:5672/%2F", from]);
+    assert!(!config.to_string().contains("hunter2"), "{config}");
+    let both = parts.with("RABBITMQ_URL", "amqp://u:hunter2@other?heartbeat=9");
+    let config = both.run(&["config"]).exits(0).says(&["RABBITMQ_HOST, RABBITMQ_PASSWORD are ignored: RABBITMQ_URL"]);
+    let from = "`heartbeat` in RABBITMQ_URL";
+    assert_eq!(config.row("WORKER_RABBITMQ_HEARTBEAT"), ["WORKER_RABBITMQ_HEARTBEAT", "9s", from]);
+    assert!(!config.to_string().contains("hunter2"), "{config}");
+}
+
+#[test]
 fn a_secret_is_read_from_a_file_and_never_shown() {
     let program = Program::new();
     let file = program.write("url", "amqp://user:hunter2@mq.example/\n");

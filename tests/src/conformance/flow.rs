@@ -163,8 +163,11 @@ pub async fn every_way_back_into_the_queue_wakes_a_waiting_consumer<F: BrokerFix
     let back = woken_by(fx, &mut waiting, replay).await;
     waiting.ack(back).await;
 
+    // Or a broker that pushes would give it the job at once.
+    waiting.stop().await;
     let closing = fx.process().await;
     let (_owner, _owned) = own(&closing, "closed").await;
+    let mut waiting = other.consume(1).await;
     let back = woken_by(fx, &mut waiting, async || closing.broker.close().await.unwrap()).await;
     waiting.ack(back).await;
 }

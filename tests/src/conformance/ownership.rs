@@ -102,7 +102,7 @@ pub async fn a_dead_process_gives_back_all_and_only_what_had_begun_is_blamed<F: 
     let expected = |id: &str, delivery: &Delivery| {
         let attempt = if ["job0", "job1"].contains(&id) { 2 } else { 1 };
         let begun = owned.iter().step_by(2).any(|begun| begun.envelope.id == delivery.envelope.id);
-        (attempt, u32::from(begun || !exact))
+        (attempt, u32::from(begun))
     };
     doomed.crash().await;
     let mut seen = Vec::new();
@@ -110,7 +110,10 @@ pub async fn a_dead_process_gives_back_all_and_only_what_had_begun_is_blamed<F: 
     while seen.len() < 12 {
         let delivery = next.one().await;
         let id = delivery.envelope.id.to_string();
-        assert_eq!(counts(&delivery), expected(&id, &delivery), "{id}");
+        let (attempt, starts) = expected(&id, &delivery);
+        assert_eq!(delivery.attempt, attempt, "{id}");
+        // Without exact blame, what was on its way to the dead process may be blamed or not.
+        assert!(delivery.starts == starts || !exact && starts == 0 && delivery.starts == 1, "{id}: {delivery:?}");
         seen.push(id);
         next.ack(delivery).await;
     }

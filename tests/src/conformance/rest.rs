@@ -145,6 +145,7 @@ pub async fn closing_lets_go_of_everything<F: BrokerFixture>(fx: &F) {
     assert_eq!(sorted_ids(&back), ["job1", "job2", "job3", "job4", "job5"]);
     assert!(back.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{back:?}");
     next.nothing().await;
+    next.stop().await;
     kept.begin(&owned);
     kept.ack(owned).await;
     other.enqueue([job("new")]).await;

@@ -176,6 +176,8 @@ pub async fn a_retry_forgets_the_starts<F: BrokerFixture>(fx: &F) {
         let mut consumer = doomed.consume(1).await;
         let delivery = consumer.one().await;
         consumer.begin(&delivery);
+        // Time to be done with where it came from: a death in between makes two of it.
+        fx.pass(Duration::from_millis(50)).await;
         doomed.crash().await;
     }
     let mut consumer = other.consume(1).await;

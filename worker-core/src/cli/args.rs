@@ -4,9 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::cli::{
-    completions::CompletionsArgs, config::ConfigArgs, dlq::DlqArgs, enqueue::EnqueueArgs, exit, health::HealthArgs,
-    jobs::JobsArgs, queues::QueuesArgs, run::RunArgs,
+use crate::{
+    cli::{
+        completions::CompletionsArgs, config::ConfigArgs, dlq::DlqArgs, enqueue::EnqueueArgs, exit, health::HealthArgs,
+        jobs::JobsArgs, queues::QueuesArgs, run::RunArgs,
+    },
+    config::BROKER_URL,
 };
 
 /// The name in the examples of the help texts, replaced by the application's.
@@ -108,8 +111,8 @@ impl Identity<'_> {
             command = command.subcommand(own.disable_help_flag(true).arg(anything.hide(true)));
         }
         let broker = format!(
-            "Where the jobs are: `sqlite:PATH` or `memory:` [default: WORKER_BROKER_URL, or {}]",
-            self.default_broker_url
+            "Where the jobs are: {} [default: WORKER_BROKER_URL, or {}]",
+            BROKER_URL.form, self.default_broker_url
         );
         command = command.mut_arg("broker", |arg| arg.help(broker));
         let mut after = command.get_after_help().map(ToString::to_string).unwrap_or_default();

@@ -18,7 +18,9 @@ use crate::{
 #[command(after_help = r#"Flags win over variables, variables over what the application sets, that over
 the defaults. Durations have a unit (`30s`, `5m`, `1h 30m`). A secret can be
 read from a file: WORKER_BROKER_URL_FILE=/run/secrets/broker-url. User and
-password in a URL are not shown.
+password in a URL are not shown. With the feature `rabbitmq` the broker is also
+taken from RABBITMQ_URL, AMQP_URL, CLOUDAMQP_URL, or from RABBITMQ_HOST,
+RABBITMQ_USER, RABBITMQ_PASSWORD and so on.
 
 JSON:
   {"settings": [{"name", "variable", "value", "origin", "from", "meaning",

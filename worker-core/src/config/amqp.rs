@@ -22,10 +22,10 @@ const PORT: u16 = 5672;
 const PORT_TLS: u16 = 5671;
 
 /// Who connects when nobody is named: RabbitMQ lets it in from its own machine alone.
-const USER_DEFAULT: &str = "guest";
+pub(super) const USER_DEFAULT: &str = "guest";
 
 /// The virtual host of a fresh broker.
-const VHOST_DEFAULT: &str = "/";
+pub(super) const VHOST_DEFAULT: &str = "/";
 
 /// A virtual host's name is one of AMQP's short strings.
 const VHOST_BYTES_MAX: usize = 255;
@@ -37,7 +37,7 @@ const HOST_BYTES_MAX: usize = 253;
 const PARAMETERS: [&str; 5] = ["heartbeat", "connection_timeout", "cacertfile", "certfile", "keyfile"];
 
 /// What needs no escape anywhere in a URL.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A RabbitMQ broker: where it is, and who connects.
 ///
@@ -182,8 +182,9 @@ fn login_of(text: &str) -> Result<(String, Secret), String> {
         });
     };
     let (user, password) = (part(user, "user")?, part(password, "password")?);
-    if user.is_empty() {
-        return Err("has an empty user; write `amqp://USER:PASSWORD@HOST`".into());
+    if user.is_empty() || password.is_empty() {
+        let what = if user.is_empty() { "user" } else { "password" };
+        return Err(format!("has an empty {what}; write `amqp://USER:PASSWORD@HOST`"));
     }
     Ok((user, Secret::new(password)))
 }
@@ -211,7 +212,7 @@ fn part(text: &str, what: &str) -> Result<String, String> {
 }
 
 /// `host`, `host:port`, `[address]`, `[address]:port`.
-fn host(text: &str, tls: bool) -> Result<AmqpHost, String> {
+pub(super) fn host(text: &str, tls: bool) -> Result<AmqpHost, String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or("has a `[` without its `]`")?;
         let address: Ipv6Addr = address.parse().map_err(|_| "has in `[` and `]` what is no IPv6 address")?;
@@ -236,7 +237,7 @@ fn host(text: &str, tls: bool) -> Result<AmqpHost, String> {
 }
 
 /// A port. What is none may be a password whose host is missing.
-fn port(digits: &str) -> Result<u16, String> {
+pub(super) fn port(digits: &str) -> Result<u16, String> {
     let port = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None };
     let port = port.filter(|port| *port != 0);
     port.ok_or_else(|| "has a port that is none behind a host; write `HOST:PORT`, with a port from 1 to 65535".into())
@@ -253,7 +254,7 @@ fn vhost(text: &str) -> Result<String, String> {
     Ok(name)
 }
 
-fn check_vhost(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_vhost(name: &str) -> Result<(), &'static str> {
     if name.len() > VHOST_BYTES_MAX { Err("is longer than 255 bytes") } else { Ok(()) }
 }
 
@@ -417,6 +418,8 @@ mod tests {
             ("amqp://u:hunter2%00@h", "the password", "NUL"),
             ("amqp://u:hunter2%ff@h", "password", "UTF-8"),
             ("amqp://hunter2@h", "a password", "USER:PASSWORD"),
+            ("amqp://:hunter2@h", "empty user", "USER:PASSWORD"),
+            ("amqp://hunter2:@h", "empty password", "USER:PASSWORD"),
             ("amqp://u:hunter2", "port", "HOST:PORT"),
             ("amqp:u:hunter2@h", "lacks `//`", "`amqp://"),
         ] {
@@ -455,7 +458,7 @@ mod tests {
         }
 
         #[test]
-        fn an_escaped_password_arrives_as_it_was(password in "[^\0]{0,20}") {
+        fn an_escaped_password_arrives_as_it_was(password in "[^\0]{1,20}") {
             let url = format!("amqp://user:{}@mq", utf8_percent_encode(&password, ESCAPED));
             let url = amqp(&url);
             prop_assert_eq!(url.password.expose(), password.as_str());

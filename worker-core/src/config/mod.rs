@@ -8,8 +8,11 @@
 //!
 //! The environment comes in as data, so that a test can have one of its own.
 
+mod aliases;
 mod amqp;
+mod given;
 mod parse;
+mod parts;
 mod read;
 mod secret;
 mod table;
@@ -70,6 +73,8 @@ pub struct Settings {
     pub unknown_job_patience: Duration,
     /// How long an enqueue waits for the broker's answer.
     pub enqueue_timeout: Duration,
+    /// How long connecting to a server may take at the start.
+    pub connect_timeout: Duration,
     /// The largest payload in bytes.
     pub payload_bytes_max: usize,
     /// When a commit of the SQLite broker counts as durable.
@@ -78,6 +83,20 @@ pub struct Settings {
     pub sqlite_busy_timeout: Duration,
     /// How long a frozen process keeps its jobs on the SQLite broker.
     pub sqlite_lease: Duration,
+    /// How often either side of a connection to RabbitMQ shows that it lives.
+    pub rabbitmq_heartbeat: Duration,
+    /// How long RabbitMQ may take to confirm what was published to it.
+    pub rabbitmq_confirm_timeout: Duration,
+    /// What kind of queues is declared on RabbitMQ.
+    pub rabbitmq_queue_type: RabbitmqQueueType,
+    /// What the names of the shared queues on RabbitMQ begin with.
+    pub rabbitmq_namespace: String,
+    /// Who signed RabbitMQ's certificate; `None` for one of the system's authorities.
+    pub rabbitmq_ca_file: Option<PathBuf>,
+    /// The certificate that is shown to RabbitMQ.
+    pub rabbitmq_cert_file: Option<PathBuf>,
+    /// The key of that certificate.
+    pub rabbitmq_key_file: Option<PathBuf>,
     /// How log lines look.
     pub log_format: LogFormat,
     entries: Vec<Entry>,
@@ -89,7 +108,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with its `WORKER_*` variables.
+    /// Everything that is wrong with its `WORKER_*` variables, or with those
+    /// that name a RabbitMQ broker in their place.
     pub fn from_env() -> Result<Self, ConfigError> {
         SettingsReader::new().read(std::env::vars_os())
     }
@@ -139,7 +159,6 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let entry = |&setting| Entry { setting, text: setting.default.into(), origin: Origin::Default };
         Self {
             broker_url: BrokerUrl::default(),
             queues: None,
@@ -148,12 +167,20 @@ impl Default for Settings {
             shutdown_grace: GRACE_DEFAULT,
             unknown_job_patience: UNKNOWN_JOB_PATIENCE_DEFAULT,
             enqueue_timeout: ENQUEUE_TIMEOUT_DEFAULT,
+            connect_timeout: table::CONNECT_TIMEOUT_DEFAULT,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             sqlite_synchronous: SqliteSynchronous::Full,
             sqlite_busy_timeout: table::SQLITE_BUSY_TIMEOUT_DEFAULT,
             sqlite_lease: LEASE_DEFAULT,
+            rabbitmq_heartbeat: table::HEARTBEAT_DEFAULT,
+            rabbitmq_confirm_timeout: table::CONFIRM_TIMEOUT_DEFAULT,
+            rabbitmq_queue_type: RabbitmqQueueType::Quorum,
+            rabbitmq_namespace: table::NAMESPACE_DEFAULT.into(),
+            rabbitmq_ca_file: None,
+            rabbitmq_cert_file: None,
+            rabbitmq_key_file: None,
             log_format: LogFormat::Auto,
-            entries: SETTINGS.iter().map(entry).collect(),
+            entries: SETTINGS.iter().map(|setting| Entry::default_of(setting)).collect(),
             warnings: Vec::new(),
         }
     }
@@ -179,6 +206,16 @@ pub enum SqliteSynchronous {
     Normal,
 }
 
+/// What kind of queues is declared on RabbitMQ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RabbitmqQueueType {
+    /// On several nodes of a cluster.
+    Quorum,
+    /// On one node.
+    Classic,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -201,17 +238,22 @@ pub struct Entry {
     pub text: String,
     /// Who wrote it.
     pub origin: Origin,
+    /// What a sentence about the value names as its place.
+    source: String,
 }
 
 impl Entry {
+    fn default_of(setting: &'static Setting) -> Self {
+        let source = format!("the application's default of {}", setting.variable);
+        Self { setting, text: setting.default.into(), origin: Origin::Default, source }
+    }
+
     /// Where the value came from, by name: the flag, the variable, the file.
     #[must_use]
     pub fn origin_text(&self) -> String {
         match &self.origin {
             Origin::Default | Origin::Application => self.origin.to_string(),
-            Origin::Environment => self.setting.variable.into(),
-            Origin::File(path) => format!("{}_FILE ({})", self.setting.variable, path.display()),
-            Origin::Flag => self.setting.flag.unwrap_or_default().into(),
+            Origin::Environment | Origin::File(_) | Origin::Flag => self.source.clone(),
         }
     }
 }
@@ -261,10 +303,20 @@ mod tests {
                 "shutdown_grace" => parse::shutdown_grace(text) == Ok(default.shutdown_grace),
                 "unknown_job_patience" => parse::unknown_job_patience(text) == Ok(default.unknown_job_patience),
                 "enqueue_timeout" => parse::enqueue_timeout(text) == Ok(default.enqueue_timeout),
+                "connect_timeout" => parse::connect_timeout(text) == Ok(default.connect_timeout),
                 "payload_bytes_max" => parse::payload_max(text) == Ok(default.payload_bytes_max),
                 "sqlite_synchronous" => parse::sqlite_synchronous(text) == Ok(default.sqlite_synchronous),
                 "sqlite_busy_timeout" => parse::sqlite_busy_timeout(text) == Ok(default.sqlite_busy_timeout),
                 "sqlite_lease" => parse::sqlite_lease(text) == Ok(default.sqlite_lease),
+                "rabbitmq_heartbeat" => parse::rabbitmq_heartbeat(text) == Ok(default.rabbitmq_heartbeat),
+                "rabbitmq_confirm_timeout" => {
+                    parse::rabbitmq_confirm_timeout(text) == Ok(default.rabbitmq_confirm_timeout)
+                }
+                "rabbitmq_queue_type" => parse::rabbitmq_queue_type(text) == Ok(default.rabbitmq_queue_type),
+                "rabbitmq_namespace" => default.rabbitmq_namespace == text,
+                "rabbitmq_ca_file" => text == "the system's certificates" && default.rabbitmq_ca_file.is_none(),
+                "rabbitmq_cert_file" => text == "no certificate" && default.rabbitmq_cert_file.is_none(),
+                "rabbitmq_key_file" => text == "no key" && default.rabbitmq_key_file.is_none(),
                 "log_format" => parse::log_format(text) == Ok(default.log_format),
                 other => panic!("`{other}` is not checked here"),
             };

@@ -1,9 +1,9 @@
 //! From a setting's text to its value.
 
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
-    config::{LogFormat, ServedQueue, SqliteSynchronous, table},
+    config::{LogFormat, RabbitmqQueueType, ServedQueue, SqliteSynchronous, table},
     name::QueueName,
     retry::DELAY_MAX,
     worker::CONCURRENCY_MAX,
@@ -48,12 +48,26 @@ pub(super) fn enqueue_timeout(text: &str) -> Result<Duration, Misfit> {
     bounded(text, MS, HOUR)
 }
 
+pub(super) fn connect_timeout(text: &str) -> Result<Duration, Misfit> {
+    bounded(text, MS, table::CONNECT_TIMEOUT_MAX)
+}
+
 pub(super) fn sqlite_busy_timeout(text: &str) -> Result<Duration, Misfit> {
     bounded(text, MS, HOUR / 6)
 }
 
 pub(super) fn sqlite_lease(text: &str) -> Result<Duration, Misfit> {
     bounded(text, table::SQLITE_LEASE_MIN, HOUR)
+}
+
+/// In whole seconds, as the protocol counts them.
+pub(super) fn rabbitmq_heartbeat(text: &str) -> Result<Duration, Misfit> {
+    let beat = bounded(text, table::HEARTBEAT_MIN, table::HEARTBEAT_MAX)?;
+    if beat.subsec_nanos() == 0 { Ok(beat) } else { Err(Form) }
+}
+
+pub(super) fn rabbitmq_confirm_timeout(text: &str) -> Result<Duration, Misfit> {
+    bounded(text, MS, HOUR)
 }
 
 fn bounded(text: &str, min: Duration, max: Duration) -> Result<Duration, Misfit> {
@@ -117,6 +131,31 @@ pub(super) fn sqlite_synchronous(text: &str) -> Result<SqliteSynchronous, Misfit
     }
 }
 
+pub(super) fn rabbitmq_queue_type(text: &str) -> Result<RabbitmqQueueType, Misfit> {
+    match text.to_ascii_lowercase().as_str() {
+        "quorum" => Ok(RabbitmqQueueType::Quorum),
+        "classic" => Ok(RabbitmqQueueType::Classic),
+        _ => Err(Form),
+    }
+}
+
+/// The rules are those of a queue's name, and RabbitMQ keeps `amq.` to itself.
+pub(super) fn rabbitmq_namespace(text: &str) -> Result<String, Misfit> {
+    let name = QueueName::from_str(text).map_err(|_| Form)?;
+    if text.starts_with("amq.") { Err(Form) } else { Ok(name.to_string()) }
+}
+
+/// A file's path, taken as it is.
+pub(super) fn path(text: &str) -> Result<PathBuf, Misfit> {
+    match text {
+        "" => Err(Form),
+        _ if text == "~" || text.starts_with("~/") => {
+            Err(Because("begins with `~`, which only a shell expands; write the whole path".into()))
+        }
+        _ => Ok(text.into()),
+    }
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Misfit> {
     match text.to_ascii_lowercase().as_str() {
         "auto" => Ok(LogFormat::Auto),
@@ -156,6 +195,10 @@ mod tests {
         assert_eq!(sqlite_lease("999ms"), Err(Form));
         assert_eq!(shutdown_grace("8d"), Err(Form));
         assert_eq!(shutdown_grace("0s"), Ok(Duration::ZERO));
+        assert_eq!(rabbitmq_heartbeat("0s"), Err(Form));
+        assert_eq!(rabbitmq_heartbeat("1500ms"), Err(Form));
+        assert_eq!(rabbitmq_heartbeat("301s"), Err(Form));
+        assert_eq!(rabbitmq_heartbeat("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(payload_max("16MiB"), Err(Form));
         assert_eq!(payload_max("99999999999999999999"), Err(Form));
     }
@@ -168,6 +211,14 @@ mod tests {
         }
         for text in ["", "MiB", "1.5MiB", "1mib", "1GiB", "-1"] {
             assert_eq!(payload_max(text), Err(Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_can_begin_the_name_of_a_queue() {
+        assert_eq!(rabbitmq_namespace("team-a.jobs"), Ok("team-a.jobs".into()));
+        for text in ["", "a b", "amq.x", &"x".repeat(129)] {
+            assert_eq!(rabbitmq_namespace(text), Err(Form), "{text}");
         }
     }
 

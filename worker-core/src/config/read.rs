@@ -1,18 +1,19 @@
-//! From the environment and the flags to [`Settings`], or to everything that is wrong.
+//! The environment and the flags, sorted into what is given for each setting.
 
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     config::{
-        Entry, Origin, SETTINGS, Setting, Settings,
-        parse::{self, Misfit},
-        table, url,
+        Origin, SETTINGS, Settings,
+        aliases::Aliases,
+        given::{Given, Source, cut},
+        table,
     },
     error::ConfigError,
     suggest::nearest,
@@ -23,9 +24,6 @@ const FILE_SUFFIX: &str = "_FILE";
 
 /// The most bytes of a file that holds a setting: a URL has a few hundred.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-
-/// The most characters of a wrong value that are repeated.
-const SHOWN_CHARS_MAX: usize = 80;
 
 /// Reads [`Settings`].
 ///
@@ -59,7 +57,7 @@ impl SettingsReader {
         self
     }
 
-    /// Takes `value` from the command line. `flag` is that of a [`Setting`], `--broker` say.
+    /// Takes `value` from the command line. `flag` is that of a [`Setting`](super::Setting), `--broker` say.
     pub fn flag(mut self, flag: &'static str, value: impl Into<String>) -> Self {
         self.flags.insert(flag, value.into());
         self
@@ -70,7 +68,8 @@ impl SettingsReader {
     /// # Errors
     ///
     /// Everything that is wrong: an unknown `WORKER_*` variable, a value that
-    /// is none, a file that cannot be read.
+    /// is none, a file that cannot be read; and the same of the variables that
+    /// name a RabbitMQ broker where `WORKER_BROKER_URL` is not set.
     pub fn read(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Settings, ConfigError> {
         let mut sources = Sources::default();
         let names_setting = |flag: &str| SETTINGS.iter().any(|setting| setting.flag == Some(flag));
@@ -81,20 +80,28 @@ impl SettingsReader {
         for (variable, value) in environment.into_iter().collect::<BTreeMap<_, _>>() {
             sources.sort(&variable, value);
         }
-        let mut given = Given { texts: BTreeMap::new(), entries: Vec::new(), problems: sources.problems };
+        let Sources { values, files, aliases, problems, warnings } = sources;
+        let mut given = Given::default();
+        (given.problems, given.warnings) = (problems, warnings);
         for setting in SETTINGS {
-            let flag = self.flags.get(setting.flag.unwrap_or_default());
-            let (value, file) = (sources.values.get(setting.variable), sources.files.get(setting.variable));
-            match source(setting, flag, value, file) {
-                Ok(None) => {}
-                Ok(Some(source)) => drop(given.texts.insert(setting.variable, source)),
+            let variable = setting.variable;
+            let value = Variable { name: variable, value: values.get(variable), file: files.get(variable) };
+            let flag = setting.flag.and_then(|flag| Some((flag, self.flags.get(flag)?)));
+            match value.source(setting.form) {
                 Err(problem) => given.problems.push(problem),
+                Ok(source) => {
+                    let source = flag.map(|(flag, text)| Source::new(text, Origin::Flag, flag)).or(source);
+                    given.texts.extend(source.map(|source| (variable, source)));
+                }
             }
         }
+        aliases.resolve(&mut given);
         if let Some(url) = self.default_broker_url {
-            given.texts.entry(table::BROKER_URL.variable).or_insert((url, Origin::Application));
+            let name = format!("the application's default of {}", table::BROKER_URL.variable);
+            let source = Source::new(url, Origin::Application, name);
+            given.texts.entry(table::BROKER_URL.variable).or_insert(source);
         }
-        given.settings(sources.warnings)
+        given.settings()
     }
 }
 
@@ -104,6 +111,7 @@ struct Sources {
     values: BTreeMap<&'static str, OsString>,
     /// Values of the `_FILE` variables, by the variable they stand for.
     files: BTreeMap<&'static str, OsString>,
+    aliases: Aliases,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
@@ -113,7 +121,7 @@ impl Sources {
         // A name that is not UTF-8 is none of ours, but may have our prefix.
         let name = variable.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else {
-            return;
+            return self.aliases.sort(&name, value);
         };
         let stem = name.strip_suffix(FILE_SUFFIX).unwrap_or(&name);
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {
@@ -145,11 +153,12 @@ impl Sources {
     }
 }
 
-/// Whether Kubernetes injects this for a Service called `worker` or `worker-something`.
+/// Whether Kubernetes injects this for a Service: `rest` is what follows the
+/// `WORKER_` of one called `worker` or `worker-something`.
 ///
 /// Source: Kubernetes documentation, "Accessing the Service: environment variables"
 /// (the variables of Docker's links, made for each Service of the namespace).
-fn is_of_kubernetes(rest: &str, value: &str) -> bool {
+pub(super) fn is_of_kubernetes(rest: &str, value: &str) -> bool {
     let is_service = |suffix: &str| rest == suffix || rest.ends_with(&format!("_{suffix}"));
     if is_service("SERVICE_HOST") || is_service("SERVICE_PORT") {
         return true;
@@ -172,167 +181,57 @@ fn is_of_kubernetes(rest: &str, value: &str) -> bool {
     is_number && is_protocol && matches!(parts.next(), None | Some("ADDR" | "PORT" | "PROTO"))
 }
 
-/// The text that holds for a setting, from the source that wins.
-fn source(
-    setting: &Setting,
-    flag: Option<&String>,
-    value: Option<&OsString>,
-    file: Option<&OsString>,
-) -> Result<Option<(String, Origin)>, String> {
-    let variable = setting.variable;
-    if value.is_some() && file.is_some() {
-        return Err(format!("{variable} and {variable}{FILE_SUFFIX} are both set; unset one of them"));
-    }
-    if let Some(text) = flag {
-        return Ok(Some((text.clone(), Origin::Flag)));
-    }
-    if let Some(value) = value {
-        let text = value.to_str().ok_or_else(|| format!("{variable} is not UTF-8; use {}", setting.form))?;
-        return Ok(Some((text.into(), Origin::Environment)));
-    }
-    let Some(path) = file.map(PathBuf::from) else {
-        return Ok(None);
-    };
-    if path.as_os_str().is_empty() {
-        return Err(format!("{variable}{FILE_SUFFIX} is empty; name a file or unset it"));
-    }
-    let shown = path.display().to_string();
-    let refused = |problem: &str| format!("{variable}{FILE_SUFFIX} names `{}`, which {problem}", cut(&shown));
-    match content(&path) {
-        Ok(text) => Ok(Some((text, Origin::File(path)))),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(refused("is not UTF-8 text")),
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Err(refused("has more than 64 KiB")),
-        Err(error) => Err(refused(&format!("cannot be read: {error}"))),
+/// A variable whose value can also come from the file that `<name>_FILE` names.
+pub(super) struct Variable<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: Option<&'a OsString>,
+    pub(super) file: Option<&'a OsString>,
+}
+
+impl Variable<'_> {
+    /// What it says, if anything; `form` is what it should be.
+    pub(super) fn source(&self, form: &str) -> Result<Option<Source>, String> {
+        let variable = self.name;
+        if self.value.is_some() && self.file.is_some() {
+            return Err(format!("{variable} and {variable}{FILE_SUFFIX} are both set; unset one of them"));
+        }
+        if let Some(value) = self.value {
+            let text = value.to_str().ok_or_else(|| format!("{variable} is not UTF-8; use {form}"))?;
+            return Ok(Some(Source::new(text, Origin::Environment, variable)));
+        }
+        let Some(path) = self.file.map(PathBuf::from) else {
+            return Ok(None);
+        };
+        let variable = format!("{variable}{FILE_SUFFIX}");
+        if path.as_os_str().is_empty() {
+            return Err(format!("{variable} is empty; name a file or unset it"));
+        }
+        match content(&path) {
+            Ok(text) => {
+                let name = format!("{variable} ({})", path.display());
+                Ok(Some(Source::new(text, Origin::File(path), name)))
+            }
+            Err(error) => Err(unreadable(&variable, &path, &error)),
+        }
     }
 }
 
+/// The sentence about a file whose content cannot be used.
+pub(super) fn unreadable(variable: &str, path: &Path, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::InvalidData => "is not UTF-8 text".into(),
+        io::ErrorKind::FileTooLarge => "has more than 64 KiB".into(),
+        _ => format!("cannot be read: {error}"),
+    };
+    format!("{variable} names `{}`, which {why}", cut(&path.display().to_string()))
+}
+
 /// A file's text without the line's end that editors and `echo` put there.
-fn content(path: &PathBuf) -> io::Result<String> {
+pub(super) fn content(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if bytes as u64 > FILE_BYTES_MAX {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text.trim_end_matches(['\n', '\r']).into())
-}
-
-/// What was given for each setting, on its way to its value.
-struct Given {
-    texts: BTreeMap<&'static str, (String, Origin)>,
-    entries: Vec<Entry>,
-    problems: Vec<String>,
-}
-
-impl Given {
-    /// Parses everything, in the order of the table.
-    fn settings(mut self, warnings: Vec<String>) -> Result<Settings, ConfigError> {
-        let default = Settings::default();
-        let url = |text: &str| url::parse(text).map_err(Misfit::Because);
-        let settings = Settings {
-            broker_url: self.value(&table::BROKER_URL, default.broker_url, url),
-            queues: self.value(&table::QUEUES, None, |text| parse::queues(text).map(Some)),
-            concurrency: self.value(&table::CONCURRENCY, default.concurrency, parse::concurrency),
-            prefetch: self.value(&table::PREFETCH, None, |text| parse::prefetch(text).map(Some)),
-            shutdown_grace: self.value(&table::SHUTDOWN_GRACE, default.shutdown_grace, parse::shutdown_grace),
-            unknown_job_patience: self.value(
-                &table::UNKNOWN_JOB_PATIENCE,
-                default.unknown_job_patience,
-                parse::unknown_job_patience,
-            ),
-            enqueue_timeout: self.value(&table::ENQUEUE_TIMEOUT, default.enqueue_timeout, parse::enqueue_timeout),
-            payload_bytes_max: self.value(&table::PAYLOAD_MAX, default.payload_bytes_max, parse::payload_max),
-            sqlite_synchronous: self.value(
-                &table::SQLITE_SYNCHRONOUS,
-                default.sqlite_synchronous,
-                parse::sqlite_synchronous,
-            ),
-            sqlite_busy_timeout: self.value(
-                &table::SQLITE_BUSY_TIMEOUT,
-                default.sqlite_busy_timeout,
-                parse::sqlite_busy_timeout,
-            ),
-            sqlite_lease: self.value(&table::SQLITE_LEASE, default.sqlite_lease, parse::sqlite_lease),
-            log_format: self.value(&table::LOG_FORMAT, default.log_format, parse::log_format),
-            entries: Vec::new(),
-            warnings,
-        };
-        self.check_relations(&settings);
-        if !self.problems.is_empty() {
-            return Err(ConfigError::new(self.problems));
-        }
-        for entry in self.entries.iter_mut().filter(|entry| *entry.setting == table::BROKER_URL) {
-            entry.text = settings.broker_url.to_string();
-        }
-        Ok(Settings { entries: self.entries, ..settings })
-    }
-
-    /// The value of `setting`; `default` where nothing was given, or nothing good.
-    fn value<T>(&mut self, setting: &'static Setting, default: T, parse: impl Fn(&str) -> Result<T, Misfit>) -> T {
-        let Some((text, origin)) = self.texts.remove(setting.variable) else {
-            let entry = Entry { setting, text: setting.default.into(), origin: Origin::Default };
-            self.entries.push(entry);
-            return default;
-        };
-        let entry = Entry { setting, text: text.clone(), origin };
-        let parsed = parse(text.trim());
-        let value = parsed.unwrap_or_else(|misfit| {
-            self.problems.push(problem(&entry, &misfit));
-            default
-        });
-        self.entries.push(entry);
-        value
-    }
-
-    /// What is wrong although each value for itself is right.
-    fn check_relations(&mut self, settings: &Settings) {
-        if let Some(problem) = settings.broker_url.unsupported() {
-            let source = self.entries.iter().find(|entry| *entry.setting == table::BROKER_URL).map(source_name);
-            self.problems.push(format!("{}: {problem}", source.unwrap_or_default()));
-        }
-        let set = self.entries.iter().find(|entry| *entry.setting == table::CONCURRENCY);
-        let Some(set) = set.filter(|entry| entry.origin != Origin::Default) else {
-            return; // Without a number from the deployment, the application's own holds, which is not known here.
-        };
-        for served in settings.queues.iter().flatten() {
-            if let Some(slots) = served.slots.filter(|slots| *slots > settings.concurrency) {
-                self.problems.push(format!(
-                    "queue `{}` asks for {slots} slots, and {} gives the worker {}; raise one or lower the other",
-                    served.queue,
-                    source_name(set),
-                    settings.concurrency
-                ));
-            }
-        }
-    }
-}
-
-/// The sentence about a value that is none.
-fn problem(entry: &Entry, misfit: &Misfit) -> String {
-    let (source, text) = (source_name(entry), cut(entry.text.trim()));
-    match misfit {
-        _ if text.is_empty() => format!("{source} is empty; use {}, or leave it out", entry.setting.form),
-        Misfit::Form if entry.setting.secret => {
-            format!("{source} is not what it should be; use {}", entry.setting.form)
-        }
-        Misfit::Because(why) if entry.setting.secret => format!("{source} {why}"),
-        Misfit::Form => format!("{source} is `{text}`; use {}", entry.setting.form),
-        Misfit::Because(why) => format!("{source} is `{text}`, which {why}"),
-    }
-}
-
-/// What the reader of a problem has to change.
-fn source_name(entry: &Entry) -> String {
-    match entry.origin {
-        Origin::Application | Origin::Default => format!("the application's default of {}", entry.setting.variable),
-        _ => entry.origin_text(),
-    }
-}
-
-/// A text that can be repeated: without control characters, and short.
-fn cut(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
 }

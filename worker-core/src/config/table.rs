@@ -30,6 +30,18 @@ pub(super) const SQLITE_BUSY_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// The shortest [`SQLITE_LEASE`]: five times the pause between two signs of life.
 pub(super) const SQLITE_LEASE_MIN: Duration = Duration::from_secs(1);
 
+/// The default of [`CONNECT_TIMEOUT`].
+pub(super) const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// The default of [`RABBITMQ_HEARTBEAT`].
+pub(super) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
+
+/// The default of [`RABBITMQ_CONFIRM_TIMEOUT`].
+pub(super) const CONFIRM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The default of [`RABBITMQ_NAMESPACE`].
+pub(super) const NAMESPACE_DEFAULT: &str = "worker";
+
 /// The longest time that connecting may be given.
 pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 
@@ -122,6 +134,17 @@ pub(super) static ENQUEUE_TIMEOUT: Setting = Setting {
     secret: false,
 };
 
+pub(super) static CONNECT_TIMEOUT: Setting = Setting {
+    name: "connect_timeout",
+    variable: "WORKER_CONNECT_TIMEOUT",
+    flag: None,
+    meaning: "how long connecting to a server may take at the start before the program gives up",
+    form: "a duration from 1ms to 1 hour, such as `30s`",
+    default: "30s",
+    why: "longer than a server's restart; a program that cannot begin should end, and be started again by what watches it",
+    secret: false,
+};
+
 pub(super) static PAYLOAD_MAX: Setting = Setting {
     name: "payload_bytes_max",
     variable: "WORKER_PAYLOAD_MAX",
@@ -166,6 +189,83 @@ pub(super) static SQLITE_LEASE: Setting = Setting {
     secret: false,
 };
 
+pub(super) static RABBITMQ_HEARTBEAT: Setting = Setting {
+    name: "rabbitmq_heartbeat",
+    variable: "WORKER_RABBITMQ_HEARTBEAT",
+    flag: None,
+    meaning: "how often either side of a connection shows that it lives; after two silent ones it counts as lost",
+    form: "a duration from 1s to 5 minutes in whole seconds, such as `15s`",
+    default: "15s",
+    why: "a lost connection is noticed within half a minute, and a busy machine is not taken for a dead one",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_CONFIRM_TIMEOUT: Setting = Setting {
+    name: "rabbitmq_confirm_timeout",
+    variable: "WORKER_RABBITMQ_CONFIRM_TIMEOUT",
+    flag: None,
+    meaning: "how long RabbitMQ may take to confirm what was published to it",
+    form: "a duration from 1ms to 1 hour, such as `10s`",
+    default: "10s",
+    why: "a quorum queue confirms in milliseconds, and elects a new leader within seconds",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_QUEUE_TYPE: Setting = Setting {
+    name: "rabbitmq_queue_type",
+    variable: "WORKER_RABBITMQ_QUEUE_TYPE",
+    flag: None,
+    meaning: "what kind of queues is declared; queues that exist already are used as they are",
+    form: "`quorum` or `classic`",
+    default: "quorum",
+    why: "survives the loss of a node, and dead-letters without losing anything",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_NAMESPACE: Setting = Setting {
+    name: "rabbitmq_namespace",
+    variable: "WORKER_RABBITMQ_NAMESPACE",
+    flag: None,
+    meaning: "what the names of the queues begin with that all programs of a virtual host share: `NAME.due`, `NAME.delay.LEVEL`",
+    form: "1 to 128 of the characters a-z A-Z 0-9 . _ : -, not beginning with `amq.`",
+    default: "worker",
+    why: "one set of delay queues serves everybody; programs that must not share it get each their own",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_CA_FILE: Setting = Setting {
+    name: "rabbitmq_ca_file",
+    variable: "WORKER_RABBITMQ_CA_FILE",
+    flag: None,
+    meaning: "with `amqps`: the file of the authority that signed RabbitMQ's certificate, as PEM",
+    form: "a path",
+    default: "the system's certificates",
+    why: "a certificate from a public authority needs nothing",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_CERT_FILE: Setting = Setting {
+    name: "rabbitmq_cert_file",
+    variable: "WORKER_RABBITMQ_CERT_FILE",
+    flag: None,
+    meaning: "with `amqps`: the file of the certificate that the program shows, as PEM",
+    form: "a path",
+    default: "no certificate",
+    why: "RabbitMQ asks for one only if it was told to",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_KEY_FILE: Setting = Setting {
+    name: "rabbitmq_key_file",
+    variable: "WORKER_RABBITMQ_KEY_FILE",
+    flag: None,
+    meaning: "the file of that certificate's key, as PEM",
+    form: "a path",
+    default: "no key",
+    why: "belongs to the certificate",
+    secret: false,
+};
+
 pub(super) static LOG_FORMAT: Setting = Setting {
     name: "log_format",
     variable: "WORKER_LOG_FORMAT",
@@ -178,7 +278,7 @@ pub(super) static LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting there is.
-pub static SETTINGS: [&Setting; 12] = [
+pub static SETTINGS: [&Setting; 20] = [
     &BROKER_URL,
     &QUEUES,
     &CONCURRENCY,
@@ -186,9 +286,17 @@ pub static SETTINGS: [&Setting; 12] = [
     &SHUTDOWN_GRACE,
     &UNKNOWN_JOB_PATIENCE,
     &ENQUEUE_TIMEOUT,
+    &CONNECT_TIMEOUT,
     &PAYLOAD_MAX,
     &SQLITE_SYNCHRONOUS,
     &SQLITE_BUSY_TIMEOUT,
     &SQLITE_LEASE,
+    &RABBITMQ_HEARTBEAT,
+    &RABBITMQ_CONFIRM_TIMEOUT,
+    &RABBITMQ_QUEUE_TYPE,
+    &RABBITMQ_NAMESPACE,
+    &RABBITMQ_CA_FILE,
+    &RABBITMQ_CERT_FILE,
+    &RABBITMQ_KEY_FILE,
     &LOG_FORMAT,
 ];

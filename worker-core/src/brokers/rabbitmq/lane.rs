@@ -30,7 +30,7 @@ use crate::{
         shared::Shared,
         wire::{self, Copy, Incoming, Message},
     },
-    error::BrokerError,
+    error::{BrokerError, BrokerErrorKind},
     name::QueueName,
     settlement::Settlement,
     telemetry::TARGET,
@@ -40,11 +40,15 @@ use crate::{
 /// The first and the longest pause before a queue is consumed again that could not be.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// How long a queue may be without consumer until that is reported.
+const REPORT_AFTER: Duration = Duration::from_secs(1);
+
 /// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
 const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
 
-/// How long nothing must arrive until nothing is on its way: several times what a delivery takes.
-const QUIET: Duration = Duration::from_millis(50);
+/// How long, at least and at most, nothing must arrive until nothing is on its way: several times
+/// what a delivery takes.
+const QUIET: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// Commands that are taken at once, so that their acknowledgements become few.
 const COMMANDS_MAX: usize = 256;
@@ -77,14 +81,16 @@ struct Lines {
     main: LineState,
     suspects: LineState,
     errands: Errands,
-    /// Acknowledgements that are written with the next flush, with who waits for them.
-    answers: Vec<Answer>,
+    /// Acknowledgements that were written, until the server has seen them, with who waits for them.
+    written: FuturesUnordered<BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>>,
 }
 
 struct LineState {
     channel: Box<dyn Channel>,
     messages: BoxStream<'static, Result<Incoming, LinkError>>,
     unacked: Unacked,
+    /// Who waits for the acknowledgements that the next flush writes.
+    answers: Vec<Answer>,
 }
 
 /// Why a lane left its connection.
@@ -110,6 +116,8 @@ impl Lane {
 
     pub(super) async fn run(mut self) {
         let mut pause = PAUSE.0;
+        // A short while without consuming is nobody's matter; a longer one is reported.
+        let mut since: Option<Instant> = None;
         while !self.is_over() {
             let shared = Arc::clone(&self.shared);
             let connected = tokio::select! {
@@ -117,7 +125,9 @@ impl Lane {
                 () = self.idle() => continue,
                 up = shared.consume.up() => up,
                 error = shared.consume.next_error(), if shared.consume.error().is_some() => {
-                    self.table.fail(broker_error("there is no connection to RabbitMQ", &error));
+                    if since.get_or_insert_with(monotonic_now).elapsed() >= REPORT_AFTER {
+                        self.table.fail(broker_error("there is no connection to RabbitMQ", &error));
+                    }
                     sleep(PAUSE.0).await;
                     continue;
                 }
@@ -126,6 +136,7 @@ impl Lane {
             let error = match self.open(&up).await {
                 Ok(lines) => {
                     self.table.begin_epoch();
+                    since = None;
                     let began = monotonic_now();
                     match self.serve(lines).await {
                         Left::Ended => break,
@@ -139,9 +150,11 @@ impl Lane {
                 }
                 Err(error) => error,
             };
+            let is_long = since.get_or_insert_with(monotonic_now).elapsed() >= REPORT_AFTER;
             let told = broker_error(&format!("queue `{}` is not consumed", self.queue()), &error);
-            let lost =
-                self.table.lose_all(Some(BrokerError::new(crate::error::BrokerErrorKind::Transient, told.detail())));
+            // Transient, whatever it is: the lane goes on trying.
+            let told = BrokerError::new(BrokerErrorKind::Transient, told.detail());
+            let lost = self.table.lose_all(is_long.then_some(told));
             if lost > 0 {
                 tracing::warn!(target: TARGET, queue = %self.queue(), lost, %error, "deliveries were lost with their connection; they come back");
             }
@@ -197,7 +210,7 @@ impl Lane {
     async fn open(&self, up: &Arc<Up>) -> Result<Lines, LinkError> {
         let main = self.line(up, self.queue().as_str(), self.subscription.prefetch.get()).await?;
         let suspects = self.line(up, &super::topology::suspects(self.queue()), 1).await?;
-        Ok(Lines { up: Arc::clone(up), main, suspects, errands: Errands::new(), answers: Vec::new() })
+        Ok(Lines { up: Arc::clone(up), main, suspects, errands: Errands::new(), written: FuturesUnordered::new() })
     }
 
     async fn line(&self, up: &Up, queue: &str, prefetch: u16) -> Result<LineState, LinkError> {
@@ -207,7 +220,7 @@ impl Lane {
         } else {
             channel.consume(queue, TAG, prefetch).await?
         };
-        Ok(LineState { channel, messages, unacked: Unacked::default() })
+        Ok(LineState { channel, messages, unacked: Unacked::default(), answers: Vec::new() })
     }
 
     /// Works on one connection until it is lost or the lane is over.
@@ -232,6 +245,7 @@ impl Lane {
                     }
                     Ok(())
                 }
+                Some((answers, seen)) = lines.written.next(), if !lines.written.is_empty() => tell(answers, seen),
                 message = lines.main.messages.next(), if !self.stopped => self.arrived(&mut lines, Line::Main, message),
                 message = lines.suspects.messages.next(), if !self.stopped => self.arrived(&mut lines, Line::Suspects, message),
             };
@@ -280,8 +294,7 @@ impl Lane {
         let step = course::step(&held, &settlement, self.queue(), &shared.declarer.ladder, &shared.server, when);
         match step {
             Step::Ack => {
-                lines.state(held.line).unacked.finished(held.tag);
-                lines.answers.push(answer);
+                lines.state(held.line).finish(held.tag, answer);
             }
             Step::Requeue => {
                 let state = lines.state(held.line);
@@ -300,8 +313,7 @@ impl Lane {
     fn returned(&self, lines: &mut Lines, errand: Errand, sent: Result<(), BrokerError>) {
         match (errand, sent) {
             (Errand::Settle { held, answer, .. }, Ok(())) => {
-                lines.state(held.line).unacked.finished(held.tag);
-                lines.answers.push(answer);
+                lines.state(held.line).finish(held.tag, answer);
             }
             (Errand::Settle { delivery, held, settlement, answer }, Err(error)) => {
                 // The delivery first: whoever gets it back may submit it at once.
@@ -392,11 +404,15 @@ impl Lane {
     /// consumer any more.)
     async fn settle_down(&self, lines: &mut Lines) -> Result<(), LinkError> {
         let prefetch = usize::from(self.subscription.prefetch.get());
+        let asked = monotonic_now();
+        lines.main.channel.barrier().await?;
+        // A busy server takes longer for everything.
+        let quiet = (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1);
         while lines.main.unacked.open() < prefetch || lines.suspects.unacked.open() < 1 {
             let (line, message) = tokio::select! {
                 message = lines.main.messages.next() => (Line::Main, message),
                 message = lines.suspects.messages.next() => (Line::Suspects, message),
-                () = sleep(QUIET) => return Ok(()),
+                () = sleep(quiet) => return Ok(()),
             };
             self.arrived(lines, line, message)?;
         }
@@ -455,7 +471,8 @@ impl Lane {
         lines.flush().await?;
         let mut owned = self.table.take_all();
         owned.sort_unstable_by_key(|held| held.tag);
-        self.give_back(lines, owned, deadline).await
+        self.give_back(lines, owned, deadline).await?;
+        lines.seen(deadline).await
     }
 }
 
@@ -483,21 +500,36 @@ impl Lines {
         }
     }
 
-    /// Writes the acknowledgements that are due, and tells who waits for them.
+    /// Writes the acknowledgements that are due.
     async fn flush(&mut self) -> Result<(), LinkError> {
         for line in [Line::Main, Line::Suspects] {
             let state = self.state(line);
             for ack in state.unacked.take() {
                 state.channel.ack(ack.tag, ack.multiple).await?;
             }
+            if !state.answers.is_empty() {
+                // AMQP does not answer an acknowledgement. What a connection loses between our
+                // write and the server's read would be delivered again, and called settled.
+                let (answers, barrier) = (std::mem::take(&mut state.answers), state.channel.barrier());
+                self.written.push(Box::pin(async move { (answers, barrier.await) }));
+            }
         }
-        self.answers.drain(..).for_each(|answer| drop(answer.send(Ok(()))));
+        Ok(())
+    }
+
+    /// Waits until the server has seen what was written.
+    async fn seen(&mut self, deadline: Instant) -> Result<(), LinkError> {
+        self.flush().await?;
+        while let Ok(Some((answers, seen))) = timeout_at(deadline, self.written.next()).await {
+            tell(answers, seen)?;
+        }
         Ok(())
     }
 
     /// Lets go of the channels: what is not acknowledged goes back to the server's queue.
     async fn abandon(mut self) {
-        self.answers.drain(..).for_each(|answer| drop(answer.send(Err(SettleError::Lost))));
+        let unwritten = [&mut self.main, &mut self.suspects].into_iter().flat_map(|state| state.answers.drain(..));
+        unwritten.for_each(|answer| drop(answer.send(Err(SettleError::Lost))));
         // Whatever comes of these copies, their originals are delivered again.
         for (errand, _) in std::iter::from_fn(|| futures_util::FutureExt::now_or_never(self.errands.next()).flatten()) {
             if let Errand::Settle { answer, .. } = errand {
@@ -507,6 +539,22 @@ impl Lines {
         self.main.channel.close().await;
         self.suspects.channel.close().await;
     }
+}
+
+impl LineState {
+    /// The delivery is done with: acknowledged with the next flush, and told to whoever waits.
+    fn finish(&mut self, tag: u64, answer: Answer) {
+        self.unacked.finished(tag);
+        self.answers.push(answer);
+    }
+}
+
+/// Tells who waited for acknowledgements what became of them.
+fn tell(answers: Vec<Answer>, seen: Result<(), LinkError>) -> Result<(), LinkError> {
+    for answer in answers {
+        drop(answer.send(if seen.is_ok() { Ok(()) } else { Err(SettleError::Lost) }));
+    }
+    seen
 }
 
 fn gone() -> LinkError {

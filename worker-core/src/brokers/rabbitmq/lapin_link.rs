@@ -289,6 +289,13 @@ impl Channel for LapinLinkChannel {
         answer("basic.nack", self.channel.basic_nack(tag, BasicNackOptions { multiple, requeue: true })).await
     }
 
+    fn barrier(&self) -> BoxFuture<'static, Result<(), LinkError>> {
+        let channel = self.channel.clone();
+        // A channel's requests are answered in their order. This one changes nothing: it
+        // concerns consumers that are yet to come.
+        async move { answer("basic.qos", channel.basic_qos(1, BasicQosOptions::default())).await }.boxed()
+    }
+
     async fn close(&self) {
         drop(timeout(CLOSE_WAIT_MAX, self.channel.close(200, "done".into())).await);
     }

@@ -125,6 +125,9 @@ pub(super) trait Channel: Send + Sync {
     /// Gives `tag` back to its queue, and with `multiple` all before it too.
     async fn requeue(&self, tag: u64, multiple: bool) -> Result<(), LinkError>;
 
+    /// Resolves when the server has seen everything that was sent on this channel before.
+    fn barrier(&self) -> BoxFuture<'static, Result<(), LinkError>>;
+
     async fn close(&self);
 }
 
