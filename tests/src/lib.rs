@@ -24,6 +24,7 @@
 
 pub mod conformance;
 pub mod consumer;
+pub mod elsewhere;
 pub mod eventually;
 pub mod fault;
 pub mod fixture;
