@@ -40,10 +40,11 @@ use crate::{
         Plan,
         admit::{Admission, admit},
         execute::execute,
-        fetch::{Fetched, fetch},
+        fetch::{Fetched, Fetching},
         lanes::{Lanes, Next, Owned, Place},
         report::{DrainReport, Ending, JobReport},
         settle::{Cause, Settled, Settling},
+        status::Ping,
     },
 };
 
@@ -106,6 +107,8 @@ struct Running {
 enum Event {
     Shutdown,
     Abort,
+    /// Somebody wants to know whether this loop turns.
+    Asked(Ping),
     DeadlineOver,
     AloneWaitOver,
     Ended(Result<(Id, Outcome), JoinError>),
@@ -141,17 +144,21 @@ impl Dispatcher {
         let mut fetching = JoinSet::new();
         for (lane, plan) in self.plan.lanes.iter().enumerate() {
             let (broker, subscription) = (Arc::clone(&self.plan.broker), plan.subscription.clone());
-            fetching.spawn(fetch(lane, broker, subscription, sender.clone(), self.draining.clone()));
+            let (fetched, draining, board) = (sender.clone(), self.draining.clone(), self.plan.board.lane(lane));
+            fetching.spawn(Fetching { lane, broker, subscription, fetched, draining, board }.run());
         }
         drop(sender);
         let (mut shutdown, mut abort) = (pin!(shutdown), pin!(abort));
         let mut fetching_stopped = false;
+        let mut asked = self.plan.board.begin();
         while !(fetching_stopped && self.running.is_empty() && self.settling.is_empty()) {
             let event = tokio::select! {
-                // In this order: an end is acted on before new work, shutdown before both.
+                // In this order: an end is acted on before new work, shutdown before both. Whoever
+                // asks comes before all work, so that a loop under load still answers.
                 biased;
                 () = &mut shutdown, if self.phase == Phase::Serving => Event::Shutdown,
                 () = &mut abort, if !matches!(self.phase, Phase::Aborting { .. }) => Event::Abort,
+                Some(ping) = asked.recv() => Event::Asked(ping),
                 () = self.deadline() => Event::DeadlineOver,
                 Some(ended) = self.executions.join_next_with_id() => Event::Ended(ended),
                 Some(settled) = self.settling.next() => Event::Settled(settled),
@@ -161,6 +168,8 @@ impl Dispatcher {
             match event {
                 Event::Shutdown => self.drain(),
                 Event::Abort => self.abort(),
+                // Who asked may have given up.
+                Event::Asked(ping) => ping.send(()).unwrap_or(()),
                 Event::DeadlineOver if matches!(self.phase, Phase::Aborting { .. }) => break,
                 Event::DeadlineOver => self.abort(),
                 Event::AloneWaitOver => self.alone = AloneWait::Over,
@@ -180,6 +189,7 @@ impl Dispatcher {
                 Event::FetchingStopped => fetching_stopped = true,
             }
             self.start_what_can();
+            self.plan.board.count(self.lanes.running(), self.report.settled);
         }
         self.report.unsettled = (self.running.len() + self.settling.len()) as u64;
         self.failure.map_or(Ok(self.report), |error| Err(error.into()))
@@ -198,6 +208,7 @@ impl Dispatcher {
             return;
         }
         self.phase = Phase::Draining { until: monotonic_now() + self.plan.grace };
+        self.plan.board.draining();
         self.draining.cancel();
         let unstarted = self.lanes.take_waiting();
         tracing::info!(

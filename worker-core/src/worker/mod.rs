@@ -15,6 +15,7 @@ mod fetch;
 mod lanes;
 mod report;
 mod settle;
+mod status;
 
 use std::{
     collections::BTreeMap,
@@ -33,10 +34,11 @@ use crate::{
     registry::Registry,
     telemetry::TARGET,
     time::Clock,
-    worker::dispatch::Dispatcher,
+    worker::{dispatch::Dispatcher, status::Board},
 };
 
 pub use report::{DrainReport, Ending, JobReport, Observer};
+pub use status::{Check, Intake, QueueStatus, Stalled, WorkerPhase, WorkerStatus};
 
 /// The jobs that run at once in one worker when nothing else is said.
 ///
@@ -71,6 +73,7 @@ struct Plan {
     grace: Duration,
     unknown_job_patience: Duration,
     observers: Vec<Observer>,
+    board: Board,
 }
 
 /// One queue of a worker.
@@ -94,6 +97,12 @@ impl Worker {
             unknown_job_patience: UNKNOWN_JOB_PATIENCE_DEFAULT,
             observers: Vec::new(),
         }
+    }
+
+    /// A handle that tells what this worker is doing, while it runs and afterwards.
+    #[must_use]
+    pub fn status(&self) -> WorkerStatus {
+        self.plan.board.status()
     }
 
     /// Runs jobs until `shutdown` resolves, then drains: takes no more, gives
@@ -305,8 +314,11 @@ impl WorkerBuilder {
         if !problems.is_empty() {
             return Err(ConfigError::new(problems));
         }
+        let broker = Arc::clone(self.client.broker());
+        let served = lanes.iter().map(|lane| (lane.subscription.queue.clone(), lane.slots));
+        let board = Board::new(Arc::clone(&broker), slots, served);
         let plan = Plan {
-            broker: Arc::clone(self.client.broker()),
+            broker,
             clock: Arc::clone(self.client.clock()),
             registry: Arc::new(registry),
             states: Arc::new(self.states),
@@ -315,6 +327,7 @@ impl WorkerBuilder {
             grace: self.grace,
             unknown_job_patience: self.unknown_job_patience,
             observers: self.observers,
+            board,
         };
         Ok(Worker { plan })
     }
