@@ -24,6 +24,7 @@
 pub mod conformance;
 pub mod consumer;
 pub mod eventually;
+pub mod exposition;
 pub mod fault;
 pub mod fixture;
 pub mod process;
@@ -46,4 +47,6 @@ mod pages {
     struct ChoosingABroker;
     #[doc = include_str!("../../docs/guides/configuration.md")]
     struct Configuration;
+    #[doc = include_str!("../../docs/guides/observability.md")]
+    struct Observability;
 }

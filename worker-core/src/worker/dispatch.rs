@@ -42,6 +42,7 @@ use crate::{
         execute::execute,
         fetch::{Fetched, Fetching},
         lanes::{Lanes, Next, Owned, Place},
+        meter::Meter,
         report::{DrainReport, Ending, JobReport},
         settle::{Cause, Settled, Settling},
         status::Ping,
@@ -69,6 +70,7 @@ pub(super) struct Dispatcher {
     draining: CancellationToken,
     alone: AloneWait,
     report: DrainReport,
+    meter: Meter,
     failure: Option<BrokerError>,
 }
 
@@ -120,6 +122,11 @@ enum Event {
 impl Dispatcher {
     pub(super) fn new(plan: Plan) -> Self {
         let lanes = Lanes::new(plan.concurrency, plan.lanes.iter().map(|lane| lane.slots));
+        let meter = Meter::new(
+            plan.broker.capabilities().broker,
+            Arc::clone(&plan.registry),
+            plan.lanes.iter().map(|lane| (&lane.subscription.queue, lane.slots)),
+        );
         Self {
             plan,
             lanes,
@@ -130,6 +137,7 @@ impl Dispatcher {
             draining: CancellationToken::new(),
             alone: AloneWait::None,
             report: DrainReport::default(),
+            meter,
             failure: None,
         }
     }
@@ -190,6 +198,7 @@ impl Dispatcher {
             }
             self.start_what_can();
             self.plan.board.count(self.lanes.running(), self.report.settled);
+            self.meter.running(self.lanes.running());
         }
         self.report.unsettled = (self.running.len() + self.settling.len()) as u64;
         self.failure.map_or(Ok(self.report), |error| Err(error.into()))
@@ -283,6 +292,7 @@ impl Dispatcher {
                 return self.lanes.leave(&place);
             }
         }
+        self.meter.started(delivery, &name, now);
         let cx = self.context(delivery, name, &handler);
         let execution = execute(handler, delivery.envelope.body.clone(), cx).instrument(span.clone());
         let id = self.executions.spawn(execution).id();
@@ -312,6 +322,8 @@ impl Dispatcher {
             return;
         };
         self.lanes.leave(&place);
+        let elapsed = started.elapsed();
+        self.meter.ended(&owned.delivery, elapsed);
         let conclusion = match ended {
             Ok(outcome) => Conclusion::Ended(outcome),
             Err(error) if error.is_cancelled() && handler.blocking => Conclusion::Abandoned,
@@ -322,7 +334,7 @@ impl Dispatcher {
                 Conclusion::Ended(Outcome::Failed { failure, retry_after: None })
             }
         };
-        self.conclude(owned, conclusion, &handler.options.retry, started.elapsed(), span);
+        self.conclude(owned, conclusion, &handler.options.retry, elapsed, span);
     }
 
     fn give_back(&mut self, owned: Owned) {
@@ -362,6 +374,7 @@ impl Dispatcher {
             (Cause::Ended, _) => &mut self.report.settled,
         };
         *counter += 1;
+        self.meter.settled(settled);
         if *cause != Cause::Unstarted {
             span.in_scope(|| report.log());
             self.plan.observers.iter().for_each(|observer| observer(report));

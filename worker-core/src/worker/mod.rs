@@ -13,6 +13,7 @@ mod dispatch;
 pub(crate) mod execute;
 mod fetch;
 mod lanes;
+mod meter;
 mod report;
 mod settle;
 mod status;
