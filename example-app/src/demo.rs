@@ -8,6 +8,7 @@ use std::{
     error::Error,
     ffi::OsString,
     io::{self, Write as _},
+    iter,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -19,7 +20,8 @@ use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{sync::Notify, time::interval};
 use worker_core::{
-    Client, DrainReport, Enqueueable, Job, JobReport, Worker,
+    Client, ConfigError, ConnectError, DrainReport, Enqueueable, Job, JobReport, Worker,
+    cli::exit,
     config::{BrokerUrl, Settings, SettingsReader},
 };
 
@@ -41,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Make thumbnails of a folder of pictures, through a durable queue on disk.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "EXAMPLES\n  example-app thumbnails\n  example-app --input ~/Pictures --output ~/thumbnails --size 512"
+    after_help = "Examples:\n  example-app thumbnails\n  example-app --input ~/Pictures --output ~/thumbnails --size 512"
 )]
 struct Args {
     /// The folder of pictures (JPEG, PNG), searched with the folders within; default: a few that ship with the app
@@ -50,7 +52,7 @@ struct Args {
     /// Where the thumbnails go, under the same names; created if missing
     #[arg(long, value_name = "DIR", default_value = "thumbnails")]
     output: PathBuf,
-    /// The longer side of a thumbnail, in pixels, 16 to 4096
+    /// The longer side of a thumbnail at most, in pixels, 16 to 4096; nothing is enlarged
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=4096))]
     size: u32,
     /// The broker's URL; default: WORKER_BROKER_URL, or sqlite:example-app.db
@@ -88,20 +90,30 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     code
 }
 
-pub(crate) fn failed(error: &dyn Error) -> ExitCode {
-    // Where nobody can read it, there is nobody to tell.
-    drop(writeln!(io::stderr(), "example-app: {error}"));
-    ExitCode::FAILURE
+/// Says why a command ended early, and ends as the operator's commands do.
+pub(crate) fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    let causes: Vec<_> = iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect();
+    say(&format!("error: {}", causes.join(": ")));
+    ExitCode::from(code(error))
+}
+
+fn code(error: &(dyn Error + 'static)) -> u8 {
+    match error.downcast_ref() {
+        Some(ConnectError::Config(_)) => exit::CONFIG,
+        Some(ConnectError::Broker(_)) => exit::UNAVAILABLE,
+        None if error.is::<ConfigError>() => exit::CONFIG,
+        _ => exit::FAILURE,
+    }
 }
 
 async fn demo(args: Args) -> Result<ExitCode, Box<dyn Error>> {
     let settings = settings(args.broker.clone())?;
     let input = args.input.clone().unwrap_or_else(shipped_pictures);
-    let found = pictures::find(&input, &args.output).map_err(|error| format!("{}: {error}", input.display()))?;
+    let found = pictures::find(&input, &args.output).map_err(|error| format!("`{}`: {error}", input.display()))?;
     if found.pictures.is_empty() {
-        return Err(format!("{} has no .jpg, .jpeg or .png file", input.display()).into());
+        return Err(format!("there is no .jpg, .jpeg or .png file in `{}`", input.display()).into());
     }
-    std::fs::create_dir_all(&args.output).map_err(|error| format!("{}: {error}", args.output.display()))?;
+    std::fs::create_dir_all(&args.output).map_err(|error| format!("`{}`: {error}", args.output.display()))?;
     let started = Instant::now();
     let client = settings.connect().await?;
     let tally = Arc::new(Mutex::new(Tally::default()));
@@ -167,13 +179,17 @@ async fn run(settings: &Settings, client: &Client, tally: &Arc<Mutex<Tally>>) ->
         }
     };
     let queues = [thumbnail::QUEUE, flaky::QUEUE];
-    let worker = settings.configure(Worker::builder(client).state(Mailer::default()).queues(queues).observe(observer));
+    // The queues come last: without these two, WORKER_QUEUES would let this run wait for ever.
+    let worker = settings.configure(Worker::builder(client)).state(Mailer::default()).queues(queues).observe(observer);
     let (mut interrupted, mut elsewhere) = (false, false);
     let shutdown = async {
         tokio::select! {
             () = ended.notified() => {}
             () = taken_elsewhere(client, &queues) => elsewhere = true,
-            () = stop_requested() => interrupted = true,
+            () = stop_requested() => {
+                interrupted = true;
+                bar.suspend(|| say("stopping: what runs is finished first"));
+            }
         }
     };
     let report: DrainReport = worker.build()?.run(shutdown).await?;
@@ -183,7 +199,7 @@ async fn run(settings: &Settings, client: &Client, tally: &Arc<Mutex<Tally>>) ->
         say(&format!("{open} jobs were run by another worker on the same queues"));
     }
     if interrupted {
-        say(&format!("stopped: {report}; {open} jobs wait, run the same again to go on"));
+        say(&format!("stopped: {report}; {open} jobs wait in the queue, and the next run begins with them"));
     }
     Ok(interrupted && open > 0)
 }
@@ -205,13 +221,13 @@ async fn taken_elsewhere(client: &Client, queues: &[&str]) {
 
 fn progress_bar(jobs: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(jobs), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg} {elapsed}");
+    let style = ProgressStyle::with_template("{elapsed:>4} {bar:32} {pos}/{len} {msg}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn summary(tally: &Tally) -> String {
     let sum = |of: fn(&Counts) -> u64| tally.types().map(|(_, counts)| of(counts)).sum::<u64>();
-    format!("succeeded {} retried {} dead {}", sum(|c| c.succeeded), sum(|c| c.retried), sum(|c| c.dead))
+    format!("{} succeeded, {} retried, {} dead", sum(|c| c.succeeded), sum(|c| c.retried), sum(|c| c.dead))
 }
 
 pub(crate) fn say(text: &str) {
@@ -260,5 +276,31 @@ fn shown(time: Duration) -> String {
         s if s < 0.001 => format!("{:.0} µs", s * 1e6),
         s if s < 1.0 => format!("{:.1} ms", s * 1e3),
         s => format!("{s:.2} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_serves_its_own_queues_whatever_the_environment_says() {
+        let settings = SettingsReader::new().read([("WORKER_QUEUES".into(), "mail".into())]).unwrap();
+        let client = Client::connect("memory:").await.unwrap();
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        enqueue_all(&client, poison::NAME, [poison::new()], &tally).await.unwrap();
+        let interrupted = run(&settings, &client, &tally).await.unwrap();
+        assert!(!interrupted);
+        assert_eq!(tally.lock().unwrap().open(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_mistake_in_the_configuration_ends_like_that_of_an_operators_command() {
+        let typo = SettingsReader::new().read([("WORKER_CONCURENCY".into(), "4".into())]).unwrap_err();
+        assert_eq!(code(&typo), exit::CONFIG);
+        let no_broker = Client::connect("postgres://localhost").await.unwrap_err();
+        assert_eq!(code(&no_broker), exit::CONFIG);
+        let no_folder = Client::connect("sqlite:/there/is/no/folder.db").await.unwrap_err();
+        assert_eq!(code(&no_folder), exit::UNAVAILABLE);
     }
 }

@@ -5,7 +5,6 @@
 use std::{
     error::Error,
     ffi::OsString,
-    net::SocketAddr,
     path::{Component, Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -13,7 +12,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
@@ -36,15 +35,15 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 
 /// Serve POST /orders and POST /thumbnails, which enqueue jobs.
 #[derive(Debug, Parser)]
-#[command(after_help = r#"EXAMPLES
+#[command(after_help = r#"Examples:
   example-app serve
-  curl -i localhost:8080/orders -H 'content-type: application/json' -d '{"order_id": 7, "customer": "ada@example.com"}'
-  curl -i localhost:8080/thumbnails -H 'content-type: application/json' -d '{"picture": "galaxy.jpg"}'
+  curl -i localhost:8080/orders --json '{"order_id": 7, "customer": "ada@example.com"}'
+  curl -i localhost:8080/thumbnails --json '{"picture": "galaxy.jpg", "size": 128}'
   example-app run"#)]
 struct Args {
     /// The address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    listen: String,
     /// The folder whose pictures may be asked for; default: a few that ship with the app
     #[arg(long, value_name = "DIR")]
     input: Option<PathBuf>,
@@ -80,7 +79,7 @@ async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     let client = settings(args.broker)?.connect().await?;
     let input = std::path::absolute(args.input.unwrap_or_else(shipped_pictures))?;
     let shop = Arc::new(Shop { client: client.clone(), input, output: std::path::absolute(args.output)? });
-    let listener = TcpListener::bind(args.listen).await.map_err(|error| format!("{}: {error}", args.listen))?;
+    let listener = TcpListener::bind(&args.listen).await.map_err(|error| format!("`{}`: {error}", args.listen))?;
     crate::demo::say(&format!("listening on http://{}", listener.local_addr()?));
     axum::serve(listener, router(shop)).with_graceful_shutdown(stop_requested()).await?;
     client.close().await?;
@@ -95,8 +94,11 @@ fn router(shop: Arc<Shop>) -> Router {
         .with_state(shop)
 }
 
-async fn order(State(shop): State<Arc<Shop>>, Json(order): Json<Order>) -> Response {
-    enqueue(&shop, process_order::new(order)).await
+async fn order(State(shop): State<Arc<Shop>>, body: Result<Json<Order>, JsonRejection>) -> Response {
+    match body {
+        Ok(Json(order)) => enqueue(&shop, process_order::new(order)).await,
+        Err(rejection) => refuse(rejection.status(), rejection.body_text()),
+    }
 }
 
 /// Which picture, by its name in the served folder.
@@ -111,17 +113,20 @@ fn default_size() -> u32 {
     256
 }
 
-async fn picture(State(shop): State<Arc<Shop>>, Json(request): Json<PictureRequest>) -> Response {
-    let PictureRequest { picture, size } = request;
+async fn picture(State(shop): State<Arc<Shop>>, body: Result<Json<PictureRequest>, JsonRejection>) -> Response {
+    let PictureRequest { picture, size } = match body {
+        Ok(Json(request)) => request,
+        Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
+    };
     // A path from the network must not leave the folder.
     let inside = picture.components().all(|component| matches!(component, Component::Normal(_)));
     if !inside || !is_picture(&picture) || !(16..=4096).contains(&size) {
         let problem = "`picture` is the name of a .jpg, .jpeg or .png file in the served folder, `size` is 16 to 4096";
-        return (StatusCode::BAD_REQUEST, Json(json!({ "error": problem }))).into_response();
+        return refuse(StatusCode::BAD_REQUEST, problem);
     }
     if !is_file(&shop.input.join(&picture)).await {
         let problem = format!("there is no picture `{}`", picture.display());
-        return (StatusCode::NOT_FOUND, Json(json!({ "error": problem }))).into_response();
+        return refuse(StatusCode::NOT_FOUND, problem);
     }
     enqueue(&shop, thumbnail::new(shop.input.join(&picture), shop.output.join(&picture), size)).await
 }
@@ -134,8 +139,13 @@ async fn is_file(path: &Path) -> bool {
 async fn enqueue(shop: &Shop, job: impl Enqueueable) -> Response {
     match shop.client.enqueue(job).await {
         Ok(enqueued) => (StatusCode::ACCEPTED, Json(json!({ "job": enqueued.id }))).into_response(),
-        Err(error) => (status(&error), Json(json!({ "error": error.to_string() }))).into_response(),
+        Err(error) => refuse(status(&error), error.to_string()),
     }
+}
+
+/// Every refusal has one form, whoever found the mistake.
+fn refuse(status: StatusCode, problem: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": problem.into() }))).into_response()
 }
 
 fn status(error: &EnqueueError) -> StatusCode {
@@ -143,5 +153,21 @@ fn status(error: &EnqueueError) -> StatusCode {
         EnqueueErrorKind::Invalid => StatusCode::BAD_REQUEST,
         EnqueueErrorKind::Unavailable | EnqueueErrorKind::Indeterminate => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_no_order_is_refused_in_json() {
+        let client = Client::connect("memory:").await.unwrap();
+        let shop = Arc::new(Shop { client, input: PathBuf::new(), output: PathBuf::new() });
+        let answer = order(State(shop), Json::from_bytes(br#"{"order_id": "seven"}"#)).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let body = axum::body::to_bytes(answer.into_body(), REQUEST_BYTES_MAX).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(body["error"].as_str().unwrap().contains("order_id"), "{body}");
     }
 }

@@ -67,7 +67,7 @@ pub const fn argument<T: PayloadArgument>() {}
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a job's payload",
     label = "neither payload nor supplied",
-    note = "payload is written as JSON: derive `Serialize` and `Deserialize` for it",
+    note = "payload is written as JSON: derive `Serialize` and `Deserialize` for it (`cargo add serde --features derive`)",
     note = "state goes in as `State<T>`; something else the worker supplies is marked `#[supplied]`"
 )]
 pub trait PayloadArgument {}

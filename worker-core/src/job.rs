@@ -222,7 +222,7 @@ impl<J: Job> From<J> for Enqueue<J> {
 pub struct Prepared {
     name: JobName,
     queue: QueueName,
-    body: Bytes,
+    body: Body,
     priority: Priority,
     asked: Asked,
 }
@@ -248,7 +248,7 @@ impl Prepared {
 
     /// The size of its payload.
     pub(crate) const fn payload_bytes(&self) -> usize {
-        self.body.len()
+        self.body.0.len()
     }
 
     fn encode<J: Job>(job: &J, asked: Asked) -> Result<Self, InvalidJob> {
@@ -293,7 +293,7 @@ impl Prepared {
         if let Some(problem) = asked.headers.problem() {
             return Err(invalid(problem));
         }
-        Ok(Self { name, queue, body, priority, asked })
+        Ok(Self { name, queue, body: Body(body), priority, asked })
     }
 
     /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.
@@ -304,10 +304,10 @@ impl Prepared {
         payload_bytes_max: usize,
     ) -> Result<Envelope, InvalidJob> {
         let invalid = |problem: String| InvalidJob::new(self.name.as_str(), problem);
-        if self.body.len() > payload_bytes_max {
+        if self.body.0.len() > payload_bytes_max {
             return Err(invalid(format!(
                 "its payload has {} bytes; the limit is {payload_bytes_max}: store the data elsewhere and enqueue its key",
-                self.body.len()
+                self.body.0.len()
             )));
         }
         if let Due::At(date) = self.asked.due
@@ -323,7 +323,7 @@ impl Prepared {
             id: self.asked.id.get_or_insert_with(fresh_id).clone(),
             route: Route::Queue(self.queue.clone()),
             name: Some(self.name.clone()),
-            body: Body(self.body.clone()),
+            body: self.body.clone(),
             headers: self.asked.headers.clone(),
             priority: self.priority,
             due: self.asked.due,
@@ -420,6 +420,12 @@ mod tests {
         let envelope = stamped(Ping { text: "hi".into() }).unwrap();
         assert_eq!(envelope.body.0, &br#"{"text":"hi"}"#[..]);
         assert_eq!(envelope.route, Route::Queue("default".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_payload_that_is_ready_to_be_enqueued_is_not_printed() {
+        let prepared = Enqueue::new(Ping { text: "4111".into() }).erase().unwrap();
+        assert!(!format!("{prepared:?}").contains("4111"), "{prepared:?}");
     }
 
     #[test]

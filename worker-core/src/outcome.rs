@@ -16,6 +16,9 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// with all other headers, into one AMQP frame of the smallest allowed size.
 pub const FAILURE_BYTES_MAX: usize = 2_048;
 
+/// The most causes of an error that are looked at: more than any real one has.
+const CAUSES_MAX: usize = 64;
+
 /// What happened to one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,13 +99,13 @@ impl fmt::Display for Failure {
 /// The text of `error` and of its causes, joined by `: `.
 ///
 /// Some errors repeat their cause in their own text; it is then left out. The
-/// walk ends when the text is long enough, so that a cycle of causes ends too.
+/// walk ends when the text is long enough, or after [`CAUSES_MAX`] causes: a
+/// cycle of causes that repeat each other's text would never make it longer.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
-    while let Some(cause) = next
-        && text.len() <= FAILURE_BYTES_MAX
-    {
+    for _ in 0..CAUSES_MAX {
+        let Some(cause) = next.filter(|_| text.len() <= FAILURE_BYTES_MAX) else { break };
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
             text.push_str(": ");
@@ -227,7 +230,9 @@ impl JobError {
     ///
     /// A job can be put off any number of times; give it an expiry date where
     /// that must end. [`Duration::ZERO`] gives it back at once, which is what a
-    /// handler does that stops early because its worker is shutting down.
+    /// handler does that stops early because its worker is shutting down; at
+    /// any other time a delay is at least 100 ms, so that no job goes round in
+    /// a hot loop.
     #[must_use]
     pub const fn snooze(delay: Duration) -> Self {
         Self(Verdict::Snooze(delay))
@@ -334,6 +339,26 @@ mod tests {
             panic!("retried by the policy")
         };
         assert_eq!(failure.to_string(), "error: outer: invalid digit found in string");
+    }
+
+    #[test]
+    fn a_cycle_of_causes_ends() {
+        #[derive(Debug)]
+        struct Cyclic;
+
+        impl fmt::Display for Cyclic {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("it is its own cause")
+            }
+        }
+
+        impl Error for Cyclic {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(self)
+            }
+        }
+
+        assert_eq!(chain(&Cyclic), "it is its own cause");
     }
 
     #[test]

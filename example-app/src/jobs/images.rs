@@ -25,7 +25,9 @@ const DECODED_BYTES_MAX: u64 = 512 << 20;
 #[job(queue = "images", max_retries = 2, backoff = "1s..30s", timeout = "1m", concurrency = 4)]
 pub(crate) fn thumbnail(picture: PathBuf, output: PathBuf, size: u32) -> JobResult {
     let (decoded, format) = decode(&picture).map_err(|error| verdict(&picture, error))?;
-    let small = decoded.thumbnail(size, size);
+    // A picture that is small already would only become blurred.
+    let fits = decoded.width() <= size && decoded.height() <= size;
+    let small = if fits { decoded } else { decoded.thumbnail(size, size) };
     write(&small, format, &output).map_err(|error| verdict(&output, error))
 }
 
@@ -119,6 +121,14 @@ mod tests {
         let output = folder.path().join("deep/valley.jpg");
         thumbnail(shipped("morning-valley.jpg"), output.clone(), 120).unwrap();
         assert_eq!(image::open(output).unwrap().dimensions(), (120, 90), "stored 540 x 720, seen 720 x 540");
+    }
+
+    #[test]
+    fn a_picture_that_is_small_already_keeps_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("valley.jpg");
+        thumbnail(shipped("morning-valley.jpg"), output.clone(), 4096).unwrap();
+        assert_eq!(image::open(output).unwrap().dimensions(), (720, 540));
     }
 
     #[test]

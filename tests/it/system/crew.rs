@@ -33,6 +33,7 @@ macro_rules! job {
 
 job!(Mark, "mark" { n, millis });
 job!(Grind, "grind" { n, millis });
+job!(Seize, "seize" { n });
 job!(Hang, "hang" { n });
 job!(Die, "die" { n });
 job!(Fail, "fail" { n });

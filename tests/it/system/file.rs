@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use worker_core::{
@@ -140,6 +141,57 @@ async fn a_file_that_was_replaced_under_us_is_noticed() {
     let error = client.enqueue(Mark { n: 2, millis: 0 }).await.unwrap_err();
     assert_eq!(error.kind(), EnqueueErrorKind::Refused);
     assert!(error.to_string().contains("was removed or replaced while this process had it open"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_log_or_shared_memory_was_removed_stops_and_says_so() {
+    for file in ["jobs.db-wal", "jobs.db-shm"] {
+        let crew = Crew::new().await;
+        let mut idle = crew.worker(&[]);
+        crew.enqueue([Mark { n: 1, millis: 0 }]).await;
+        crew.wait_until_done().await;
+        fs::remove_file(crew.path(file)).unwrap();
+        // Another process would begin a new one, and neither would see the other's jobs.
+        assert_eq!(idle.ended().await.code(), Some(69), "{file}: {}", idle.log());
+        let told = format!("{file}` was removed or replaced while this process had it open");
+        assert!(idle.log().contains(&told), "{}", idle.log());
+        let error = crew.client.enqueue(Mark { n: 2, millis: 0 }).await.unwrap_err();
+        assert!(error.to_string().contains(&told), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn closing_again_completes_a_close_that_was_given_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("jobs.db");
+    let client = client(&path, SqliteOptions::default()).await;
+    client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap();
+    assert!(client.close().now_or_never().is_none(), "it takes a while");
+    client.close().await.unwrap();
+    assert!(!folder.path().join("jobs.db-wal").exists(), "SQLite removes its log with the last connection");
+}
+
+#[tokio::test]
+async fn a_row_that_was_changed_by_hand_does_not_stop_its_queue() {
+    let crew = Crew::new().await;
+    let changes = [
+        "priority = 999",
+        "retries = -1",
+        "starts = -1",
+        "id = CAST(x'FF' AS TEXT)",
+        "name = CAST(x'FF' AS TEXT)",
+        "headers = CAST(x'FF' AS TEXT)",
+    ];
+    crew.enqueue((0..=changes.len() as u64).map(|n| Mark { n, millis: 0 })).await;
+    let by_hand = Connection::open(crew.path("jobs.db")).unwrap();
+    for (n, change) in changes.iter().enumerate() {
+        let body = format!(r#"{{"n":{n},"millis":0}}"#);
+        let changed = by_hand.execute(&format!("UPDATE jobs SET {change} WHERE CAST(body AS TEXT) = ?1"), [body]);
+        assert_eq!(changed, Ok(1), "{change}");
+    }
+    let _worker = crew.worker(&[]);
+    // All but the one without a name that is one.
+    crew.wait_for(changes.len(), "end").await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::crew::{Crew, Grind, Hang, Mark};
+use super::crew::{Crew, Grind, Hang, Mark, Seize};
 
 #[tokio::test]
 async fn fifty_running_jobs_finish_and_the_prefetched_go_back_untouched() {
@@ -58,4 +58,16 @@ async fn a_thread_that_outlives_the_grace_period_does_not_hold_up_the_exit() {
     worker.signal("INT");
     assert_eq!(worker.ended().await.code(), Some(75), "{}", worker.log());
     assert_eq!(crew.stats().await.ready, 1);
+}
+
+#[tokio::test]
+async fn jobs_that_block_every_thread_of_the_runtime_do_not_hold_up_the_exit() {
+    let crew = Crew::new().await;
+    let mut worker = crew.worker(&[("WORKER_SHUTDOWN_GRACE", "300ms")]);
+    let threads = std::thread::available_parallelism().unwrap().get();
+    crew.enqueue((0..=threads as u64).map(|n| Seize { n })).await;
+    crew.wait_for(threads, "start").await;
+    worker.signal("TERM");
+    assert_eq!(worker.ended().await.code(), Some(75), "{}", worker.log());
+    assert!(worker.log().contains("not confirmed by the broker"), "{}", worker.log());
 }

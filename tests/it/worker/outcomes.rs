@@ -164,6 +164,18 @@ async fn a_snoozed_job_comes_back_when_it_said_and_its_attempts_do_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_is_put_off_by_no_time_is_no_hot_loop() {
+    let (bench, _) = Bench::memory();
+    let worker = bench.start();
+    let mut acts: Vec<_> = std::iter::repeat_with(|| Act::Snooze(0)).take(20).collect();
+    acts.push(Act::Succeed);
+    bench.enqueue::<Play>("a", acts).await;
+    bench.finished(1).await;
+    assert_eq!(bench.log.now(), seconds(2));
+    assert_eq!(worker.stop().await.released, 20);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_is_a_failed_attempt_with_its_text() {
     for (act, text) in [
         (Act::Panic("index out of bounds".into()), "index out of bounds"),

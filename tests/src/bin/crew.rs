@@ -38,6 +38,14 @@ fn grind(n: u64, millis: u64, cx: Context) -> JobResult {
     Ok(note("end", n, &cx)?)
 }
 
+/// Blocks a thread of the runtime and never lets go of it.
+#[job(queue = "crew", timeout = "1h")]
+async fn seize(n: u64, cx: Context) -> JobResult {
+    note("start", n, &cx)?;
+    let (_never, received) = std::sync::mpsc::sync_channel::<()>(0);
+    Ok(received.recv()?)
+}
+
 /// Never ends.
 #[job(queue = "crew", timeout = "1h")]
 async fn hang(n: u64, cx: Context) -> JobResult {

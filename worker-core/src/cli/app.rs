@@ -3,6 +3,7 @@
 use std::{ffi::OsString, fmt, future::Future, path::Path, pin::Pin, process::ExitCode, sync::Arc};
 
 use clap::FromArgMatches as _;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     cli::{
@@ -313,7 +314,7 @@ impl App {
                 let settings = read(args.flags(new()), Purpose::Work)?;
                 let registry = self.jobs();
                 let Self { states, late_states, worker, .. } = self;
-                on_runtime(run(&settings, Parts { registry, states, late_states, worker }))
+                run(&settings, Parts { registry, states, late_states, worker })
             }
         }
     }
@@ -354,13 +355,15 @@ impl fmt::Debug for App {
 
 /// Runs `command` to its end, and leaves alone what then still blocks a thread.
 fn on_runtime(command: impl Future<Output = Result<u8, Fail>>) -> Result<u8, Fail> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Fail::new(exit::FAILURE, format_args!("the runtime could not be started: {error}")))?;
+    let runtime = runtime(&mut Builder::new_multi_thread())?;
     let code = runtime.block_on(command);
     runtime.shutdown_background();
     code
+}
+
+pub(super) fn runtime(builder: &mut Builder) -> Result<Runtime, Fail> {
+    let built = builder.enable_all().build();
+    built.map_err(|error| Fail::new(exit::FAILURE, format_args!("the runtime could not be started: {error}")))
 }
 
 /// The program's name as its user knows it.

@@ -1,9 +1,16 @@
 //! `run`: a worker, from its settings to its exit code.
 
 use clap::Args;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{
-    cli::{app::Parts, broker::close, exit, fail::Fail, signals::Signals},
+    cli::{
+        app::{Parts, runtime},
+        broker::close,
+        exit,
+        fail::Fail,
+        signals::Signals,
+    },
     client::Client,
     config::{Settings, SettingsReader, Target},
     telemetry::TARGET,
@@ -57,16 +64,70 @@ impl RunArgs {
     }
 }
 
-pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
+/// Jobs run on a runtime of their own: one that blocks all of its threads holds
+/// up its neighbours, but neither the broker, nor the signals, nor the end.
+pub(super) fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
+    let jobs = runtime(&mut Builder::new_multi_thread())?;
+    let own = runtime(&mut Builder::new_current_thread())?;
+    let code = run_on(&own, &jobs, settings, parts);
+    // What still blocks a thread is not waited for.
+    own.shutdown_background();
+    jobs.shutdown_background();
+    code
+}
+
+fn run_on(own: &Runtime, jobs: &Runtime, settings: &Settings, mut parts: Parts) -> Result<u8, Fail> {
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
-    let (client, worker) = tokio::select! {
+    // The application's state belongs to the jobs, and so does what it spawns.
+    let Some(()) = jobs.block_on(unless_asked(&signals, make_states(settings, &mut parts)))? else {
+        return Ok(exit::OK);
+    };
+    own.block_on(async {
+        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone())).await?;
+        match prepared {
+            Some((client, worker)) => work(&signals, &client, worker).await,
+            None => Ok(exit::OK),
+        }
+    })
+}
+
+/// What `start` gives; none where a signal comes first.
+async fn unless_asked<T>(signals: &Signals, start: impl Future<Output = Result<T, Fail>>) -> Result<Option<T>, Fail> {
+    tokio::select! {
         biased;
         signal = signals.nth(1) => {
             tracing::info!(target: TARGET, "{signal} before the worker had started");
-            return Ok(exit::OK);
+            Ok(None)
         }
-        prepared = prepare(settings, parts) => prepared?,
+        started = start => started.map(Some),
+    }
+}
+
+async fn make_states(settings: &Settings, parts: &mut Parts) -> Result<(), Fail> {
+    if *settings.broker_url.target() == Target::Memory {
+        tracing::warn!(target: TARGET, "the jobs of `memory:` end with this process, and no other process sees them");
+    }
+    tracing::debug!(target: TARGET, states = parts.late_states.len(), "making the application's state");
+    for state in std::mem::take(&mut parts.late_states) {
+        state(&mut parts.states).await?;
+    }
+    Ok(())
+}
+
+async fn prepare(settings: &Settings, parts: Parts, jobs: Handle) -> Result<(Client, Worker), Fail> {
+    let Parts { registry, states, worker, .. } = parts;
+    let client = settings.connect().await?;
+    tracing::info!(target: TARGET, url = %settings.broker_url, "connected to the broker");
+    let builder = Worker::builder(&client).registry(registry).states(states).jobs_on(jobs);
+    let builder = match worker {
+        Some(choose) => choose(builder),
+        None => builder,
     };
+    let worker = settings.configure(builder).build()?;
+    Ok((client, worker))
+}
+
+async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, Fail> {
     let asked = async {
         let signal = signals.nth(1).await;
         tracing::info!(
@@ -79,26 +140,6 @@ pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
         tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
     let report = worker.run_until(asked, insisted).await?;
-    close(&client).await;
+    close(client).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
-}
-
-async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), Fail> {
-    if *settings.broker_url.target() == Target::Memory {
-        tracing::warn!(target: TARGET, "the jobs of `memory:` end with this process, and no other process sees them");
-    }
-    let Parts { registry, mut states, late_states, worker } = parts;
-    tracing::debug!(target: TARGET, states = late_states.len(), "making the application's state");
-    for state in late_states {
-        state(&mut states).await?;
-    }
-    let client = settings.connect().await?;
-    tracing::info!(target: TARGET, url = %settings.broker_url, "connected to the broker");
-    let builder = Worker::builder(&client).registry(registry).states(states);
-    let builder = match worker {
-        Some(choose) => choose(builder),
-        None => builder,
-    };
-    let worker = settings.configure(builder).build()?;
-    Ok((client, worker))
 }

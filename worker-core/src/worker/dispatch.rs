@@ -50,6 +50,9 @@ use crate::{
 /// How long a suspect waits to run alone before it runs beside what does not end.
 const ALONE_WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// The shortest time a job is put off: a handler that never gets further is called ten times a second.
+const SNOOZE_MIN: Duration = Duration::from_millis(100);
+
 /// How long, after the grace period, the broker may take to confirm what it was told.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -274,7 +277,11 @@ impl Dispatcher {
         }
         let cx = self.context(delivery, name, &handler);
         let execution = execute(handler, delivery.envelope.body.clone(), cx).instrument(span.clone());
-        let id = self.executions.spawn(execution).id();
+        let id = match &self.plan.jobs_on {
+            Some(runtime) => self.executions.spawn_on(execution, runtime),
+            None => self.executions.spawn(execution),
+        }
+        .id();
         self.running.insert(id, Running { owned, place, handler, started: monotonic_now(), span });
     }
 
@@ -302,6 +309,10 @@ impl Dispatcher {
         };
         self.lanes.leave(&place);
         let conclusion = match ended {
+            // While this worker stops it is given back at once, for another to take.
+            Ok(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
+                Conclusion::Ended(Outcome::Snoozed(delay.max(SNOOZE_MIN)))
+            }
             Ok(outcome) => Conclusion::Ended(outcome),
             Err(error) if error.is_cancelled() && handler.blocking => Conclusion::Abandoned,
             Err(error) if error.is_cancelled() => Conclusion::Interrupted,

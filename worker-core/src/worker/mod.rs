@@ -24,6 +24,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime::Handle;
+
 use crate::{
     broker::{Broker, Subscription},
     client::Client,
@@ -71,6 +73,8 @@ struct Plan {
     grace: Duration,
     unknown_job_patience: Duration,
     observers: Vec<Observer>,
+    /// Where jobs run; none for where the worker itself runs.
+    jobs_on: Option<Handle>,
 }
 
 /// One queue of a worker.
@@ -93,6 +97,7 @@ impl Worker {
             grace: GRACE_DEFAULT,
             unknown_job_patience: UNKNOWN_JOB_PATIENCE_DEFAULT,
             observers: Vec::new(),
+            jobs_on: None,
         }
     }
 
@@ -188,6 +193,7 @@ pub struct WorkerBuilder {
     grace: Duration,
     unknown_job_patience: Duration,
     observers: Vec<Observer>,
+    jobs_on: Option<Handle>,
 }
 
 impl WorkerBuilder {
@@ -209,6 +215,13 @@ impl WorkerBuilder {
     #[cfg(feature = "cli")]
     pub(crate) fn states(mut self, states: States) -> Self {
         self.states = states;
+        self
+    }
+
+    /// Runs the jobs on another runtime than the worker's own, which they then cannot block.
+    #[cfg(feature = "cli")]
+    pub(crate) fn jobs_on(mut self, runtime: Handle) -> Self {
+        self.jobs_on = Some(runtime);
         self
     }
 
@@ -315,6 +328,7 @@ impl WorkerBuilder {
             grace: self.grace,
             unknown_job_patience: self.unknown_job_patience,
             observers: self.observers,
+            jobs_on: self.jobs_on,
         };
         Ok(Worker { plan })
     }

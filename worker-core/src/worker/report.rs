@@ -36,14 +36,16 @@ pub struct JobReport {
 impl JobReport {
     /// The one event that closes the execution's span, as the table in [`telemetry`](crate::telemetry) says.
     pub(super) fn log(&self) {
-        let elapsed_ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
+        let elapsed_ms = millis(self.elapsed);
         match &self.ending {
             Ending::Succeeded => tracing::debug!(target: TARGET, elapsed_ms, "job succeeded"),
             Ending::Retried { after, failure } => {
                 let (kind, error) = (failure.kind.as_str(), loggable(failure));
-                tracing::info!(target: TARGET, elapsed_ms, kind, error, ?after, "job will be retried");
+                tracing::info!(target: TARGET, elapsed_ms, kind, error, after_ms = millis(*after), "job will be retried");
             }
-            Ending::Released { after } => tracing::info!(target: TARGET, elapsed_ms, ?after, "job released"),
+            Ending::Released { after } => {
+                tracing::info!(target: TARGET, elapsed_ms, after_ms = millis(*after), "job released")
+            }
             Ending::DeadLettered { failure } => {
                 let (kind, error) = (failure.kind.as_str(), loggable(failure));
                 tracing::warn!(target: TARGET, elapsed_ms, kind, error, "job dead-lettered");
@@ -53,6 +55,11 @@ impl JobReport {
             }
         }
     }
+}
+
+/// For a log, whose readers compute with it and need no nanoseconds.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A failure's text, without the part of the payload that a decoder's error quotes.

@@ -18,13 +18,14 @@ use tokio::{
 use crate::{
     broker::{Delivery, Receipt, Settler, Source, Subscription},
     brokers::sqlite::{
+        column,
         enqueue::{is_declared, timestamp},
         holder::Slot,
         rescue::{GiveBack, holder_for},
         shared::{Holder, Shared, lock, now_ms},
         writer::{Fault, Write, WriteError, closed},
     },
-    envelope::{Body, Due, Envelope, Headers, Priority, Route},
+    envelope::{Body, Due, Envelope, Headers, Route},
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     name::{JobName, QueueName},
@@ -321,26 +322,24 @@ impl HandOut<'_> {
     }
 
     fn delivery(&self, row: &Row<'_>) -> Result<Delivery, Fault> {
-        let id: String = row.get("id")?;
-        let name: Option<String> = row.get("name")?;
-        let headers: Option<String> = row.get("headers")?;
+        let (id, name, headers) = (column::text(row, "id")?, column::text(row, "name")?, column::text(row, "headers")?);
         let body: Vec<u8> = row.get("body")?;
         // What we wrote ourselves can be read; a row that somebody changed by hand
         // must not stop the queue, so what cannot be read is replaced by what can.
-        let id = id.parse().unwrap_or_else(|_| JobId::new());
+        let id = id.and_then(|id| id.parse().ok()).unwrap_or_else(JobId::new);
         let envelope = Envelope {
             id,
             route: Route::Queue(self.queue.clone()),
             name: name.and_then(|name| name.parse::<JobName>().ok()),
             body: Body(body.into()),
             headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
-            priority: Priority::new(row.get("priority")?).unwrap_or_default(),
+            priority: column::priority(row)?,
             due: Due::Now,
             enqueued_at: timestamp(row.get("enqueued_ms")?),
             expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
             unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
         };
-        let (retries, starts): (u32, u32) = (row.get("retries")?, row.get("starts")?);
+        let (retries, starts) = (column::count(row, "retries")?, column::count(row, "starts")?);
         let seq: i64 = row.get("seq")?;
         let receipt = Receipt { epoch: self.holder.id.cast_unsigned(), tag: seq.cast_unsigned(), part: self.fence };
         let counts = (retries.saturating_add(1), starts);

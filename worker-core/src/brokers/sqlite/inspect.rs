@@ -8,12 +8,13 @@ use rusqlite::{Connection, Row, ToSql, params_from_iter, types::Value};
 use crate::{
     broker::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection},
     brokers::sqlite::{
+        column,
         enqueue::{ms, timestamp},
         holder::{Sighting, sight},
         shared::{Shared, now_ms},
         writer::WriteError,
     },
-    envelope::{Body, Headers, Priority},
+    envelope::{Body, Headers},
     error::BrokerError,
     id::JobId,
     name::QueueName,
@@ -204,20 +205,20 @@ fn dead(db: &Connection, mut filter: Filter, page: Page) -> rusqlite::Result<Dea
 }
 
 fn dead_job(row: &Row<'_>) -> rusqlite::Result<DeadJob> {
-    let text = |column: &str| row.get::<_, String>(column);
+    let text = |column: &str| Ok::<_, rusqlite::Error>(column::text(row, column)?.unwrap_or_default());
     let unreadable = |what: &str| rusqlite::Error::InvalidColumnName(what.to_owned());
     let kind = FailureKind::parse(&text("kind")?).unwrap_or(FailureKind::Error);
-    let headers: Option<String> = row.get("headers")?;
+    let headers = column::text(row, "headers")?;
     Ok(DeadJob {
         id: text("id")?.parse().unwrap_or_else(|_| JobId::new()),
         queue: text("queue")?.parse().map_err(|_| unreadable("queue"))?,
-        job: row.get::<_, Option<String>>("name")?.and_then(|name| name.parse().ok()),
-        attempts: row.get("attempts")?,
-        starts: row.get("starts")?,
+        job: column::text(row, "name")?.and_then(|name| name.parse().ok()),
+        attempts: column::count(row, "attempts")?,
+        starts: column::count(row, "starts")?,
         failure: Failure::new(kind, text("error")?),
         died_at: timestamp(row.get("died_ms")?),
         enqueued_at: timestamp(row.get("enqueued_ms")?),
-        priority: Priority::new(row.get("priority")?).unwrap_or_default(),
+        priority: column::priority(row)?,
         headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
         body: Body(row.get::<_, Vec<u8>>("body")?.into()),
     })

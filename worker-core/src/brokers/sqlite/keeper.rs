@@ -69,6 +69,7 @@ impl Keeper {
             seen: HashMap::new(),
             clock: (now_ms(), monotonic_now()),
             peers: Peers { db: None, version: None, ids: Vec::new() },
+            last: monotonic_now(),
         };
         let thread = Builder::new().name("worker-sqlite-keeper".into()).spawn(|| rounds.run())?;
         Ok(Self {
@@ -115,6 +116,8 @@ struct Rounds {
     seen: HashMap<i64, (u64, Instant)>,
     clock: (i64, Instant),
     peers: Peers,
+    /// When the last round began.
+    last: Instant,
 }
 
 impl Rounds {
@@ -130,17 +133,30 @@ impl Rounds {
 
     fn round(&mut self, shared: &Arc<Shared>) {
         self.show_life(shared);
+        if shared.files.check().is_err() {
+            return shared.ring_all(); // Those who wait would wait for ever: they get this error from the writer.
+        }
         if self.clock_was_set() {
             shared.ring_all(); // Those who wait for a due date compute it anew.
         }
         if self.peers.refresh(shared) {
             shared.inbox.look(); // In case the announcement of the change got lost.
         }
+        self.discount_own_sleep(shared.options.lease);
         let own = shared.holder().map(|holder| holder.id);
         let others: Vec<_> = self.peers.ids.iter().copied().filter(|id| Some(*id) != own).collect();
         self.seen.retain(|id, _| others.contains(id));
         for id in others {
             self.observe(shared, id);
+        }
+    }
+
+    /// What stood still while we were stopped ourselves, as all processes of a
+    /// paused container are, may not have had its turn yet: it has a whole lease from now.
+    fn discount_own_sleep(&mut self, lease: Duration) {
+        let since = std::mem::replace(&mut self.last, monotonic_now());
+        if since.elapsed() >= lease / 2 {
+            self.seen.clear();
         }
     }
 

@@ -10,8 +10,10 @@
 //! says in one column who owns it, and every change of an owned job names that
 //! owner and the hand-out, so that a late one changes nothing.
 
+mod column;
 mod consume;
 mod enqueue;
+mod files;
 mod holder;
 mod inspect;
 mod keeper;

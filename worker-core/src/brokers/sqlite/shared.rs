@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fmt,
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::{
     brokers::sqlite::{
         LEASE_MIN, SqliteOptions,
+        files::{Files, beside},
         holder::HolderFile,
         keeper::Keeper,
         rescue::Leave,
@@ -36,6 +36,7 @@ pub(super) const WAITING_KIB_MAX: usize = 32 << 10;
 pub(super) struct Shared {
     path: PathBuf,
     folder: PathBuf,
+    pub(super) files: Arc<Files>,
     pub(super) options: SqliteOptions,
     pub(super) inbox: Arc<Inbox>,
     pub(super) waiting: Arc<Semaphore>,
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     writer: Mutex<Option<JoinHandle<()>>>,
     reader: Mutex<Option<Connection>>,
     closed: AtomicBool,
+    /// Whether closing is over.
+    closing: tokio::sync::Mutex<bool>,
 }
 
 /// This process as an owner of jobs, until it is closed or another takes over.
@@ -67,15 +70,14 @@ impl Shared {
         schema::create(path)?;
         // One name for one file, so that all processes find one folder beside it.
         let path = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
-        let inode = fs::metadata(&path).map_err(|error| unreadable(&path, error))?.ino();
         let mut db = schema::connect(&path, options.busy_timeout)?;
         schema::prepare(&mut db, &path)?;
         // From here on the writer waits for locks itself, with shorter pauses than SQLite's.
         db.busy_timeout(std::time::Duration::ZERO).map_err(|error| schema::failure(&path, "open", &error))?;
-        let mut folder = path.clone().into_os_string();
-        folder.push("-workers");
+        let files = Files::of(&path).map_err(|error| unreadable(&path, error))?;
         let shared = Arc::new(Self {
-            folder: folder.into(),
+            folder: beside(&path, "-workers"),
+            files: Arc::new(files),
             options,
             inbox: Arc::default(),
             waiting: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
@@ -86,19 +88,20 @@ impl Shared {
             writer: Mutex::default(),
             reader: Mutex::default(),
             closed: AtomicBool::new(false),
+            closing: tokio::sync::Mutex::default(),
             path,
         });
-        shared.start_writer(db, inode)?;
+        shared.start_writer(db)?;
         Ok(shared)
     }
 
-    fn start_writer(self: &Arc<Self>, db: Connection, inode: u64) -> Result<(), BrokerError> {
+    fn start_writer(self: &Arc<Self>, db: Connection) -> Result<(), BrokerError> {
         let weak = Arc::downgrade(self);
         let writer = Writer {
             db,
             log: File::open(self.log_path()).map_err(|error| unreadable(&self.log_path(), error))?,
             path: self.path.clone(),
-            inode,
+            files: Arc::clone(&self.files),
             synchronous: self.options.synchronous,
             busy_timeout: self.options.busy_timeout,
             inbox: Arc::clone(&self.inbox),
@@ -125,9 +128,7 @@ impl Shared {
 
     /// SQLite's write-ahead log.
     pub(super) fn log_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-wal");
-        path.into()
+        beside(&self.path, "-wal")
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -211,10 +212,13 @@ impl Shared {
 
     /// Gives back what is owned, finishes what was submitted, and ends the threads.
     pub(super) async fn close(self: &Arc<Self>) -> Result<(), BrokerError> {
-        if self.closed.swap(true, Ordering::SeqCst) {
+        self.closed.store(true, Ordering::SeqCst);
+        // One after the other; what one that was given up has left, the next one does.
+        let mut closed = self.closing.lock().await;
+        if *closed {
             return Ok(());
         }
-        let left = self.leave().await;
+        let left = if self.holder().is_some() { self.leave().await } else { Ok(()) };
         self.ring_all();
         self.waiting.close();
         let shared = Arc::clone(self);
@@ -224,9 +228,13 @@ impl Shared {
             keeper.into_iter().for_each(Keeper::join);
             drop(lock(&shared.reader).take());
             shared.inbox.close();
-            lock(&shared.writer).take().is_none_or(|thread| thread.join().is_ok())
+            // Locked until the end, for whoever closes again meanwhile.
+            let mut writer = lock(&shared.writer);
+            writer.take().is_none_or(|thread| thread.join().is_ok())
         });
-        match ended.await {
+        let ended = ended.await;
+        *closed = true;
+        match ended {
             Ok(true) => left,
             Ok(false) | Err(_) => {
                 Err(BrokerError::new(BrokerErrorKind::Permanent, "the SQLite writer ended in a panic; this is a bug"))

@@ -9,8 +9,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, FileTimes},
-    os::unix::fs::MetadataExt as _,
+    fs::{File, FileTimes},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, UNIX_EPOCH},
@@ -19,7 +18,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 
 use crate::{
-    brokers::sqlite::{Synchronous, schema},
+    brokers::sqlite::{Synchronous, files::Files, schema},
     error::{BrokerError, BrokerErrorKind},
     telemetry::TARGET,
     time::monotonic_now,
@@ -180,7 +179,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     /// The file `-wal`, there for as long as a connection is.
     pub(super) log: File,
-    pub(super) inode: u64,
+    pub(super) files: Arc<Files>,
     pub(super) synchronous: Synchronous,
     pub(super) busy_timeout: Duration,
     pub(super) inbox: Arc<Inbox>,
@@ -268,13 +267,7 @@ impl Writer {
 
     /// Begins a transaction on the file that we opened, in a version that we know.
     fn begin(&self, durable: bool) -> Result<(), Attempt> {
-        if fs::metadata(&self.path).map_or(0, |file| file.ino()) != self.inode {
-            let message = format!(
-                "the database `{}` was removed or replaced while this process had it open; restart the process",
-                self.path.display()
-            );
-            return Err(Attempt::Refused(BrokerError::new(BrokerErrorKind::Permanent, message)));
-        }
+        self.files.check().map_err(Attempt::Refused)?;
         let started = monotonic_now();
         let mut pause = BUSY_PAUSE.0;
         let level = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
