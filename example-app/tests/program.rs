@@ -239,10 +239,10 @@ fn the_operators_commands_know_the_applications_jobs() {
 fn a_folder_that_is_none_or_has_no_pictures_is_said() {
     let program = Program::new();
     let (_, said) = program.run(&["--input", "nowhere"], 1);
-    assert!(said.contains("nowhere: No such file"), "{said}");
+    assert!(said.contains("`nowhere`: No such file"), "{said}");
     fs::create_dir(program.path("bare")).unwrap();
     let (_, said) = program.run(&["--input", "bare"], 1);
-    assert!(said.contains("bare has no .jpg, .jpeg or .png file"), "{said}");
+    assert!(said.contains("there is no .jpg, .jpeg or .png file in `bare`"), "{said}");
     program.run(&["--inptu", "bare"], 2);
 }
 
