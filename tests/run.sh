@@ -23,6 +23,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 install cc gcc          # SQLite is compiled from C
+install systemd-analyze systemd # checks the unit in deploy/
 install script bsdutils # a pseudo-terminal, for what the commands print on one
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || { say "installing $component"; rustup component add "$component" || exit 1; }
