@@ -39,7 +39,11 @@ fn kubernetes_waits_longer_than_the_worker_needs() {
     let given = at(pod(&deployment), "/terminationGracePeriodSeconds").as_u64().unwrap();
     assert_longer_than_an_end(Duration::from_secs(given));
     let grace = variable(container(&deployment), "WORKER_SHUTDOWN_GRACE").unwrap();
-    assert_eq!(worker_core::GRACE_DEFAULT, super::seconds(grace), "the arithmetic in the comment is that of the default");
+    assert_eq!(
+        worker_core::GRACE_DEFAULT,
+        super::seconds(grace),
+        "the arithmetic in the comment is that of the default"
+    );
     assert_eq!(container(&deployment).get("lifecycle"), None, "a preStop hook would eat that time");
 }
 
@@ -65,7 +69,10 @@ fn the_worker_has_no_privilege() {
     let (pod, container) = (pod(&deployment), container(&deployment));
     assert_eq!(at(pod, "/securityContext/runAsNonRoot"), true);
     assert_eq!(at(pod, "/securityContext/seccompProfile/type"), "RuntimeDefault");
-    assert_eq!((at(pod, "/automountServiceAccountToken"), at(pod, "/enableServiceLinks")), (&json!(false), &json!(false)));
+    assert_eq!(
+        (at(pod, "/automountServiceAccountToken"), at(pod, "/enableServiceLinks")),
+        (&json!(false), &json!(false))
+    );
     let expected = json!({
         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] }
     });
@@ -129,7 +136,9 @@ fn metrics_can_be_fetched_from_where_they_are() {
 
 #[test]
 fn kustomize_names_every_file_and_only_files_that_exist() {
-    for folder in [BASE, "deploy/k8s/components/keda", "deploy/k8s/components/podmonitor", "deploy/k8s/overlays/example"] {
+    for folder in
+        [BASE, "deploy/k8s/components/keda", "deploy/k8s/components/podmonitor", "deploy/k8s/overlays/example"]
+    {
         let kustomization = document(&format!("{folder}/kustomization.yaml"));
         let list = |key: &str| kustomization.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let named: Vec<_> = list("resources").into_iter().chain(list("components")).collect();

@@ -52,7 +52,13 @@ fn the_unit_is_exposed_to_one_and_a_half_at_most() {
     let output = analyze(&security, |unit| unit);
     let last = said(&output).lines().last().unwrap_or_default().to_owned();
     assert!(output.status.success() && last.contains("exposure level"), "{}", said(&output));
-    let output = analyze(&security, |unit| unit.replace("ProtectHome=yes\n", "").replace("PrivateUsers=yes\n", "").replace("NoNewPrivileges=yes\n", "").replace("ProtectSystem=strict\n", "").replace("DynamicUser=yes\n", ""));
+    let output = analyze(&security, |unit| {
+        unit.replace("ProtectHome=yes\n", "")
+            .replace("PrivateUsers=yes\n", "")
+            .replace("NoNewPrivileges=yes\n", "")
+            .replace("ProtectSystem=strict\n", "")
+            .replace("DynamicUser=yes\n", "")
+    });
     assert!(!output.status.success(), "an unhardened one would fail: {}", said(&output));
 }
 
@@ -74,7 +80,10 @@ fn the_unit_knows_the_workers_exit_codes() {
 #[test]
 fn the_unit_starts_the_worker_and_hears_it_alone() {
     let unit = read(UNIT);
-    assert_eq!((value(&unit, "Type"), value(&unit, "NotifyAccess"), value(&unit, "KillMode")), ("notify", "main", "mixed"));
+    assert_eq!(
+        (value(&unit, "Type"), value(&unit, "NotifyAccess"), value(&unit, "KillMode")),
+        ("notify", "main", "mixed")
+    );
     assert_command(value(&unit, "ExecStart").split(' ').skip(1));
     assert!(value(&unit, "LoadCredential").starts_with("broker-url:"));
     assert_eq!(value(&unit, "Environment"), "WORKER_BROKER_URL_FILE=%d/broker-url");

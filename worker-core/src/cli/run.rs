@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::{
-    cli::{app::Parts, broker::close, exit, fail::Fail, signals::Signals},
+    cli::{app::Parts, broker::close, exit, fail::Fail, notify::Notifier, signals::Signals},
     client::Client,
     config::{Settings, SettingsReader, Target},
     telemetry::TARGET,
@@ -78,7 +78,10 @@ pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
         let signal = signals.nth(2).await;
         tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
-    let report = worker.run_until(asked, insisted).await?;
+    let notifier = Notifier::start(worker.status());
+    let report = worker.run_until(asked, insisted).await;
+    notifier.end().await;
+    let report = report?;
     close(&client).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }
