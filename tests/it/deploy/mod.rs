@@ -2,6 +2,7 @@
 
 mod docker;
 mod kubernetes;
+mod prometheus;
 mod rabbitmq;
 mod systemd;
 
