@@ -6,6 +6,7 @@
 mod dlq;
 mod enqueue;
 mod look;
+mod notify;
 mod program;
 mod rabbit;
 mod run;
