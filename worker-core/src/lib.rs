@@ -77,6 +77,7 @@
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded broker |
 //! | `cli` | yes | [`cli::App`], the operator's binary |
+//! | `admin` | yes | `run --admin`: probes and metrics over HTTP |
 //! | `testing` | no | [`testing`], for the tests of applications |
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::{
-    cli::{app::Parts, broker::close, exit, fail::Fail, signals::Signals},
+    cli::{admin::Admin, app::Parts, broker::close, exit, fail::Fail, signals::Signals},
     client::Client,
     config::{Settings, SettingsReader, Target},
     telemetry::TARGET,
@@ -21,7 +21,8 @@ something was given back.
 Examples:
   myapp run --queues emails=4,orders --concurrency 32
   RUST_LOG=worker=debug myapp run        one line for every job
-  WORKER_LOG_FORMAT=json myapp run       lines for a log collector"#)]
+  WORKER_LOG_FORMAT=json myapp run       lines for a log collector
+  myapp run --admin 127.0.0.1:9091       with probes and metrics"#)]
 pub(super) struct RunArgs {
     /// Serve these queues, each with at most SLOTS jobs at once [default: WORKER_QUEUES, or the
     /// queues of all registered jobs]
@@ -37,6 +38,10 @@ pub(super) struct RunArgs {
     /// Let running jobs go on this long after the first signal [default: WORKER_SHUTDOWN_GRACE, or 30s]
     #[arg(long, value_name = "DURATION")]
     shutdown_timeout: Option<String>,
+    /// Serve /livez, /readyz, /startupz and /metrics at this address; a port alone is one of the
+    /// loopback address [default: WORKER_ADMIN, or off]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
 }
 
 impl RunArgs {
@@ -47,6 +52,7 @@ impl RunArgs {
             ("--concurrency", &self.concurrency),
             ("--prefetch", &self.prefetch),
             ("--shutdown-timeout", &self.shutdown_timeout),
+            ("--admin", &self.admin),
         ];
         for (flag, value) in flags {
             if let Some(value) = value {
@@ -59,14 +65,22 @@ impl RunArgs {
 
 pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
+    // Before all else, so that a probe sees the program start, however long that takes.
+    let admin = match settings.admin {
+        None => None,
+        Some(address) => Some(Admin::listen(address).await?),
+    };
     let (client, worker) = tokio::select! {
         biased;
         signal = signals.nth(1) => {
             tracing::info!(target: TARGET, "{signal} before the worker had started");
             return Ok(exit::OK);
         }
-        prepared = prepare(settings, parts) => prepared?,
+        prepared = prepare(settings, parts, admin.as_ref()) => prepared?,
     };
+    if let Some(admin) = &admin {
+        admin.watch(worker.status());
+    }
     let asked = async {
         let signal = signals.nth(1).await;
         tracing::info!(
@@ -80,10 +94,14 @@ pub(super) async fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
     };
     let report = worker.run_until(asked, insisted).await?;
     close(&client).await;
+    // Last, so that a probe sees the worker drain.
+    if let Some(admin) = admin {
+        admin.stop().await;
+    }
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }
 
-async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), Fail> {
+async fn prepare(settings: &Settings, parts: Parts, admin: Option<&Admin>) -> Result<(Client, Worker), Fail> {
     if *settings.broker_url.target() == Target::Memory {
         tracing::warn!(target: TARGET, "the jobs of `memory:` end with this process, and no other process sees them");
     }
@@ -91,6 +109,10 @@ async fn prepare(settings: &Settings, parts: Parts) -> Result<(Client, Worker), 
     tracing::debug!(target: TARGET, states = late_states.len(), "making the application's state");
     for state in late_states {
         state(&mut states).await?;
+    }
+    if let Some(admin) = admin {
+        // After the application's own code, whose recorder wins, and before anything is recorded.
+        admin.record();
     }
     let client = settings.connect().await?;
     tracing::info!(target: TARGET, url = %settings.broker_url, "connected to the broker");

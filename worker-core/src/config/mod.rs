@@ -13,7 +13,7 @@ mod read;
 mod table;
 mod url;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     broker::LEASE_DEFAULT,
@@ -62,6 +62,8 @@ pub struct Settings {
     pub prefetch: Option<usize>,
     /// How long running jobs may go on after a shutdown was asked for.
     pub shutdown_grace: Duration,
+    /// Where `run` serves probes and metrics; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
     /// How long a job of unknown name is offered again before it is dead-lettered.
     pub unknown_job_patience: Duration,
     /// How long an enqueue waits for the broker's answer.
@@ -142,6 +144,7 @@ impl Default for Settings {
             concurrency: CONCURRENCY_DEFAULT,
             prefetch: None,
             shutdown_grace: GRACE_DEFAULT,
+            admin: None,
             unknown_job_patience: UNKNOWN_JOB_PATIENCE_DEFAULT,
             enqueue_timeout: ENQUEUE_TIMEOUT_DEFAULT,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
@@ -255,6 +258,7 @@ mod tests {
                 "concurrency" => parse::concurrency(text) == Ok(default.concurrency),
                 "prefetch" => text == "twice the queue's slots" && default.prefetch.is_none(),
                 "shutdown_grace" => parse::shutdown_grace(text) == Ok(default.shutdown_grace),
+                "admin" => parse::admin(text) == Ok(default.admin),
                 "unknown_job_patience" => parse::unknown_job_patience(text) == Ok(default.unknown_job_patience),
                 "enqueue_timeout" => parse::enqueue_timeout(text) == Ok(default.enqueue_timeout),
                 "payload_bytes_max" => parse::payload_max(text) == Ok(default.payload_bytes_max),
