@@ -21,9 +21,8 @@ use worker_core::{GRACE_DEFAULT, config::SETTINGS};
 const TO_SPARE: Duration = Duration::from_secs(5);
 
 /// Names that look like settings and are none, each with its reason.
-const NO_SETTINGS: [&str; 2] = [
-    "WORKER_ADMIN", // The setting of the admin server, which is still to come.
-    "WORKER_PORT",  // What Kubernetes injects beside a Service called `worker`.
+const NO_SETTINGS: [&str; 1] = [
+    "WORKER_PORT", // What Kubernetes injects beside a Service called `worker`.
 ];
 
 fn root() -> PathBuf {

@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     let app = match wanted.as_str() {
         "default-command" => app.default_command("hello"),
         "default-url" => app.default_broker_url("sqlite:fixture.db"),
+        // An observer runs on the worker's own task, which this one never gives back.
+        "loop-hangs" => app.worker(|builder| builder.observe(|_| hang())),
+        // The application has a recorder of its own.
+        "records" => app.state_with(async || record()),
         "three-slots" => app.worker(|builder| builder.concurrency(3)),
         "asks-before-it-starts" => app.worker(|builder| {
             ask();
@@ -34,6 +38,10 @@ fn main() -> ExitCode {
         _ => app,
     };
     app.main()
+}
+
+fn record() -> Result<(), io::Error> {
+    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map(drop).map_err(io::Error::other)
 }
 
 /// Prints its arguments.

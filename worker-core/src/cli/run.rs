@@ -5,6 +5,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{
     cli::{
+        admin::Admin,
         app::{Parts, runtime},
         broker::close,
         exit,
@@ -29,7 +30,8 @@ something was given back.
 Examples:
   myapp run --queues emails=4,orders --concurrency 32
   RUST_LOG=worker=debug myapp run        one line for every job
-  WORKER_LOG_FORMAT=json myapp run       lines for a log collector"#)]
+  WORKER_LOG_FORMAT=json myapp run       lines for a log collector
+  myapp run --admin 127.0.0.1:9091       with probes and metrics"#)]
 pub(super) struct RunArgs {
     /// Serve these queues, each with at most SLOTS jobs at once [default: WORKER_QUEUES, or the
     /// queues of all registered jobs]
@@ -45,6 +47,10 @@ pub(super) struct RunArgs {
     /// Let running jobs go on this long after the first signal [default: WORKER_SHUTDOWN_GRACE, or 30s]
     #[arg(long, value_name = "DURATION")]
     shutdown_timeout: Option<String>,
+    /// Serve /livez, /readyz, /startupz and /metrics at this address; a port alone is one of the
+    /// loopback address [default: WORKER_ADMIN, or off]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
 }
 
 impl RunArgs {
@@ -55,6 +61,7 @@ impl RunArgs {
             ("--concurrency", &self.concurrency),
             ("--prefetch", &self.prefetch),
             ("--shutdown-timeout", &self.shutdown_timeout),
+            ("--admin", &self.admin),
         ];
         for (flag, value) in flags {
             if let Some(value) = value {
@@ -79,16 +86,32 @@ pub(super) fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
 
 fn run_on(own: &Runtime, jobs: &Runtime, settings: &Settings, mut parts: Parts) -> Result<u8, Fail> {
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
+    // Before all else, so that a probe sees the program start, however long that takes. On the
+    // runtime that no job can block.
+    let admin = match settings.admin {
+        None => None,
+        Some(address) => Some(own.block_on(Admin::listen(address))?),
+    };
     // The application's state belongs to the jobs, and so does what it spawns.
     let Some(()) = jobs.block_on(unless_asked(&signals, make_states(settings, &mut parts)))? else {
         return Ok(exit::OK);
     };
     own.block_on(async {
-        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone())).await?;
-        match prepared {
-            Some((client, worker)) => work(&signals, &client, worker).await,
-            None => Ok(exit::OK),
+        if let Some(admin) = &admin {
+            // After the application's own code, whose recorder wins, and before anything is recorded.
+            admin.record();
         }
+        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone())).await?;
+        let Some((client, worker)) = prepared else { return Ok(exit::OK) };
+        if let Some(admin) = &admin {
+            admin.watch(worker.status());
+        }
+        let worked = work(&signals, &client, worker).await;
+        // Last, so that a probe sees the worker drain.
+        if let Some(admin) = admin {
+            admin.stop().await;
+        }
+        worked
     })
 }
 
