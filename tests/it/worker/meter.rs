@@ -149,6 +149,20 @@ fn a_job_that_was_lost_is_a_suspected_duplicate_only_if_it_ran() {
         assert_eq!(both, (1.0, 1.0), "submitting again loses nothing");
         assert_eq!(page.value(JOBS_PROCESSED, &[("outcome", "lost")]), 1.0);
     });
+    measured(|page| async move {
+        let gives_back =
+            |call: Call<'_>| matches!(call, Call::Settle(delivery, _) if delivery.envelope.id.to_string() == "waits");
+        let bench = Bench::faulty(first(gives_back, [Fault::AnswerLost]));
+        let worker = Running::start(bench.worker().concurrency(1));
+        bench.enqueue::<Play>("runs", [Act::UntilStopping]).await;
+        bench.log.until("one runs", |runs| runs.len() == 1).await;
+        bench.enqueue::<Play>("waits", [Act::Succeed]).await;
+        settle_down().await;
+        assert_eq!(worker.stop().await.lost, 1);
+        let page = page();
+        assert_eq!((page.value(ACKS_LOST, &[]), page.value(DUPLICATES_SUSPECTED, &[])), (1.0, 0.0));
+        assert_eq!(page.value(JOBS_PROCESSED, &[]), page.value(JOBS_PROCESSED, &[("outcome", "released")]));
+    });
 }
 
 #[test]

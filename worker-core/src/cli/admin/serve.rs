@@ -102,3 +102,25 @@ async fn answer(stream: TcpStream, pages: Router) {
         Err(_) => tracing::debug!(target: TARGET, "a client of the admin server took too long"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_connections_make_room_for_the_newest() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut connections = Connections::default();
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS_MAX + 5 {
+            clients.push(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            let (stream, _) = listener.accept().await.unwrap();
+            connections.take(stream, pages(Arc::default()));
+        }
+        assert_eq!(connections.ages.len(), CONNECTIONS_MAX);
+        for _ in 0..5 {
+            assert!(connections.tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
+        }
+        assert!(connections.tasks.try_join_next().is_none(), "the others stay");
+    }
+}
