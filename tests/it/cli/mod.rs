@@ -6,6 +6,6 @@
 mod dlq;
 mod enqueue;
 mod look;
-mod program;
+pub(crate) mod program;
 mod run;
 mod terminal;
