@@ -5,6 +5,7 @@
 //! | [`mod@conformance`] | the broker contract, at least one case per clause | `cargo test -p worker-tests memory::` |
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
 //! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
+//! | `it/rabbit_interop` | programs in Python on the same queues, and what the guides say of RabbitMQ | `cargo test -p worker-tests rabbit_interop::` |
 //! | [`mod@rabbit`] | RabbitMQ nodes of the tests' own | `cargo test -p worker-tests rabbit::` |
 //!
 //! `cargo test -p worker-tests` runs everything; all tests are independent and

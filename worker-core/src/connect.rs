@@ -19,7 +19,11 @@ impl Client {
     /// | URL | broker |
     /// |---|---|
     /// | `sqlite:jobs.db` | the embedded broker, in this file, which is created if missing |
+    /// | `amqp://USER:PASSWORD@HOST/VHOST`, `amqps://…` | RabbitMQ, with the feature `rabbitmq` |
     /// | `memory:` | jobs in this process's memory, for tests and trials |
+    ///
+    /// A RabbitMQ broker is tried for up to `WORKER_CONNECT_TIMEOUT`'s default, 30 s, or the
+    /// URL's `connection_timeout`; once it was reached, a lost connection is made again by itself.
     ///
     /// The environment is not read: everything but the URL is at its default.
     /// [`from_env`](Self::from_env) reads it.
@@ -28,7 +32,7 @@ impl Client {
     ///
     /// * [`ConnectError::Config`] — the URL is none of these; the message says
     ///   what is, and never repeats what may be a password.
-    /// * [`ConnectError::Broker`] — the broker could not be opened.
+    /// * [`ConnectError::Broker`] — the broker could not be opened or reached.
     ///
     /// # Cancel safety
     ///
@@ -45,7 +49,7 @@ impl Client {
     /// # Errors
     ///
     /// * [`ConnectError::Config`] — everything that is wrong with the variables.
-    /// * [`ConnectError::Broker`] — the broker could not be opened.
+    /// * [`ConnectError::Broker`] — the broker could not be opened or reached.
     ///
     /// # Cancel safety
     ///
@@ -166,6 +170,8 @@ fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "rabbitmq")]
+    use crate::error::BrokerErrorKind;
 
     #[tokio::test]
     async fn a_url_chooses_the_broker() {
@@ -184,13 +190,24 @@ mod tests {
         assert!(path.exists());
     }
 
+    #[cfg(not(feature = "rabbitmq"))]
     #[tokio::test]
-    async fn a_broker_that_this_version_lacks_is_named_without_the_password() {
+    async fn a_broker_that_this_program_lacks_is_named_without_the_password() {
         let error = Client::connect("amqp://user:hunter2@host").await.unwrap_err();
         assert!(matches!(error, ConnectError::Config(_)));
         let text = format!("{error} {error:?}");
-        let reason = if cfg!(feature = "rabbitmq") { "no RabbitMQ broker" } else { "the feature `rabbitmq`" };
-        assert!(text.contains(reason) && text.contains("`sqlite:PATH`"), "{text}");
+        assert!(text.contains("the feature `rabbitmq`") && text.contains("`sqlite:PATH`"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_an_error_without_the_password() {
+        // Nothing listens on port 1.
+        let url = "amqp://user:hunter2@127.0.0.1:1?connection_timeout=1";
+        let error = Client::connect(url).await.unwrap_err();
+        assert!(matches!(&error, ConnectError::Broker(error) if error.kind() == BrokerErrorKind::Transient), "{error}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("RabbitMQ cannot be reached") && !text.contains("hunter2"), "{text}");
     }
 }

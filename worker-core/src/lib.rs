@@ -76,7 +76,7 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded broker |
-//! | `rabbitmq` | no | `amqp://` URLs; nothing connects to them yet |
+//! | `rabbitmq` | no | the RabbitMQ broker, for `amqp://` URLs |
 //! | `cli` | yes | [`cli::App`], the operator's binary |
 //! | `admin` | yes | `run --admin`: probes and metrics over HTTP |
 //! | `testing` | no | [`testing`], for the tests of applications |

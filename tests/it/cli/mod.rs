@@ -10,5 +10,6 @@ mod look;
 mod notify;
 mod program;
 mod rabbit;
+pub(crate) mod program;
 mod run;
 mod terminal;

@@ -24,52 +24,52 @@ use worker_core::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program in a folder of its own.
-pub(super) struct Program {
+pub(crate) struct Program {
     folder: TempDir,
     environment: Vec<(String, String)>,
 }
 
 impl Program {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: TempDir::new().unwrap(), environment: Vec::new() }
     }
 
     /// With this variable, and no other but those given so.
-    pub(super) fn with(mut self, variable: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, variable: &str, value: &str) -> Self {
         self.environment.push((variable.into(), value.into()));
         self
     }
 
-    pub(super) fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 
-    pub(super) fn write(&self, file: &str, content: &str) -> String {
+    pub(crate) fn write(&self, file: &str, content: &str) -> String {
         std::fs::write(self.path(file), content).unwrap();
         self.path(file).display().to_string()
     }
 
     /// Runs it to its end, with nothing to read.
-    pub(super) fn run(&self, args: &[&str]) -> Printed {
+    pub(crate) fn run(&self, args: &[&str]) -> Printed {
         self.start(args).end()
     }
 
-    pub(super) fn run_with_input(&self, args: &[&str], input: &str) -> Printed {
+    pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Printed {
         let mut running = self.start_with_input(args);
         running.write(input);
         running.end()
     }
 
-    pub(super) fn start(&self, args: &[&str]) -> Running {
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
         self.spawn(self.command(env!("CARGO_BIN_EXE_fixture").as_ref(), args).stdin(Stdio::null()))
     }
 
-    pub(super) fn start_with_input(&self, args: &[&str]) -> Running {
+    pub(crate) fn start_with_input(&self, args: &[&str]) -> Running {
         self.spawn(self.command(env!("CARGO_BIN_EXE_fixture").as_ref(), args).stdin(Stdio::piped()))
     }
 
     /// The same at a terminal of so many columns, whose keyboard is `Running::write`.
-    pub(super) fn start_at_terminal(&self, columns: u16, args: &[&str]) -> Running {
+    pub(crate) fn start_at_terminal(&self, columns: u16, args: &[&str]) -> Running {
         let words = args.iter().map(|arg| format!(" '{arg}'")).collect::<String>();
         let line = format!("stty cols {columns} rows 40; exec {}{words}", env!("CARGO_BIN_EXE_fixture"));
         let mut command = self.command("script".as_ref(), &["-qec", &line, "/dev/null"]);
@@ -77,12 +77,12 @@ impl Program {
     }
 
     /// Runs a line of shell.
-    pub(super) fn shell(&self, line: &str) -> Printed {
+    pub(crate) fn shell(&self, line: &str) -> Printed {
         self.spawn(self.command("sh".as_ref(), &["-c", line]).stdin(Stdio::null())).end()
     }
 
     /// A worker, once it runs the job `wait` or `stuck`.
-    pub(super) fn start_with_running_job(&self, args: &[&str]) -> Running {
+    pub(crate) fn start_with_running_job(&self, args: &[&str]) -> Running {
         let running = self.start(&[&["run"], args].concat());
         running.stdout.wait_for("the job runs");
         running
@@ -105,7 +105,7 @@ impl Program {
     }
 
     /// Puts dead jobs into `jobs.db`: as many as there are `(id, job, kind, error)`, oldest first.
-    pub(super) fn bury(&self, dead: &[(&str, &str, FailureKind, &str)]) {
+    pub(crate) fn bury(&self, dead: &[(&str, &str, FailureKind, &str)]) {
         let jobs: Vec<_> = dead.iter().map(|(id, job, ..)| (id.parse().unwrap(), *job)).collect();
         let failures = dead.iter().map(|(.., kind, error)| Failure::new(*kind, *error));
         self.bury_with(&jobs, failures.collect());
@@ -146,34 +146,34 @@ impl Program {
 }
 
 /// The program at work.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    pub(super) stdout: Output,
-    pub(super) stderr: Output,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
 }
 
 impl Running {
     /// What the user types or pipes in.
-    pub(super) fn write(&mut self, text: &str) {
+    pub(crate) fn write(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         // The program may be done with it.
         drop(stdin.write_all(text.as_bytes()).and_then(|()| stdin.flush()));
     }
 
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let line = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success(), "{line}");
     }
 
     /// Waits until it is over.
-    pub(super) fn end(mut self) -> Printed {
+    pub(crate) fn end(mut self) -> Printed {
         drop(self.stdin.take());
         self.wait()
     }
 
     /// The same with the input left open, as a terminal's is.
-    pub(super) fn wait(mut self) -> Printed {
+    pub(crate) fn wait(mut self) -> Printed {
         let (stdout, stderr) = (self.stdout.to_its_end(), self.stderr.to_its_end());
         let code = self.child.wait().unwrap().code();
         Printed { code: code.unwrap_or(-1), stdout, stderr }
@@ -190,7 +190,7 @@ impl Drop for Running {
 
 /// One of its streams, read as it comes.
 #[derive(Clone)]
-pub(super) struct Output(Arc<(Mutex<Collected>, Condvar)>);
+pub(crate) struct Output(Arc<(Mutex<Collected>, Condvar)>);
 
 #[derive(Default)]
 struct Collected {
@@ -225,7 +225,7 @@ impl Output {
 
     /// Waits until `text` was printed.
     #[track_caller]
-    pub(super) fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         let collected = self.wait_while(|collected| !collected.text().contains(text) && !collected.ended);
         assert!(collected.contains(text), "`{text}` was not printed, but:\n{collected}");
     }
@@ -252,23 +252,23 @@ impl Collected {
 }
 
 /// What it printed, and its exit code.
-pub(super) struct Printed {
-    pub(super) code: i32,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+pub(crate) struct Printed {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Printed {
     /// Checks the exit code.
     #[track_caller]
-    pub(super) fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "\n{self}");
         self
     }
 
     /// Checks that all of `parts` were said on standard error.
     #[track_caller]
-    pub(super) fn says(self, parts: &[&str]) -> Self {
+    pub(crate) fn says(self, parts: &[&str]) -> Self {
         let missing: Vec<_> = parts.iter().filter(|part| !self.stderr.contains(**part)).collect();
         assert!(missing.is_empty(), "not said: {missing:?}\n{self}");
         self
@@ -276,20 +276,20 @@ impl Printed {
 
     /// Checks that all of `parts` were printed on standard output.
     #[track_caller]
-    pub(super) fn prints(self, parts: &[&str]) -> Self {
+    pub(crate) fn prints(self, parts: &[&str]) -> Self {
         let missing: Vec<_> = parts.iter().filter(|part| !self.stdout.contains(**part)).collect();
         assert!(missing.is_empty(), "not printed: {missing:?}\n{self}");
         self
     }
 
     #[track_caller]
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}\n{self}"))
     }
 
     /// The row of a tab-separated table that begins with `first`, as its cells.
     #[track_caller]
-    pub(super) fn row(&self, first: &str) -> Vec<String> {
+    pub(crate) fn row(&self, first: &str) -> Vec<String> {
         let row = self.stdout.lines().find(|line| line.split('\t').next() == Some(first));
         let row = row.unwrap_or_else(|| panic!("no row `{first}`\n{self}"));
         row.split('\t').map(str::to_owned).collect()

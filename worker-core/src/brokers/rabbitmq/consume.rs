@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broker::{Begin, Delivery, Receipt, SettleError, Settler, Source, Subscription, Ticket},
     brokers::rabbitmq::{
+        adopt,
         course::{Held, Line, Place},
         declare::broker_error,
         lane::Lane,
@@ -253,6 +254,7 @@ pub(super) async fn consume(
         Err(error) => return Err(broker_error(&format!("queue `{queue}` cannot be consumed"), &error)),
     }
     shared.declarer.place(Place::Suspects, queue).await?;
+    adopt::warn_of_losses(&shared.declarer, queue).await;
     porter::start(shared);
     let table = Arc::new(Table::default());
     // One settlement per owned delivery, one suspect, and the stop.

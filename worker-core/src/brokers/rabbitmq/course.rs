@@ -220,3 +220,6 @@ pub(super) fn onward(message: &Message, now: Timestamp) -> Onward {
         Err(problem) => Onward::Astray(format!("it belongs nowhere: {problem}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,11 @@ impl Declarer {
         }
     }
 
+    /// What a dead-letter queue of ours has.
+    pub(super) fn keeping_arguments(&self) -> FieldTable {
+        topology::keeping_arguments(self.kind)
+    }
+
     /// Declares `queue` and its dead-letter queue; whether `queue` was created.
     pub(super) async fn queue(&self, queue: &QueueName) -> Result<bool, BrokerError> {
         // The dead letters first: what leaves a queue must have where to go.

@@ -12,6 +12,7 @@
 //! one connection is used on the next.
 
 mod acks;
+mod adopt;
 mod connection;
 mod consume;
 mod course;

@@ -8,6 +8,8 @@
 //! ([`BROKER_OWNED`]): on 3.x a republished `x-death` makes the next hop drop
 //! the message as a cycle (measured on 3.10.8; celery#9867 is the same).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
@@ -97,7 +99,12 @@ impl Message {
     }
 
     pub(super) fn date(&self, name: &str) -> Option<Timestamp> {
-        self.integer(name).and_then(|ms| u64::try_from(ms).ok()).map(Timestamp::from_unix_ms)
+        let ms = match self.header(name)? {
+            // AMQP's own dates, as Python's pika writes a `datetime`, have whole seconds.
+            AMQPValue::Timestamp(seconds) => seconds.saturating_mul(1_000),
+            value => integer(value).and_then(|ms| u64::try_from(ms).ok())?,
+        };
+        Some(Timestamp::from_unix_ms(ms))
     }
 
     /// Returns that the server counts as failures; none where it does not count.
@@ -247,11 +254,7 @@ impl Copy {
 
     pub(super) fn without(mut self, name: &str) -> Self {
         if self.table.contains_key(name) {
-            let kept = self.table.inner().iter().filter(|(key, _)| key.as_str() != name);
-            self.table = kept
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect::<std::collections::BTreeMap<_, _>>()
-                .into();
+            self.table = only(&self.table, |key, _| key != name);
         }
         self
     }
@@ -298,42 +301,76 @@ impl Copy {
         COURSE.into_iter().fold(self, Self::without)
     }
 
-    /// The message; headers of a neighbour that are too large to travel on are left behind.
+    /// The message; headers that are too large to travel on are left behind.
     pub(super) fn message(mut self) -> Message {
-        if weight(&self.table) > TABLE_BYTES_MAX {
-            let ours = self.table.inner().iter().filter(|(name, _)| OURS.contains(&name.as_str()));
-            self.table = ours
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect::<std::collections::BTreeMap<_, _>>()
-                .into();
+        let (foreign, ours) = weights(&self.table);
+        if foreign > FOREIGN_BYTES_MAX {
+            self.table = only(&self.table, |name, _| OURS.contains(&name));
+        }
+        if ours > OURS_BYTES_MAX {
+            self.table = only(&self.table, |name, value| !OURS.contains(&name) || weight(value) <= OUR_BYTES_MAX);
         }
         Message { properties: self.properties.with_headers(self.table), body: self.body }
     }
 }
 
-/// The most bytes of a table of headers that is published: the application's, ours, and room.
+/// The most bytes of headers that are not ours: what an application may write,
+/// 16 KiB of JSON, has up to 2.5 times as many in AMQP (`1,` is a number of five bytes).
 ///
 /// Near `frame_max` (128 KiB) a table closes the connection, and what a broker
 /// adds to it later makes it undeliverable: an endless loop (measured).
-const TABLE_BYTES_MAX: usize = 2 * HEADERS_BYTES_MAX + (8 << 10);
+const FOREIGN_BYTES_MAX: usize = 3 * HEADERS_BYTES_MAX;
 
-/// The headers of `message` that are too large for a copy, in bytes.
+/// The most bytes of our headers, and of one of them: what we write has less.
+const OURS_BYTES_MAX: usize = 8 << 10;
+const OUR_BYTES_MAX: usize = 3 << 10;
+
+/// The size of the headers of `message` in bytes, if they are too large for a copy.
+///
+/// What a broker has added does not count, for it is not copied; ours and those
+/// of others count apart, so that what was not too large at first never becomes so.
 pub(super) fn excess(message: &Message) -> Option<usize> {
-    message.properties.headers().as_ref().map(weight).filter(|bytes| *bytes > TABLE_BYTES_MAX)
+    let (foreign, ours) = weights(message.properties.headers().as_ref()?);
+    (foreign > FOREIGN_BYTES_MAX || ours > OURS_BYTES_MAX).then_some(foreign + ours)
 }
 
-fn weight(table: &FieldTable) -> usize {
-    fn of(value: &AMQPValue) -> usize {
-        1 + match value {
-            AMQPValue::ShortString(text) => text.as_str().len() + 1,
-            AMQPValue::LongString(text) => text.len() + 4,
-            AMQPValue::ByteArray(bytes) => bytes.len() + 4,
-            AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(of).sum::<usize>(),
-            AMQPValue::FieldTable(table) => weight(table),
-            _ => 8,
+/// The bytes of the headers that are not ours, and of ours.
+fn weights(table: &FieldTable) -> (usize, usize) {
+    let mut bytes = (0, 0);
+    for (name, value) in table.inner() {
+        let weight = 1 + name.as_str().len() + weight(value);
+        if OURS.contains(&name.as_str()) {
+            bytes.1 += weight;
+        } else if !is_broker_owned(name.as_str()) {
+            bytes.0 += weight;
         }
     }
-    4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + of(value)).sum::<usize>()
+    bytes
+}
+
+/// The bytes of a value in a frame.
+fn weight(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Double(_) | AMQPValue::Timestamp(_) => 8,
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => 4 + text.len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.len(),
+        AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(weight).sum::<usize>(),
+        AMQPValue::FieldTable(table) => {
+            4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + weight(value)).sum::<usize>()
+        }
+    }
+}
+
+/// The headers of `table` that `keep` wants.
+fn only(table: &FieldTable, keep: impl Fn(&str, &AMQPValue) -> bool) -> FieldTable {
+    let kept = table.inner().iter().filter(|(name, value)| keep(name.as_str(), value));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>().into()
 }
 
 /// When a job died, in microseconds since 1970: the place of a dead letter among the others.
@@ -353,14 +390,18 @@ pub(super) fn failure_of(message: &Message) -> Failure {
             Failure::new(kind, last_error.strip_prefix(&prefix).unwrap_or(&last_error).to_owned())
         }
         None => {
-            let reason =
-                message.text("x-first-death-reason").or_else(|| first_death(message, "reason").as_ref().and_then(text));
+            // The newest death stands first in `x-death`. `x-first-death-reason` is often the end of a wait.
+            let newest = || first_death(message, "reason").as_ref().and_then(text);
+            let reason = newest().or_else(|| message.text("x-first-death-reason"));
             match reason.as_deref() {
                 Some("delivery_limit") => {
                     let text = "the server returned it more often than its queue's delivery limit allows";
                     Failure::new(FailureKind::Crashed, text)
                 }
                 Some("expired") => Failure::new(FailureKind::Expired, "it was not delivered before its expiration"),
+                Some(reason) if last_error.is_empty() => {
+                    Failure::new(FailureKind::Error, format!("dead-lettered by the server: {reason}"))
+                }
                 Some(reason) => {
                     Failure::new(FailureKind::Error, format!("dead-lettered by the server: {reason}; {last_error}"))
                 }
@@ -406,3 +447,6 @@ impl From<&Message> for Body {
         Self(message.body.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! Programs that know nothing of the framework, on the same queues: Python with pika.
+
+mod accuracy;
+mod adoption;
+mod capabilities;
+mod dead;
+mod neighbour;
+mod orders;
+mod page;
+mod permissions;
+mod retried;

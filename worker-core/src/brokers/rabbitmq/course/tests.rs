@@ -1,0 +1,239 @@
+//! What is done with a message, on either side of RabbitMQ 4.3.
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
+const DIED: DeathDate = DeathDate(1_800_000_000_000_000);
+
+fn old() -> Server {
+    Server::new("RabbitMQ", "3.10.8")
+}
+
+fn new() -> Server {
+    Server::new("RabbitMQ", "4.3.6")
+}
+
+fn orders() -> QueueName {
+    "orders".parse().unwrap()
+}
+
+fn ladder() -> Ladder {
+    Ladder::new("worker".into())
+}
+
+fn message(headers: &[(&str, i64)]) -> Message {
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        table.insert((*name).into(), AMQPValue::LongLongInt(*value));
+    }
+    let properties = BasicProperties::default().with_message_id("o-1".into()).with_headers(table);
+    Message { properties, body: Bytes::from_static(b"{}") }
+}
+
+fn arrive(line: Line, server: &Server, redelivered: bool, headers: &[(&str, i64)]) -> Arrival {
+    arrival(&Incoming { tag: 1, redelivered, message: message(headers) }, line, &orders(), server, NOW)
+}
+
+fn held(line: Line, headers: &[(&str, i64)]) -> Held {
+    let message = message(headers);
+    Held { line, tag: 1, id: message.id(), message, attempt: 3 }
+}
+
+fn steps(held: &Held, settlement: &Settlement) -> [Step; 2] {
+    [old(), new()].map(|server| step(held, settlement, &orders(), &ladder(), &server, (NOW, DIED)))
+}
+
+/// The same step on both versions: a copy, and where to.
+fn published(held: &Held, settlement: &Settlement) -> (Place, Message) {
+    let [before, after] = steps(held, settlement);
+    assert_eq!(before, after);
+    let Step::Publish(place, message) = before else { panic!("{before:?}") };
+    (place, message)
+}
+
+fn failure() -> Failure {
+    Failure::new(FailureKind::Error, "no route")
+}
+
+const fn release(after: Duration) -> Settlement {
+    Settlement::Release { after, note: None }
+}
+
+fn retry(after: Duration) -> Settlement {
+    Settlement::Retry { after, failure: failure() }
+}
+
+#[test]
+fn a_first_delivery_is_for_the_worker() {
+    for line in [Line::Main, Line::Suspects] {
+        for server in [old(), new()] {
+            let Arrival::Deliver(decoded) = arrive(line, &server, false, &[("x-retry-count", 2)]) else {
+                panic!("{line:?} {server}")
+            };
+            assert_eq!(decoded.retries, 2);
+        }
+    }
+}
+
+#[test]
+fn before_4_3_a_redelivery_is_what_tells_a_suspect() {
+    assert_eq!(arrive(Line::Main, &old(), true, &[]), Arrival::Suspect { starts: 1 });
+    // Returned by hand and counted, and then copied and so delivered anew.
+    assert!(matches!(arrive(Line::Main, &old(), false, &[("x-delivery-count", 7)]), Arrival::Deliver(_)));
+}
+
+#[test]
+fn from_4_3_the_servers_count_of_failures_tells_it() {
+    assert_eq!(arrive(Line::Main, &new(), true, &[("x-delivery-count", 1)]), Arrival::Suspect { starts: 1 });
+    let given_back = [("x-acquired-count", 9)];
+    assert!(matches!(arrive(Line::Main, &new(), true, &given_back), Arrival::Deliver(_)), "a nack is free");
+}
+
+#[test]
+fn the_third_start_that_does_not_end_is_the_last() {
+    for server in [old(), new()] {
+        let back = |headers: &[(&str, i64)]| {
+            arrive(Line::Suspects, &server, true, &[&[("x-delivery-count", 1), ("x-retry-count", 2)], headers].concat())
+        };
+        assert_eq!(back(&[("x-starts", 1)]), Arrival::Suspect { starts: 2 }, "{server}");
+        let Arrival::Bury { failure, attempts, starts } = back(&[("x-starts", 2)]) else { panic!("{server}") };
+        assert_eq!((failure.kind, attempts, starts), (FailureKind::Crashed, 2, 3));
+        // Whatever a neighbour writes: it ends.
+        assert!(matches!(back(&[("x-starts", 3)]), Arrival::Bury { .. }));
+        assert_eq!(back(&[]), Arrival::Suspect { starts: 2 }, "in the suspects' queue by hand");
+    }
+}
+
+#[test]
+fn what_can_never_run_is_buried_with_the_reason() {
+    for redelivered in [false, true] {
+        let buried = arrive(Line::Main, &old(), redelivered, &[("x-retry-count", -1)]);
+        let Arrival::Bury { failure, attempts: 0, starts: 0 } = buried else { panic!("{buried:?}") };
+        assert_eq!(failure.kind, FailureKind::Undecodable);
+        assert!(failure.message.contains("`x-retry-count` is -1"), "{}", failure.message);
+    }
+    let mut large = message(&[]);
+    let mut table = FieldTable::default();
+    table.insert("blob".into(), AMQPValue::LongString("x".repeat(100_000).into()));
+    large.properties = large.properties.with_headers(table);
+    let incoming = Incoming { tag: 1, redelivered: false, message: large };
+    let buried = arrival(&incoming, Line::Main, &orders(), &new(), NOW);
+    let Arrival::Bury { failure, .. } = buried else { panic!("{buried:?}") };
+    assert!(failure.message.contains("left behind"), "{}", failure.message);
+}
+
+#[test]
+fn success_is_an_acknowledgement() {
+    assert_eq!(steps(&held(Line::Main, &[]), &Settlement::Ack), [Step::Ack, Step::Ack]);
+}
+
+#[test]
+fn giving_back_leaves_no_trace_on_either_version() {
+    for (line, place) in [(Line::Main, Place::Queue), (Line::Suspects, Place::Suspects)] {
+        let held = held(line, &[("x-starts", 1), ("x-delivery-count", 1)]);
+        let expected = Step::Publish(place, message(&[("x-starts", 1)])); // and persistent, see below
+        let [before, after] = steps(&held, &release(Duration::ZERO));
+        let (Step::Publish(to, copy), Step::Publish(_, original)) = (before, expected) else { panic!("it is copied") };
+        assert_eq!((to, copy.properties.headers(), copy.body), (place, original.properties.headers(), original.body));
+        assert_eq!((copy.properties.message_id(), *copy.properties.delivery_mode()), (&Some("o-1".into()), Some(2)));
+        assert_eq!(after, Step::Requeue);
+    }
+}
+
+#[test]
+fn a_release_with_a_pause_waits_on_the_ladder_for_where_it_came_from() {
+    for (line, target) in [(Line::Main, "orders"), (Line::Suspects, "orders_suspects")] {
+        let (place, copy) = published(&held(line, &[("x-retry-count", 2)]), &release(Duration::from_secs(3)));
+        assert_eq!(place.name(&orders(), &ladder()), "worker.delay.2048");
+        assert_eq!(copy.date(wire::DUE_AT), Some(NOW + Duration::from_secs(3)));
+        assert_eq!(copy.text(wire::QUEUE).as_deref(), Some(target));
+        assert_eq!(copy.integer(wire::RETRY_COUNT), Some(2), "it was no attempt");
+    }
+}
+
+#[test]
+fn a_note_goes_with_a_release() {
+    let noted = |after| Settlement::Release { after, note: Some(Note::UnknownSince(Timestamp::from_unix_ms(7))) };
+    for after in [Duration::ZERO, Duration::from_secs(1)] {
+        let (place, copy) = published(&held(Line::Main, &[]), &noted(after));
+        assert_eq!(place == Place::Queue, after.is_zero());
+        assert_eq!(copy.integer(wire::UNKNOWN_SINCE), Some(7));
+    }
+}
+
+#[test]
+fn a_retry_waits_on_its_rung_or_on_the_ladder_and_comes_to_the_queue() {
+    let suspect = held(Line::Suspects, &[("x-starts", 2), ("x-retry-count", 2)]);
+    for (after, name, due) in [
+        (0, "orders", false),
+        (5, "orders_retry_5000", false),
+        (3, "worker.delay.2048", true),
+        (3_600, "worker.delay.2097152", true),
+    ] {
+        let (place, copy) = published(&suspect, &retry(Duration::from_secs(after)));
+        assert_eq!(place.name(&orders(), &ladder()), name);
+        assert_eq!((copy.integer(wire::RETRY_COUNT), copy.header(wire::STARTS)), (Some(3), None), "it has ended");
+        assert_eq!(copy.text(wire::LAST_ERROR).as_deref(), Some("error: no route"));
+        assert_eq!(copy.text(wire::QUEUE), due.then(|| "orders".to_owned()));
+    }
+}
+
+#[test]
+fn a_dead_letter_counts_the_attempts_that_failed() {
+    for (kind, attempts) in [(FailureKind::Error, 3), (FailureKind::Expired, 2)] {
+        let settlement = Settlement::DeadLetter { failure: Failure::new(kind, "no") };
+        let (place, copy) = published(&held(Line::Main, &[("x-retry-count", 2)]), &settlement);
+        assert_eq!(place.name(&orders(), &ladder()), "orders_dlq");
+        assert_eq!(
+            (copy.integer(wire::ATTEMPTS), copy.text(wire::FAILURE_KIND)),
+            (Some(attempts), Some(kind.to_string()))
+        );
+        assert_eq!((copy.integer(wire::DIED_AT), wire::failure_of(&copy).kind), (Some(1_800_000_000_000_000), kind));
+    }
+}
+
+#[test]
+fn a_job_goes_down_the_ladder_until_it_is_due() {
+    let mut now = NOW;
+    let due_at = NOW + Duration::from_millis(3_500);
+    let (level, copy) = delayed(Copy::of(&message(&[("tenant", 1)])), "orders", due_at, now);
+    let (mut level, mut waiting, mut levels) = (level, copy.message(), Vec::new());
+    loop {
+        levels.push(level.ms());
+        now = now + Duration::from_millis(level.ms());
+        match onward(&waiting, now) {
+            Onward::Wait(next, copy) => (level, waiting) = (next, copy),
+            Onward::Due(queue, target, copy) => {
+                assert_eq!((queue, target.as_str()), (orders(), "orders"));
+                assert_eq!(copy.integer("tenant"), Some(1));
+                assert_eq!((copy.header(wire::DUE_AT), copy.header(wire::QUEUE)), (None, None));
+                break;
+            }
+            Onward::Astray(what) => panic!("{what}"),
+        }
+    }
+    assert_eq!(levels, [2_048, 1_024, 256, 128, 32, 32], "never early, and late by less than the last level");
+    assert!(now >= due_at && now.since(due_at) < Duration::from_millis(32));
+}
+
+#[test]
+fn a_suspect_that_waited_goes_to_the_suspects_of_its_queue() {
+    let (_, copy) = delayed(Copy::of(&message(&[])), "orders_suspects", NOW, NOW);
+    let Onward::Due(queue, target, _) = onward(&copy.message(), NOW) else { panic!("it is due") };
+    assert_eq!((queue, target.as_str()), (orders(), "orders_suspects"));
+}
+
+#[test]
+fn what_does_not_say_where_it_belongs_is_astray() {
+    let undated = Copy::of(&message(&[])).text(wire::QUEUE, "orders").message();
+    let nameless = Copy::of(&message(&[])).date(wire::DUE_AT, NOW).text(wire::QUEUE, "no such name!").message();
+    for message in [message(&[]), message(&[("x-due-at", 1)]), undated, nameless] {
+        assert!(matches!(onward(&message, NOW), Onward::Astray(_)), "{message:?}");
+    }
+}
