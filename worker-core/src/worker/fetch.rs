@@ -18,6 +18,10 @@ use crate::{
 /// The first and the longest pause after the broker failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// The longest where a source failed: it tries by itself and only tells, so that to pause is
+/// to leave lying what it has fetched meanwhile.
+const PAUSE_SOURCE_MAX: Duration = Duration::from_secs(1);
+
 /// What one queue's task has to say.
 pub(super) enum Fetched {
     /// Deliveries of the lane, ours to settle with this settler.
@@ -56,7 +60,7 @@ pub(super) async fn fetch(
             // The dispatcher has ended already where nobody listens.
             return drop(fetched.send(Fetched::Failed(error)).await);
         }
-        pause.after(&error).await;
+        pause.after(&error, PAUSE.1).await;
     }
 }
 
@@ -97,7 +101,7 @@ async fn consume(
                     break;
                 }
             }
-            Err(error) if error.kind() == BrokerErrorKind::Transient => pause.after(&error).await,
+            Err(error) if error.kind() == BrokerErrorKind::Transient => pause.after(&error, PAUSE_SOURCE_MAX).await,
             Err(error) => return Err(error),
         }
     }
@@ -122,8 +126,8 @@ impl Pause {
         self.next = PAUSE.0;
     }
 
-    async fn after(&mut self, error: &BrokerError) {
-        let pause = self.next.mul_f64(1.0 + fastrand::f64() / 2.0);
+    async fn after(&mut self, error: &BrokerError, longest: Duration) {
+        let pause = self.next.min(longest).mul_f64(1.0 + fastrand::f64() / 2.0);
         tracing::warn!(target: TARGET, error = error.detail(), ?pause, "the broker failed; trying again");
         self.next = (self.next * 2).min(PAUSE.1);
         tokio::select! {
