@@ -245,11 +245,10 @@ impl Actor {
                 error = &mut gone, if broken.is_none() => broken = Some(error),
                 () = at(deadline) => {
                     if let Some(reason) = &blocked {
-                        self.why = format!("the server takes no messages now: {reason}");
-                        self.why_kind = LinkErrorKind::Gone;
+                        self.because(LinkError::blocked(reason));
                     }
                     self.expire_waiting();
-                    if self.expire_pending(confirms.len()) {
+                    if self.expire_pending(confirms.len(), blocked.as_deref()) {
                         broken = Some(LinkError::new(LinkErrorKind::Gone, "the server confirms nothing any more"));
                         confirms.clear();
                     }
@@ -344,11 +343,14 @@ impl Actor {
     }
 
     /// Tells those whose confirm is overdue; whether the window is full of nothing but such.
-    fn expire_pending(&mut self, in_flight: usize) -> bool {
+    fn expire_pending(&mut self, in_flight: usize, blocked: Option<&str>) -> bool {
         let now = monotonic_now();
+        let text = blocked.map_or_else(
+            || "the server has not confirmed it in time".to_owned(),
+            |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
+        );
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
-            let text = "the server has not confirmed it in time".to_owned();
-            drop(entry.remove().answer.send(Err(PublishError::Unknown(text))));
+            drop(entry.remove().answer.send(Err(PublishError::Unknown(text.clone()))));
         }
         in_flight >= WINDOW && self.pending.is_empty()
     }
