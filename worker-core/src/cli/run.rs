@@ -1,12 +1,14 @@
 //! `run`: a worker, from its settings to its exit code.
 
+use std::time::Duration;
+
 use clap::Args;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::{
     cli::{
         app::{Parts, runtime},
-        broker::close,
+        broker::{CLOSE_WAIT_MAX, close},
         exit,
         fail::Fail,
         signals::Signals,
@@ -127,6 +129,10 @@ async fn prepare(settings: &Settings, parts: Parts, jobs: Handle) -> Result<(Cli
     Ok((client, worker))
 }
 
+/// How long the broker may take to let go of everything where it has not confirmed everything:
+/// with the dispatcher's wait, 5 s after the grace period.
+const CLOSE_WAIT_UNSETTLED_MAX: Duration = Duration::from_millis(500);
+
 async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, Fail> {
     let asked = async {
         let signal = signals.nth(1).await;
@@ -140,6 +146,7 @@ async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, 
         tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
     let report = worker.run_until(asked, insisted).await?;
-    close(client).await;
+    // A broker that has confirmed nothing for seconds is given no more of them.
+    close(client, if report.unsettled == 0 { CLOSE_WAIT_MAX } else { CLOSE_WAIT_UNSETTLED_MAX }).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }

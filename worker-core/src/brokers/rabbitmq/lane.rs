@@ -381,8 +381,11 @@ impl Lane {
         if std::mem::replace(&mut self.stopped, true) {
             return Ok(());
         }
-        self.settle_down(lines).await?;
         let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
+        // A server that stands still must not hold up the end.
+        timeout_at(deadline, self.settle_down(lines))
+            .await
+            .unwrap_or_else(|_| Err(LinkError::no_answer("stopping")))?;
         for line in [Line::Main, Line::Suspects] {
             lines.state(line).channel.cancel(TAG).await?;
             // What was on its way still comes, and then the stream ends.
