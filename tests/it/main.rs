@@ -10,6 +10,7 @@ mod gate;
 pub mod macros;
 mod memory;
 mod rabbit;
+mod rabbit_faults;
 mod rabbitmq;
 mod rabbitmq_settings;
 mod readme;
