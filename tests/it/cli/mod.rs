@@ -7,5 +7,6 @@ mod dlq;
 mod enqueue;
 mod look;
 mod program;
+mod rabbit;
 mod run;
 mod terminal;

@@ -40,8 +40,9 @@ use crate::{
 /// The first and the longest pause before a queue is consumed again that could not be.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// How long a queue may be without consumer until that is reported, and how often from then on.
-const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// How long a queue may be without consumer until that is reported, and how often from then on:
+/// a worker takes a second of silence for soundness.
+const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(500));
 
 /// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
 const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
@@ -75,6 +76,9 @@ enum Errand {
 
 type Errands = FuturesUnordered<BoxFuture<'static, (Errand, Result<(), BrokerError>)>>;
 
+/// Who waits for acknowledgements, once the server has seen them.
+type Written = BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>;
+
 /// Both lines on one connection.
 struct Lines {
     up: Arc<Up>,
@@ -82,7 +86,7 @@ struct Lines {
     suspects: LineState,
     errands: Errands,
     /// Acknowledgements that were written, until the server has seen them, with who waits for them.
-    written: FuturesUnordered<BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>>,
+    written: FuturesUnordered<Written>,
 }
 
 struct LineState {
