@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use worker_core::EnqueueErrorKind;
 use worker_tests::{eventually::eventually_within, rabbit::shared_node};
 
-use super::scene::{LONG, QUEUE, Scene, victim};
+use super::scene::{LONG, QUEUE, Scene, again, victim};
 use crate::system::crew::Mark;
 
 #[tokio::test]
@@ -27,6 +28,18 @@ async fn a_queue_that_is_deleted_is_declared_and_consumed_again_within_two_secon
     crew.enqueue((1..100).map(|n| Mark { n, millis: 0 })).await;
     scene.wait_until_done().await;
     assert_eq!(crew.ended().len(), 100);
+}
+
+#[tokio::test]
+async fn a_producer_whose_queue_is_deleted_is_told_and_has_it_back_when_it_tries_again() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    crew.enqueue([Mark { n: 0, millis: 0 }]).await;
+    shared_node().delete_queue(scene.vhost.name(), QUEUE).await;
+    let error = crew.client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Unroutable, "{error}");
+    crew.client.enqueue(again(error)).await.unwrap();
+    assert_eq!(scene.depth(QUEUE).await, 1);
 }
 
 #[tokio::test]
