@@ -222,7 +222,8 @@ impl Actor {
         loop {
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
-            } else if confirms.is_empty() {
+            } else if confirms.is_empty() || self.pending.is_empty() {
+                // Nobody waits for it any more, whether it resolves or not.
                 return broken.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the channel was closed"));
             }
             if self.closing.is_cancelled() && confirms.is_empty() && self.waiting.is_empty() && self.commands.is_empty()
