@@ -62,6 +62,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 install cc gcc          # SQLite is compiled from C
+install systemd-analyze systemd # checks the unit in deploy/
 install script bsdutils # a pseudo-terminal, for what the commands print on one
 # The tests start nodes of their own, on other ports and with other folders: it does not matter to them
 # whether the server that the package brings runs as a service of this machine.
@@ -105,7 +106,7 @@ tests() { # NAME COMMAND…: counts the tests that cargo runs
 export CARGO_TERM_COLOR=never
 check "format" cargo fmt --all --check
 check "lints" cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
-for features in "" sqlite rabbitmq cli testing; do
+for features in "" sqlite rabbitmq cli admin testing; do
     check "lints, worker-core with only '$features'" \
         cargo clippy -p worker-core --lib --no-default-features --features "$features" --locked -- -D warnings
 done

@@ -10,6 +10,7 @@ mod many;
 mod meter;
 mod outcomes;
 mod start;
+mod status;
 mod suspects;
 mod timeouts;
 mod unknown;

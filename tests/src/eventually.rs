@@ -1,6 +1,10 @@
 //! Waiting for a condition that nothing announces: the only place that polls.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::Display,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{sleep, timeout};
 
@@ -59,6 +63,20 @@ where
         }
     };
     within(patience, what, found).await
+}
+
+/// Looks until `holds`, for tests without a runtime.
+///
+/// # Panics
+///
+/// As [`eventually`].
+#[track_caller]
+pub fn eventually_blocking(what: impl Display, mut holds: impl FnMut() -> bool) {
+    let asked = Instant::now();
+    while !holds() {
+        assert!(asked.elapsed() < PATIENCE, "within {PATIENCE:?} it did not happen that {what}");
+        thread::park_timeout(PAUSE);
+    }
 }
 
 /// Waits for `coming`, which must come.

@@ -78,6 +78,7 @@
 //! | `sqlite` | yes | the embedded broker |
 //! | `rabbitmq` | no | `amqp://` URLs; nothing connects to them yet |
 //! | `cli` | yes | [`cli::App`], the operator's binary |
+//! | `admin` | yes | `run --admin`: probes and metrics over HTTP |
 //! | `testing` | no | [`testing`], for the tests of applications |
 #![forbid(unsafe_code)]
 

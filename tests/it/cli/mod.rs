@@ -3,9 +3,11 @@
 //! Every test has a folder of its own and an environment with nothing in it but
 //! what the test puts there. `fixture` is the program, `tests/src/bin/fixture.rs`.
 
+mod admin;
 mod dlq;
 mod enqueue;
 mod look;
+mod notify;
 mod program;
 mod rabbit;
 mod run;

@@ -218,6 +218,11 @@ impl Output {
         output
     }
 
+    /// What was printed until now.
+    pub(super) fn so_far(&self) -> String {
+        self.0.0.lock().unwrap().text()
+    }
+
     /// Waits until `text` was printed.
     #[track_caller]
     pub(super) fn wait_for(&self, text: &str) {

@@ -23,7 +23,7 @@ fn runtime() -> Runtime {
 #[test]
 fn the_commands_do_the_same_as_on_a_file() {
     let (program, _vhost) = on_rabbitmq();
-    program.run(&["enqueue", "greet", "name=Ada"]).exits(0).says(&["greet"]);
+    program.run(&["enqueue", "greet", "name=Ada"]).exits(0);
     program.run(&["enqueue", "reject", "message=no stock"]).exits(0);
     program.run(&["enqueue", "ping", "--in", "1h"]).exits(0);
     let queues = program.run(&["queues"]).exits(0);

@@ -25,10 +25,23 @@ fn main() -> ExitCode {
     let app = match wanted.as_str() {
         "default-command" => app.default_command("hello"),
         "default-url" => app.default_broker_url("sqlite:fixture.db"),
+        // An observer runs on the worker's own task, which this one never gives back.
+        "loop-hangs" => app.worker(|builder| builder.observe(|_| hang())),
+        // The application has a recorder of its own.
+        "records" => app.state_with(async || record()),
         "three-slots" => app.worker(|builder| builder.concurrency(3)),
+        "asks-before-it-starts" => app.worker(|builder| {
+            ask();
+            builder
+        }),
+        "observer-hangs" => app.worker(|builder| builder.observe(|_| hang())),
         _ => app,
     };
     app.main()
+}
+
+fn record() -> Result<(), io::Error> {
+    metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().map(drop).map_err(io::Error::other)
 }
 
 /// Prints its arguments.
@@ -37,6 +50,20 @@ fn hello(args: Vec<std::ffi::OsString>) -> ExitCode {
     match writeln!(io::stdout(), "{}", args.join("|")) {
         Ok(()) => ExitCode::from(7),
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Waits for a line, when everything but the worker itself is there.
+fn ask() {
+    drop(writeln!(io::stdout(), "connected; may it start?"));
+    drop(io::stdin().read_line(&mut String::new()));
+}
+
+/// Blocks who calls it, which is the worker's event loop, for ever.
+fn hang() {
+    drop(writeln!(io::stderr(), "the observer hangs"));
+    loop {
+        std::thread::park();
     }
 }
 

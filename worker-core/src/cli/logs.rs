@@ -59,12 +59,16 @@ fn install(subscriber: impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>) {
 
 /// What carries AMQP writes whole frames into its debug and trace lines: the
 /// password of the handshake, and payloads.
-const CARRIERS: [&str; 5] = ["lapin", "amq_protocol", "async_rs", "tcp_stream", "rustls"];
+const CARRIERS: [&str; 4] = ["amq_protocol", "async_rs", "tcp_stream", "rustls"];
+
+/// This one also calls an error what is our question whether a queue exists.
+/// What it fails at, it tells us, and we say it.
+const SILENT: &str = "lapin";
 
 /// Whether a line may be written, whatever `RUST_LOG` asks for.
 fn is_harmless(line: &Metadata<'_>) -> bool {
     let root = line.target().split("::").next().unwrap_or_default();
-    *line.level() <= Level::INFO || !CARRIERS.contains(&root)
+    root != SILENT && (*line.level() <= Level::INFO || !CARRIERS.contains(&root))
 }
 
 fn filter(wanted: Option<&std::ffi::OsStr>, level: &str) -> Result<EnvFilter, Fail> {

@@ -5,6 +5,11 @@
 //! `--help` has its shape, which only ever grows). Everything else goes to
 //! standard error. Nothing is asked where nobody can answer.
 
+#[cfg(feature = "admin")]
+mod admin;
+#[cfg(not(feature = "admin"))]
+#[path = "admin_absent.rs"]
+mod admin;
 mod app;
 mod args;
 mod broker;
@@ -18,6 +23,7 @@ mod health;
 mod invocation;
 mod jobs;
 mod logs;
+mod notify;
 mod out;
 mod pretty;
 mod progress;

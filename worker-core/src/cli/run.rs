@@ -1,21 +1,30 @@
 //! `run`: a worker, from its settings to its exit code.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use clap::Args;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    time::Instant,
+};
 
 use crate::{
     cli::{
+        admin::Admin,
         app::{Parts, runtime},
         broker::{CLOSE_WAIT_MAX, close},
         exit,
         fail::Fail,
+        notify::Notifier,
         signals::Signals,
     },
     client::Client,
     config::{Settings, SettingsReader, Target},
     telemetry::TARGET,
+    time::monotonic_now,
     worker::Worker,
 };
 
@@ -30,7 +39,8 @@ something was given back.
 Examples:
   myapp run --queues emails=4,orders --concurrency 32
   RUST_LOG=worker=debug myapp run        one line for every job
-  WORKER_LOG_FORMAT=json myapp run       lines for a log collector"#)]
+  WORKER_LOG_FORMAT=json myapp run       lines for a log collector
+  myapp run --admin 127.0.0.1:9091       with probes and metrics"#)]
 pub(super) struct RunArgs {
     /// Serve these queues, each with at most SLOTS jobs at once [default: WORKER_QUEUES, or the
     /// queues of all registered jobs]
@@ -46,6 +56,10 @@ pub(super) struct RunArgs {
     /// Let running jobs go on this long after the first signal [default: WORKER_SHUTDOWN_GRACE, or 30s]
     #[arg(long, value_name = "DURATION")]
     shutdown_timeout: Option<String>,
+    /// Serve /livez, /readyz, /startupz and /metrics at this address; a port alone is one of the
+    /// loopback address [default: WORKER_ADMIN, or off]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
 }
 
 impl RunArgs {
@@ -56,6 +70,7 @@ impl RunArgs {
             ("--concurrency", &self.concurrency),
             ("--prefetch", &self.prefetch),
             ("--shutdown-timeout", &self.shutdown_timeout),
+            ("--admin", &self.admin),
         ];
         for (flag, value) in flags {
             if let Some(value) = value {
@@ -80,16 +95,32 @@ pub(super) fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
 
 fn run_on(own: &Runtime, jobs: &Runtime, settings: &Settings, mut parts: Parts) -> Result<u8, Fail> {
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
+    // Before all else, so that a probe sees the program start, however long that takes. On the
+    // runtime that no job can block.
+    let admin = match settings.admin {
+        None => None,
+        Some(address) => Some(own.block_on(Admin::listen(address))?),
+    };
     // The application's state belongs to the jobs, and so does what it spawns.
     let Some(()) = jobs.block_on(unless_asked(&signals, make_states(settings, &mut parts)))? else {
         return Ok(exit::OK);
     };
     own.block_on(async {
-        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone())).await?;
-        match prepared {
-            Some((client, worker)) => work(&signals, &client, worker).await,
-            None => Ok(exit::OK),
+        if let Some(admin) = &admin {
+            // After the application's own code, whose recorder wins, and before anything is recorded.
+            admin.record();
         }
+        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone())).await?;
+        let Some((client, worker)) = prepared else { return Ok(exit::OK) };
+        if let Some(admin) = &admin {
+            admin.watch(worker.status());
+        }
+        let worked = work(&signals, &client, worker).await;
+        // Last, so that a probe sees the worker drain.
+        if let Some(admin) = admin {
+            admin.stop().await;
+        }
+        worked
     })
 }
 
@@ -129,13 +160,19 @@ async fn prepare(settings: &Settings, parts: Parts, jobs: Handle) -> Result<(Cli
     Ok((client, worker))
 }
 
-/// How long the broker may take to let go of everything where it has not confirmed everything:
-/// with the dispatcher's wait, 5 s after the grace period.
-const CLOSE_WAIT_UNSETTLED_MAX: Duration = Duration::from_millis(500);
+/// How long after the grace period the process ends at the latest, whatever the broker does.
+const END_AFTER: Duration = Duration::from_secs(5);
 
 async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, Fail> {
+    let (ends_at, grace) = (Mutex::new(None), worker.grace());
+    let ends_after = |wait| {
+        let mut ends_at = ends_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = monotonic_now() + wait;
+        *ends_at = Some(ends_at.map_or(at, |before: Instant| before.min(at)));
+    };
     let asked = async {
         let signal = signals.nth(1).await;
+        ends_after(grace + END_AFTER);
         tracing::info!(
             target: TARGET,
             "{signal}: shutting down; a second signal cancels what still runs and gives it back"
@@ -143,10 +180,15 @@ async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, 
     };
     let insisted = async {
         let signal = signals.nth(2).await;
+        ends_after(END_AFTER);
         tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
-    let report = worker.run_until(asked, insisted).await?;
-    // A broker that has confirmed nothing for seconds is given no more of them.
-    close(client, if report.unsettled == 0 { CLOSE_WAIT_MAX } else { CLOSE_WAIT_UNSETTLED_MAX }).await;
+    let notifier = Notifier::start(worker.status());
+    let report = worker.run_until(asked, insisted).await;
+    notifier.end().await;
+    let report = report?;
+    let ends_at = ends_at.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let left = ends_at.map_or(CLOSE_WAIT_MAX, |at| at.saturating_duration_since(monotonic_now()));
+    close(client, left.min(CLOSE_WAIT_MAX)).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }

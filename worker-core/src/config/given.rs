@@ -73,6 +73,7 @@ impl Given {
             concurrency: self.value(&table::CONCURRENCY, default.concurrency, parse::concurrency),
             prefetch: self.value(&table::PREFETCH, None, |text| parse::prefetch(text).map(Some)),
             shutdown_grace: self.value(&table::SHUTDOWN_GRACE, default.shutdown_grace, parse::shutdown_grace),
+            admin: self.value(&table::ADMIN, default.admin, parse::admin),
             unknown_job_patience: self.value(
                 &table::UNKNOWN_JOB_PATIENCE,
                 default.unknown_job_patience,

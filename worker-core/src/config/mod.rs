@@ -18,7 +18,7 @@ mod secret;
 mod table;
 mod url;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     broker::LEASE_DEFAULT,
@@ -69,6 +69,8 @@ pub struct Settings {
     pub prefetch: Option<usize>,
     /// How long running jobs may go on after a shutdown was asked for.
     pub shutdown_grace: Duration,
+    /// Where `run` serves probes and metrics; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
     /// How long a job of unknown name is offered again before it is dead-lettered.
     pub unknown_job_patience: Duration,
     /// How long an enqueue waits for the broker's answer.
@@ -165,6 +167,7 @@ impl Default for Settings {
             concurrency: CONCURRENCY_DEFAULT,
             prefetch: None,
             shutdown_grace: GRACE_DEFAULT,
+            admin: None,
             unknown_job_patience: UNKNOWN_JOB_PATIENCE_DEFAULT,
             enqueue_timeout: ENQUEUE_TIMEOUT_DEFAULT,
             connect_timeout: table::CONNECT_TIMEOUT_DEFAULT,
@@ -301,6 +304,7 @@ mod tests {
                 "concurrency" => parse::concurrency(text) == Ok(default.concurrency),
                 "prefetch" => text == "twice the queue's slots" && default.prefetch.is_none(),
                 "shutdown_grace" => parse::shutdown_grace(text) == Ok(default.shutdown_grace),
+                "admin" => parse::admin(text) == Ok(default.admin),
                 "unknown_job_patience" => parse::unknown_job_patience(text) == Ok(default.unknown_job_patience),
                 "enqueue_timeout" => parse::enqueue_timeout(text) == Ok(default.enqueue_timeout),
                 "connect_timeout" => parse::connect_timeout(text) == Ok(default.connect_timeout),

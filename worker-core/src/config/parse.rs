@@ -1,6 +1,11 @@
 //! From a setting's text to its value.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use crate::{
     config::{LogFormat, RabbitmqQueueType, ServedQueue, SqliteSynchronous, table},
@@ -73,6 +78,16 @@ pub(super) fn rabbitmq_confirm_timeout(text: &str) -> Result<Duration, Misfit> {
 fn bounded(text: &str, min: Duration, max: Duration) -> Result<Duration, Misfit> {
     let value = duration(text).map_err(Because)?;
     if (min..=max).contains(&value) { Ok(value) } else { Err(Form) }
+}
+
+/// `127.0.0.1:9091`, `[::1]:9091`, `9091` or `off`. Names are not looked up: one address is meant.
+pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Misfit> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    let port = text.parse::<u16>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    let address = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).or_else(|| text.parse().ok());
+    address.map(Some).ok_or(Form)
 }
 
 /// A duration with its unit. The error continues a sentence that begins with the text.
@@ -219,6 +234,23 @@ mod tests {
         assert_eq!(rabbitmq_namespace("team-a.jobs"), Ok("team-a.jobs".into()));
         for text in ["", "a b", "amq.x", &"x".repeat(129)] {
             assert_eq!(rabbitmq_namespace(text), Err(Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_admin_server_is_on_the_loopback_address_unless_another_is_written() {
+        for (text, address) in [
+            ("9091", "127.0.0.1:9091"),
+            ("0", "127.0.0.1:0"),
+            ("0.0.0.0:9091", "0.0.0.0:9091"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(admin(text), Ok(Some(address.parse().unwrap())), "{text}");
+        }
+        assert_eq!(admin("OFF"), Ok(None));
+        // `:9091` means every address elsewhere, which nobody should get by a short word.
+        for text in [":9091", "65536", "+1", "localhost:9091", "127.0.0.1", "::1:80", "http://127.0.0.1:80", "on", ""] {
+            assert_eq!(admin(text), Err(Form), "{text}");
         }
     }
 

@@ -112,6 +112,17 @@ pub(super) static SHUTDOWN_GRACE: Setting = Setting {
     secret: false,
 };
 
+pub(super) static ADMIN: Setting = Setting {
+    name: "admin",
+    variable: "WORKER_ADMIN",
+    flag: Some("--admin"),
+    meaning: "where `run` serves probes and metrics",
+    form: "an address such as `127.0.0.1:9091` or `[::1]:9091`, a port alone for the loopback address, or `off`",
+    default: "off",
+    why: "nothing listens that nobody asked for",
+    secret: false,
+};
+
 pub(super) static UNKNOWN_JOB_PATIENCE: Setting = Setting {
     name: "unknown_job_patience",
     variable: "WORKER_UNKNOWN_JOB_PATIENCE",
@@ -278,12 +289,13 @@ pub(super) static LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting there is.
-pub static SETTINGS: [&Setting; 20] = [
+pub static SETTINGS: [&Setting; 21] = [
     &BROKER_URL,
     &QUEUES,
     &CONCURRENCY,
     &PREFETCH,
     &SHUTDOWN_GRACE,
+    &ADMIN,
     &UNKNOWN_JOB_PATIENCE,
     &ENQUEUE_TIMEOUT,
     &CONNECT_TIMEOUT,

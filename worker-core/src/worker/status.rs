@@ -219,11 +219,7 @@ impl WorkerStatus {
         let check = |name: &str, problem| Check { name: name.into(), problem };
         let phase = self.phase();
         let serving = (phase != WorkerPhase::Serving).then(|| phase.to_string());
-        let (connected, unblocked) = match self.reach() {
-            Reach::Up => (None, None),
-            Reach::Blocked { reason } => (None, Some(reason)),
-            Reach::Down { error } => (Some(error), None),
-        };
+        let (connected, unblocked) = way(self.reach());
         let mut checks = vec![check("serving", serving), check("connected", connected), check("unblocked", unblocked)];
         checks.extend(self.queues().into_iter().map(|QueueStatus { queue, intake, .. }| {
             let problem = match intake {
@@ -273,6 +269,15 @@ impl fmt::Debug for WorkerStatus {
             .field("running", &self.running())
             .field("queues", &self.queues())
             .finish_non_exhaustive()
+    }
+}
+
+/// Why the broker cannot be reached, and why it takes no new jobs.
+fn way(reach: Reach) -> (Option<String>, Option<String>) {
+    match reach {
+        Reach::Up => (None, None),
+        Reach::Blocked { reason } => (None, Some(reason)),
+        Reach::Down { error } => (Some(error), None),
     }
 }
 
@@ -450,6 +455,13 @@ mod tests {
         assert_eq!((status.phase(), status.has_served()), (WorkerPhase::Stopped, true));
     }
 
+    #[test]
+    fn a_broker_that_is_away_or_blocked_says_why() {
+        assert_eq!(way(Reach::Up), (None, None));
+        assert_eq!(way(Reach::Down { error: "refused".into() }), (Some("refused".into()), None));
+        assert_eq!(way(Reach::Blocked { reason: "low on disk".into() }), (None, Some("low on disk".into())));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_does_not_turn_has_stalled() {
         let board = board();
@@ -461,7 +473,8 @@ mod tests {
         }
         let turn = async {
             while let Some(ping) = asked.recv().await {
-                assert_eq!(ping.send(()), Ok(()));
+                // Those before it have given up.
+                ping.send(()).unwrap_or(());
             }
         };
         let answered = tokio::select! {
