@@ -11,6 +11,7 @@ mod gate;
 pub mod macros;
 mod memory;
 mod rabbit;
+mod rabbit_faults;
 mod rabbit_interop;
 mod rabbitmq;
 mod rabbitmq_settings;

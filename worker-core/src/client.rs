@@ -287,6 +287,11 @@ impl Client {
             return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect();
         }
         let answers = timeout_at(deadline, broker.enqueue(envelopes)).await;
+        let has_no_queue = |answer: &_| matches!(answer, Err(EnqueueFailure::Unroutable));
+        if answers.as_ref().is_ok_and(|answers| answers.iter().any(has_no_queue)) {
+            // It was deleted since: whoever tries again has it declared again.
+            self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         debug_assert!(answers.as_ref().is_ok_and(|answers| answers.len() == expected) || answers.is_err(), "clause E2");
         // The broker may still do it: that is what unknown means.
         answers.unwrap_or_else(|_| (0..expected).map(|_| Err(EnqueueFailure::Unknown(self.no_answer()))).collect())

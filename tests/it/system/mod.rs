@@ -4,7 +4,7 @@
 //! and end into a journal, from which the tests know what really ran.
 
 mod crash;
-mod crew;
+pub(crate) mod crew;
 mod file;
 mod freeze;
 mod idle;

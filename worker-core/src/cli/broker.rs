@@ -18,7 +18,7 @@ pub(super) enum Missing {
 }
 
 /// How long a command waits for the broker to let go of everything.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+pub(super) const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Does a command's work on what other processes work on, and closes the broker behind it.
 pub(super) async fn with_client<T>(
@@ -29,13 +29,13 @@ pub(super) async fn with_client<T>(
     check(settings, missing)?;
     let client = settings.connect().await?;
     let done = work(&client).await;
-    close(&client).await;
+    close(&client, CLOSE_WAIT_MAX).await;
     done
 }
 
 /// Lets go of the broker; what is not finished by then loses nothing.
-pub(super) async fn close(client: &Client) {
-    if let Ok(Err(error)) = tokio::time::timeout(CLOSE_WAIT_MAX, client.close()).await {
+pub(super) async fn close(client: &Client, within: Duration) {
+    if let Ok(Err(error)) = tokio::time::timeout(within, client.close()).await {
         tracing::warn!(target: TARGET, error = error.detail(), "the broker was not closed cleanly");
     }
 }

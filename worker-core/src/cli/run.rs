@@ -1,13 +1,23 @@
 //! `run`: a worker, from its settings to its exit code.
 
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
 use clap::Args;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    time::Instant,
+};
 
 use crate::{
     cli::{
         admin::Admin,
         app::{Parts, runtime},
-        broker::close,
+        broker::{CLOSE_WAIT_MAX, close},
         exit,
         fail::Fail,
         notify::Notifier,
@@ -16,6 +26,7 @@ use crate::{
     client::Client,
     config::{Settings, SettingsReader, Target},
     telemetry::TARGET,
+    time::monotonic_now,
     worker::Worker,
 };
 
@@ -92,11 +103,10 @@ fn run_on(own: &Runtime, jobs: &Runtime, settings: &Settings, mut parts: Parts) 
         None => None,
         Some(address) => Some(own.block_on(Admin::listen(address))?),
     };
-    // The application's state belongs to the jobs, and so does what it spawns.
-    let Some(()) = jobs.block_on(unless_asked(&signals, make_states(settings, &mut parts)))? else {
-        return Ok(exit::OK);
-    };
     own.block_on(async {
+        // The application's state belongs to the jobs, and so does what it spawns.
+        let states = within(jobs, make_states(settings, &mut parts));
+        let Some(()) = unless_asked(&signals, states).await? else { return Ok(exit::OK) };
         if let Some(admin) = &admin {
             // After the application's own code, whose recorder wins, and before anything is recorded.
             admin.record();
@@ -113,6 +123,16 @@ fn run_on(own: &Runtime, jobs: &Runtime, settings: &Settings, mut parts: Parts) 
         }
         worked
     })
+}
+
+/// Polls `work` here, as if it were polled on `runtime`.
+async fn within<T>(runtime: &Runtime, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|task| {
+        let _entered = runtime.enter();
+        work.as_mut().poll(task)
+    })
+    .await
 }
 
 /// What `start` gives; none where a signal comes first.
@@ -151,9 +171,19 @@ async fn prepare(settings: &Settings, parts: Parts, jobs: Handle) -> Result<(Cli
     Ok((client, worker))
 }
 
+/// How long after the grace period the process ends at the latest, whatever the broker does.
+const END_AFTER: Duration = Duration::from_secs(5);
+
 async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, Fail> {
+    let (ends_at, grace) = (Mutex::new(None), worker.grace());
+    let ends_after = |wait| {
+        let mut ends_at = ends_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = monotonic_now() + wait;
+        *ends_at = Some(ends_at.map_or(at, |before: Instant| before.min(at)));
+    };
     let asked = async {
         let signal = signals.nth(1).await;
+        ends_after(grace + END_AFTER);
         tracing::info!(
             target: TARGET,
             "{signal}: shutting down; a second signal cancels what still runs and gives it back"
@@ -161,12 +191,15 @@ async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, 
     };
     let insisted = async {
         let signal = signals.nth(2).await;
+        ends_after(END_AFTER);
         tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
     let notifier = Notifier::start(worker.status());
     let report = worker.run_until(asked, insisted).await;
     notifier.end().await;
     let report = report?;
-    close(client).await;
+    let ends_at = ends_at.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let left = ends_at.map_or(CLOSE_WAIT_MAX, |at| at.saturating_duration_since(monotonic_now()));
+    close(client, left.min(CLOSE_WAIT_MAX)).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }

@@ -55,8 +55,9 @@ const ALONE_WAIT_MAX: Duration = Duration::from_secs(300);
 /// The shortest time a job is put off: a handler that never gets further is called ten times a second.
 const SNOOZE_MIN: Duration = Duration::from_millis(100);
 
-/// How long, after the grace period, the broker may take to confirm what it was told.
-const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long, after the grace period, the broker may take to confirm what it was told; closing it
+/// may take a second more.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Batches that fetching may be ahead of the loop, per queue.
 const FETCHED_AHEAD: usize = 1;

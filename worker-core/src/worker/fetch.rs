@@ -6,18 +6,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Broker, Delivery, Settler, Source, Subscription, Topology},
     error::{BrokerError, BrokerErrorKind},
     telemetry::TARGET,
+    time::monotonic_now,
     worker::status::LaneBoard,
 };
 
 /// The first and the longest pause after the broker failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// The longest where a source failed: it tries by itself and only tells, so that to pause is
+/// to leave lying what it has fetched meanwhile. It is logged no more often for that.
+const PAUSE_SOURCE_MAX: Duration = Duration::from_secs(1);
 
 /// A source that failed and has then waited this long without an error works again. An
 /// empty queue would not tell otherwise.
@@ -67,7 +75,7 @@ impl Fetching {
                 // The dispatcher has ended already where nobody listens.
                 return drop(self.fetched.send(Fetched::Failed(error)).await);
             }
-            pause.after(&error).await;
+            pause.after(&error, PAUSE.1).await;
         }
         self.board.ended();
     }
@@ -114,7 +122,7 @@ impl Fetching {
                 Err(error) if error.kind() == BrokerErrorKind::Transient => {
                     failing = true;
                     self.board.failing(&error);
-                    pause.after(&error).await;
+                    pause.after(&error, PAUSE_SOURCE_MAX).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -129,21 +137,27 @@ impl Fetching {
 /// A pause that grows with each failure in a row.
 struct Pause {
     next: Duration,
+    /// What goes on is said again from then on.
+    silent_until: Option<Instant>,
     draining: CancellationToken,
 }
 
 impl Pause {
     const fn new(draining: CancellationToken) -> Self {
-        Self { next: PAUSE.0, draining }
+        Self { next: PAUSE.0, silent_until: None, draining }
     }
 
     const fn reset(&mut self) {
-        self.next = PAUSE.0;
+        (self.next, self.silent_until) = (PAUSE.0, None);
     }
 
-    async fn after(&mut self, error: &BrokerError) {
-        let pause = self.next.mul_f64(1.0 + fastrand::f64() / 2.0);
-        tracing::warn!(target: TARGET, error = error.detail(), ?pause, "the broker failed; trying again");
+    async fn after(&mut self, error: &BrokerError, longest: Duration) {
+        let pause = self.next.min(longest).mul_f64(1.0 + fastrand::f64() / 2.0);
+        let now = monotonic_now();
+        if self.silent_until.is_none_or(|until| until <= now) {
+            tracing::warn!(target: TARGET, error = error.detail(), ?pause, "the broker failed; trying again");
+            self.silent_until = Some(now + self.next);
+        }
         self.next = (self.next * 2).min(PAUSE.1);
         tokio::select! {
             () = self.draining.cancelled() => {}

@@ -105,6 +105,10 @@ impl Worker {
         }
     }
 
+    pub(crate) const fn grace(&self) -> Duration {
+        self.plan.grace
+    }
+
     /// A handle that tells what this worker is doing, while it runs and afterwards.
     #[must_use]
     pub fn status(&self) -> WorkerStatus {

@@ -49,7 +49,12 @@ impl Declarer {
 
     /// A channel that an error may close.
     pub(super) async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
-        self.up().await?.link.channel().await
+        let up = self.up().await?;
+        // The server reads nothing more from a blocked connection, nor would `lapin` write.
+        match up.link.blocked() {
+            Some(reason) => Err(LinkError::blocked(&reason)),
+            None => up.link.channel().await,
+        }
     }
 
     /// What is in a queue, or `None` where it does not exist.

@@ -40,8 +40,9 @@ use crate::{
 /// The first and the longest pause before a queue is consumed again that could not be.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// How long a queue may be without consumer until that is reported.
-const REPORT_AFTER: Duration = Duration::from_secs(1);
+/// How long a queue may be without consumer until that is reported, and how often from then on:
+/// a worker takes a second of silence for soundness.
+const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(500));
 
 /// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
 const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
@@ -120,7 +121,7 @@ impl Lane {
     pub(super) async fn run(mut self) {
         let mut pause = PAUSE.0;
         // A short while without consuming is nobody's matter; a longer one is reported.
-        let mut since: Option<Instant> = None;
+        let mut report_at: Option<Instant> = None;
         while !self.is_over() {
             let shared = Arc::clone(&self.shared);
             let connected = tokio::select! {
@@ -128,7 +129,7 @@ impl Lane {
                 () = self.idle() => continue,
                 up = shared.consume.up() => up,
                 error = shared.consume.next_error(), if shared.consume.error().is_some() => {
-                    if since.get_or_insert_with(monotonic_now).elapsed() >= REPORT_AFTER {
+                    if is_due(&mut report_at) {
                         self.table.fail(broker_error("there is no connection to RabbitMQ", &error));
                     }
                     sleep(PAUSE.0).await;
@@ -139,7 +140,7 @@ impl Lane {
             let error = match self.open(&up).await {
                 Ok(lines) => {
                     self.table.begin_epoch();
-                    since = None;
+                    report_at = None;
                     let began = monotonic_now();
                     match self.serve(lines).await {
                         Left::Ended => break,
@@ -153,7 +154,7 @@ impl Lane {
                 }
                 Err(error) => error,
             };
-            let is_long = since.get_or_insert_with(monotonic_now).elapsed() >= REPORT_AFTER;
+            let is_long = is_due(&mut report_at);
             let told = broker_error(&format!("queue `{}` is not consumed", self.queue()), &error);
             // Transient, whatever it is: the lane goes on trying.
             let told = BrokerError::new(BrokerErrorKind::Transient, told.detail());
@@ -384,8 +385,11 @@ impl Lane {
         if std::mem::replace(&mut self.stopped, true) {
             return Ok(());
         }
-        self.settle_down(lines).await?;
         let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
+        // A server that stands still must not hold up the end.
+        timeout_at(deadline, self.settle_down(lines))
+            .await
+            .unwrap_or_else(|_| Err(LinkError::no_answer("stopping")))?;
         for line in [Line::Main, Line::Suspects] {
             lines.state(line).channel.cancel(TAG).await?;
             // What was on its way still comes, and then the stream ends.
@@ -558,6 +562,17 @@ fn tell(answers: Vec<Answer>, seen: Result<(), LinkError>) -> Result<(), LinkErr
         drop(answer.send(if seen.is_ok() { Ok(()) } else { Err(SettleError::Lost) }));
     }
     seen
+}
+
+/// Whether it is time to report that a queue is not consumed; the first time it is asked says since when.
+fn is_due(report_at: &mut Option<Instant>) -> bool {
+    let now = monotonic_now();
+    let at = report_at.get_or_insert(now + REPORT.0);
+    let due = *at <= now;
+    if due {
+        *at = now + REPORT.1;
+    }
+    due
 }
 
 fn gone() -> LinkError {

@@ -160,6 +160,11 @@ impl LinkError {
         Self { kind, text: text.into() }
     }
 
+    /// An alarm, by its name.
+    pub(super) fn blocked(reason: &str) -> Self {
+        Self::new(LinkErrorKind::Gone, format!("the server takes no messages now: {reason}"))
+    }
+
     pub(super) fn no_answer(to: &str) -> Self {
         let within = humantime::format_duration(ANSWER_WAIT_MAX);
         Self::new(LinkErrorKind::Gone, format!("no answer to {to} within {within}"))

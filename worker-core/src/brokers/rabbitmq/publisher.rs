@@ -222,7 +222,8 @@ impl Actor {
         loop {
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
-            } else if confirms.is_empty() {
+            } else if confirms.is_empty() || self.pending.is_empty() {
+                // Nobody waits for it any more, whether it resolves or not.
                 return broken.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the channel was closed"));
             }
             if self.closing.is_cancelled() && confirms.is_empty() && self.waiting.is_empty() && self.commands.is_empty()
@@ -246,11 +247,10 @@ impl Actor {
                 error = &mut gone, if broken.is_none() => broken = Some(error),
                 () = at(deadline) => {
                     if let Some(reason) = &blocked {
-                        self.why = format!("the server takes no messages now: {reason}");
-                        self.why_kind = LinkErrorKind::Gone;
+                        self.because(LinkError::blocked(reason));
                     }
                     self.expire_waiting();
-                    if self.expire_pending(confirms.len()) {
+                    if self.expire_pending(confirms.len(), blocked.as_deref()) {
                         broken = Some(LinkError::new(LinkErrorKind::Gone, "the server confirms nothing any more"));
                         confirms.clear();
                     }
@@ -350,11 +350,14 @@ impl Actor {
     }
 
     /// Tells those whose confirm is overdue; whether the window is full of nothing but such.
-    fn expire_pending(&mut self, in_flight: usize) -> bool {
+    fn expire_pending(&mut self, in_flight: usize, blocked: Option<&str>) -> bool {
         let now = monotonic_now();
+        let text = blocked.map_or_else(
+            || "the server has not confirmed it in time".to_owned(),
+            |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
+        );
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
-            let text = "the server has not confirmed it in time".to_owned();
-            answer_with(entry.remove().answer, Err(PublishError::Unknown(text)));
+            answer_with(entry.remove().answer, Err(PublishError::Unknown(text.clone())));
         }
         in_flight >= WINDOW && self.pending.is_empty()
     }

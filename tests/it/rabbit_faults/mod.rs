@@ -1,0 +1,16 @@
+//! What becomes of jobs when RabbitMQ, the way to it or a worker fails.
+//!
+//! Real nodes, real worker processes (`crew`), real signals. Nothing is lost in
+//! any of these, and what runs twice is counted against its bound.
+
+mod alarm;
+mod confirm;
+mod connection;
+mod crash;
+mod freeze;
+mod kill;
+mod queue;
+mod refused;
+mod restart;
+mod scene;
+mod shutdown;

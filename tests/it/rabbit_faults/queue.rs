@@ -1,0 +1,62 @@
+//! What a worker consumes is taken from under it.
+
+use std::time::{Duration, Instant};
+
+use worker_core::EnqueueErrorKind;
+use worker_tests::{eventually::eventually_within, rabbit::shared_node};
+
+use super::scene::{LONG, QUEUE, Scene, again, victim};
+use crate::system::crew::Mark;
+
+#[tokio::test]
+async fn a_queue_that_is_deleted_is_declared_and_consumed_again_within_two_seconds() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    let worker = scene.worker(&[]).await;
+    crew.enqueue([Mark { n: 0, millis: 0 }]).await;
+    scene.wait_for(1, "end").await;
+    for deleted in [QUEUE, "crew_suspects", QUEUE] {
+        shared_node().delete_queue(scene.vhost.name(), deleted).await;
+        let since = Instant::now();
+        eventually_within(LONG, format!("{deleted} was consumed again"), || async {
+            let consumers = shared_node().list_consumers(scene.vhost.name()).await;
+            consumers.iter().any(|consumer| consumer.queue == deleted).then_some(())
+        })
+        .await;
+        assert!(since.elapsed() < Duration::from_secs(2), "after {:?}:\n{}", since.elapsed(), worker.log());
+    }
+    crew.enqueue((1..100).map(|n| Mark { n, millis: 0 })).await;
+    scene.wait_until_done().await;
+    assert_eq!(crew.ended().len(), 100);
+}
+
+#[tokio::test]
+async fn a_producer_whose_queue_is_deleted_is_told_and_has_it_back_when_it_tries_again() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    crew.enqueue([Mark { n: 0, millis: 0 }]).await;
+    shared_node().delete_queue(scene.vhost.name(), QUEUE).await;
+    let error = crew.client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Unroutable, "{error}");
+    crew.client.enqueue(again(error)).await.unwrap();
+    assert_eq!(scene.depth(QUEUE).await, 1);
+}
+
+#[tokio::test]
+async fn a_job_that_outlasts_the_servers_patience_is_not_lost_and_the_worker_goes_on() {
+    let victim = victim().await;
+    victim.node.set_consumer_timeout(Duration::from_secs(2)).await;
+    let scene = Scene::on(victim.node).await;
+    let crew = &scene.crew;
+    let worker = scene.worker(&[]).await;
+    crew.enqueue([Mark { n: 1, millis: 6_000 }]).await;
+    scene.wait_for(1, "start").await;
+    crew.enqueue((10..60).map(|n| Mark { n, millis: 50 })).await;
+    worker.said("deliveries were lost").await;
+    // It runs again where it can be seen that it does, and the node has its patience back for it.
+    victim.node.set_consumer_timeout(Duration::from_secs(1_800)).await;
+    victim.node.close_connections_of(scene.vhost.name()).await;
+    scene.wait_until_done().await;
+    assert_eq!(crew.ended().len(), 51, "{}", worker.log());
+    assert_eq!(scene.dead().await, 0);
+}

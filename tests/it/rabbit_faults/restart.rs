@@ -1,0 +1,42 @@
+//! A node that dies under load, and comes back.
+
+use std::time::Instant;
+
+use worker_tests::eventually::eventually_within;
+
+use super::scene::{LONG, Scene, produce, victim};
+use crate::system::crew::Mark;
+
+const JOBS: u64 = 4_000;
+
+#[tokio::test]
+async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_on_within_two_seconds() {
+    let victim = victim().await;
+    let scene = Scene::on(victim.node).await;
+    let crew = &scene.crew;
+    let worker = scene.worker(&[]).await;
+    crew.enqueue([Mark { n: 0, millis: 0 }]).await;
+    scene.wait_for(1, "end").await;
+    victim.node.keep_new_queues().await;
+
+    // Something waits all the time, so that going on can be seen.
+    let producing = produce(&crew.client, (1..JOBS).map(|n| Mark { n, millis: 10 }));
+    let killing = async {
+        scene.wait_for(1_000, "end").await;
+        victim.node.kill();
+        victim.node.restart().await;
+        let (back, before) = (Instant::now(), crew.count("end"));
+        eventually_within(LONG, "the worker went on", || async { (crew.count("end") > before).then_some(()) }).await;
+        back.elapsed()
+    };
+    let (produced, resumed) = tokio::join!(producing, killing);
+    assert!(resumed.as_secs_f64() < 2.0, "went on {resumed:?} after the port answered:\n{}", worker.log());
+
+    scene.wait_until_done().await;
+    assert_eq!(crew.ended().len() as u64, JOBS, "lost nothing");
+    assert_eq!(scene.dead().await, 0);
+    let repeated = crew.count("end") - crew.ended().len();
+    // What the worker had not acknowledged, and what the producer had no confirm of.
+    let bound = 32 + produced.indeterminate;
+    assert!(repeated <= bound, "{repeated} ran twice, and {bound} may: {produced:?}");
+}
