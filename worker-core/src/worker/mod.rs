@@ -105,6 +105,8 @@ impl Worker {
         }
     }
 
+    /// How long what runs may take at the end.
+    #[cfg(feature = "cli")]
     pub(crate) const fn grace(&self) -> Duration {
         self.plan.grace
     }
