@@ -62,6 +62,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 install cc gcc          # SQLite is compiled from C
+install systemd-analyze systemd # checks the unit in deploy/
 install script bsdutils # a pseudo-terminal, for what the commands print on one
 # The tests start nodes of their own, on other ports and with other folders: it does not matter to them
 # whether the server that the package brings runs as a service of this machine.

@@ -245,8 +245,14 @@ fn report(tally: &Tally, output: &Path, wall: Duration, broker: &BrokerUrl, inte
     if let Some(id) = tally.first_dead() {
         let flag = if broker.to_string() == BROKER_URL { String::new() } else { format!(" --broker {broker}") };
         writeln!(stdout, "\nJobs that cannot succeed wait in the dead-letter queue. Look at them, and run one again:")?;
-        for command in ["dlq list".into(), format!("dlq show {id}"), format!("dlq replay {id} --dry-run")] {
-            writeln!(stdout, "  cargo run --release -p example-app -- {command}{flag}")?;
+        let commands = [
+            ("dlq list".into(), ""),
+            (format!("dlq show {id}"), ""),
+            (format!("dlq replay {id}"), "  # asks first"),
+            ("run".into(), "  # works on it, until Ctrl-C"),
+        ];
+        for (command, note) in commands {
+            writeln!(stdout, "  cargo run --release -p example-app -- {command}{flag}{note}")?;
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ use tokio::{
 use worker_core::{Context, Handler, Job, JobOptions, JobResult, Requirement, seconds};
 
 use crate::bench::RETRY;
+use worker_tests::eventually::PATIENCE;
 
 /// What blocking jobs wait at.
 #[derive(Debug)]
@@ -42,7 +43,8 @@ impl Gate {
 
     fn pass(&self) {
         self.entered.send_modify(|entered| *entered += 1);
-        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        // With a bound: where a test fails before it opens the gate, its runtime waits for this thread.
+        drop(self.opened.wait_timeout_while(self.open.lock().unwrap(), PATIENCE, |open| !*open).unwrap());
     }
 }
 

@@ -94,6 +94,16 @@ fn a_job_is_found_by_the_worker_with_the_place_where_it_was_written() {
     assert!(!registered.contains("ui_cfg_false"), "{registered}");
 }
 
+#[test]
+fn a_job_of_another_crate_of_the_workspace_is_found_too() {
+    let registered = format!("{:?}", Registry::discovered());
+    assert!(
+        registered.contains("job `of_another_crate` of queue `elsewhere` at tests/src/elsewhere.rs:"),
+        "{registered}"
+    );
+    assert!(Registry::discovered().queues().iter().any(|queue| queue == "elsewhere"));
+}
+
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|own| own == extension)).collect();

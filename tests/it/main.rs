@@ -6,6 +6,7 @@ mod clauses;
 mod cli;
 mod client;
 mod config;
+mod deploy;
 mod gate;
 pub mod macros;
 mod memory;

@@ -81,11 +81,14 @@ fn every_public_async_function_says_whether_it_is_cancel_safe() {
     let mut problems = Vec::new();
     for path in files("worker-core/src", "rs") {
         let source = read(&path);
-        let mut doc = String::new();
-        for line in without_tests(&source).lines().map(str::trim) {
+        let (mut doc, mut in_trait) = (String::new(), false);
+        let lines: Vec<_> = without_tests(&source).lines().collect();
+        for (place, line) in lines.iter().enumerate() {
+            in_trait = line.starts_with("pub trait") || (in_trait && *line != "}");
+            let line = line.trim();
             if line.starts_with("///") {
                 doc.push_str(line);
-            } else if line.starts_with("pub async fn") && !doc.contains("# Cancel safety") {
+            } else if waits(&lines[place..], in_trait) && !doc.contains("# Cancel safety") {
                 problems.push(format!("{}: {line}", path.display()));
             } else if !line.starts_with("#[") {
                 doc.clear();
@@ -95,6 +98,16 @@ fn every_public_async_function_says_whether_it_is_cancel_safe() {
     // Generated code alone calls it.
     problems.retain(|problem| !problem.contains("__private.rs"));
     assert_none(&problems);
+}
+
+/// Whether a public function begins here whose result can be dropped before it is there.
+fn waits(lines: &[&str], in_trait: bool) -> bool {
+    let last = lines.iter().position(|line| line.ends_with(['{', ';'])).unwrap_or(0);
+    let head = lines[..=last].iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    let is_public = head.starts_with("pub ") || in_trait;
+    let head = head.strip_prefix("pub ").unwrap_or(&head);
+    let gives_it_later = ["-> impl Future", "-> impl Stream"].iter().any(|later| head.contains(later));
+    is_public && (head.starts_with("async fn") || (head.starts_with("fn") && gives_it_later))
 }
 
 #[test]
@@ -132,7 +145,10 @@ fn a_decision_is_one_page_and_says_what_would_change_it() {
 fn every_link_between_our_pages_leads_somewhere() {
     let mut problems = Vec::new();
     let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
-    let pages = pages.iter().map(PathBuf::from).chain(files("docs", "md")).chain(files("example-app", "md"));
+    let pages = pages
+        .iter()
+        .map(PathBuf::from)
+        .chain(["docs", "deploy", "example-app"].into_iter().flat_map(|folder| files(folder, "md")));
     for page in pages {
         let text = read(&page);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -7,6 +7,7 @@ mod faults;
 mod journeys;
 mod limits;
 mod many;
+mod meter;
 mod outcomes;
 mod start;
 mod suspects;

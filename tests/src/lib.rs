@@ -25,7 +25,9 @@
 
 pub mod conformance;
 pub mod consumer;
+pub mod elsewhere;
 pub mod eventually;
+pub mod exposition;
 pub mod fault;
 pub mod fixture;
 pub mod process;
@@ -49,4 +51,6 @@ mod pages {
     struct ChoosingABroker;
     #[doc = include_str!("../../docs/guides/configuration.md")]
     struct Configuration;
+    #[doc = include_str!("../../docs/guides/observability.md")]
+    struct Observability;
 }

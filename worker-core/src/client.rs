@@ -4,6 +4,8 @@
 //! is not `Ok` says which of three things is true: nothing was enqueued and
 //! why, nothing was enqueued for now, or nobody can know.
 
+mod meter;
+
 use std::{
     collections::HashSet,
     fmt,
@@ -20,6 +22,7 @@ use tokio::time::timeout_at;
 
 use crate::{
     broker::{BATCH_MAX, Broker, Topology},
+    client::meter::Meter,
     envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
     id::JobId,
@@ -67,6 +70,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: ClientOptions,
     declared: Mutex<HashSet<QueueName>>,
+    meter: Meter,
 }
 
 /// Limits of a [`Client`].
@@ -111,7 +115,7 @@ impl Client {
     /// The same with dates of the caller's choice, for tests in virtual time.
     #[must_use]
     pub fn with_clock(broker: Arc<dyn Broker>, options: ClientOptions, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { broker, clock, options, declared: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { broker, clock, options, declared: Mutex::default(), meter: Meter::default() }) }
     }
 
     /// The broker behind this client: its capabilities, its inspector.
@@ -256,7 +260,10 @@ impl Client {
         let answer_of = |stamped: Result<(Prepared, JobId), InvalidJob>| {
             let (job, id) = stamped?;
             match answers.next().unwrap_or_else(|| Err(EnqueueFailure::Unknown(self.no_answer()))) {
-                Ok(()) => Ok(Enqueued { id }),
+                Ok(()) => {
+                    self.inner.meter.enqueued(job.name(), job.queue());
+                    Ok(Enqueued { id })
+                }
                 Err(failure) => Err(EnqueueError::from_failure(job, failure)),
             }
         };

@@ -103,17 +103,19 @@ impl Settings {
             brokers::rabbitmq::{Credentials, QueueKind, RabbitBroker, RabbitOptions, Tls},
             config::RabbitmqQueueType,
         };
-        let mut options = RabbitOptions::default();
-        options.hosts = url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect();
-        options.vhost.clone_from(&url.vhost);
-        options.credentials = Credentials::new(url.user.clone(), url.password.expose());
-        options.heartbeat = self.rabbitmq_heartbeat;
-        options.confirm_timeout = self.publish_timeout();
-        options.connect_timeout = self.connect_timeout;
-        options.namespace.clone_from(&self.rabbitmq_namespace);
-        options.queue_kind = match self.rabbitmq_queue_type {
-            RabbitmqQueueType::Quorum => QueueKind::Quorum,
-            RabbitmqQueueType::Classic => QueueKind::Classic,
+        let mut options = RabbitOptions {
+            hosts: url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect(),
+            vhost: url.vhost.clone(),
+            credentials: Credentials::new(url.user.clone(), url.password.expose()),
+            heartbeat: self.rabbitmq_heartbeat,
+            confirm_timeout: self.publish_timeout(),
+            connect_timeout: self.connect_timeout,
+            namespace: self.rabbitmq_namespace.clone(),
+            queue_kind: match self.rabbitmq_queue_type {
+                RabbitmqQueueType::Quorum => QueueKind::Quorum,
+                RabbitmqQueueType::Classic => QueueKind::Classic,
+            },
+            ..RabbitOptions::default()
         };
         if url.tls {
             let mut tls = Tls::default();

@@ -43,6 +43,12 @@ pub trait Handler: Job {
     }
 
     /// Runs the job. `Err` when something it needs could not be supplied.
+    ///
+    /// # Cancel safety
+    ///
+    /// The worker drops the future at the job's timeout and at the end of the
+    /// grace period, at any of its awaits: what it has done by then stays done,
+    /// and the job is run again. One on the blocking pool is never dropped.
     fn run(self, cx: Context) -> impl Future<Output = JobResult<Self::Return>> + Send;
 }
 

@@ -17,7 +17,7 @@
 //!   a SQLite file, or memory for tests. What it promises is a list of clauses,
 //!   each with a test.
 //! * A [`Worker`] takes deliveries, runs handlers in slots, and tells the broker
-//!   how each ended. The [`Context`] tells the handler where it is, [`State`] is
+//!   how each ended; its [`WorkerStatus`] tells probes how it is. The [`Context`] tells the handler where it is, [`State`] is
 //!   what it shares with others.
 //! * An [`outcome`] becomes a [`settlement`] in one pure function, by the job's
 //!   [`RetryPolicy`].
@@ -129,8 +129,8 @@ pub use crate::{
     retry::RetryPolicy,
     time::{Clock, ManualClock, SystemClock, Timestamp, TokioClock, days, hours, minutes, seconds},
     worker::{
-        CONCURRENCY_DEFAULT, CONCURRENCY_MAX, DrainReport, Ending, GRACE_DEFAULT, JobReport, Observer,
-        UNKNOWN_JOB_PATIENCE_DEFAULT, Worker, WorkerBuilder,
+        CONCURRENCY_DEFAULT, CONCURRENCY_MAX, Check, DrainReport, Ending, GRACE_DEFAULT, Intake, JobReport, Observer,
+        QueueStatus, Stalled, UNKNOWN_JOB_PATIENCE_DEFAULT, Worker, WorkerBuilder, WorkerPhase, WorkerStatus,
     },
 };
 

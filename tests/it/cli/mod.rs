@@ -6,6 +6,8 @@
 mod dlq;
 mod enqueue;
 mod look;
+mod notify;
 pub(crate) mod program;
+mod rabbit;
 mod run;
 mod terminal;

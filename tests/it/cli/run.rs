@@ -49,6 +49,41 @@ fn warnings_alone_say_which_job_they_are_about() {
 }
 
 #[test]
+fn one_event_closes_each_execution_and_no_payload_is_logged() {
+    const CLOSING: [&str; 5] =
+        ["job succeeded", "job will be retried", "job released", "job dead-lettered", "job lost"];
+    let program = Program::new().with("RUST_LOG", "trace").with("WORKER_CONCURRENCY", "4");
+    program.run(&["enqueue", "echo", "text=hunter2", "--id", "fine"]).exits(0);
+    program.run(&["enqueue", "fail", "message=on purpose", "--id", "failing"]).exits(0);
+    program.run(&["enqueue", "add", "a=1", "b=2", "--id", "unreadable"]).exits(0);
+    program.run(&["enqueue", "wait", "ms=600000", "--id", "endless", "--header", "tenant=hunter2"]).exits(0);
+    // What the decoder says about it quotes the payload.
+    let file = rusqlite::Connection::open(program.path("jobs.db")).unwrap();
+    let body = &br#"{"a": "hunter2", "b": 2}"#[..];
+    assert_eq!(file.execute("UPDATE jobs SET body = ? WHERE id = 'unreadable'", [body]).unwrap(), 1);
+    let running = program.start_with_running_job(&[]);
+    for ended in ["job succeeded", "\"failing\"", "\"unreadable\""] {
+        running.stderr.wait_for(ended);
+    }
+    running.signal("TERM");
+    running.stderr.wait_for("draining");
+    running.signal("TERM");
+    let log = running.end().exits(75).stderr;
+    let closed = |id: &str| {
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let of_job = lines.filter(|line| line["span"]["job_id"] == id);
+        let messages = of_job.filter_map(|line| line["message"].as_str().map(str::to_owned));
+        messages.filter(|message| CLOSING.iter().any(|event| message.starts_with(event))).collect::<Vec<_>>()
+    };
+    assert_eq!(closed("fine"), ["job succeeded"]);
+    assert_eq!(closed("failing"), ["job dead-lettered"]);
+    assert_eq!(closed("unreadable"), ["job dead-lettered"]);
+    assert_eq!(closed("endless"), ["job released"]);
+    assert!(!log.contains("hunter2"), "{log}");
+    program.run(&["dlq", "show", "unreadable"]).exits(0).prints(&["string \"hunter2\", expected i64"]);
+}
+
+#[test]
 fn the_log_can_be_pretty_without_a_terminal() {
     let program = Program::new().with("WORKER_LOG_FORMAT", "pretty");
     let running = started(&program, &[]);

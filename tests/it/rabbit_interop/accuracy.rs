@@ -33,22 +33,21 @@ impl Job for Alarm {
 }
 
 /// Which alarm began, and when.
-struct Begun(mpsc::UnboundedSender<(Alarm, u32, Instant)>);
+struct Begun(mpsc::Sender<(Alarm, u32, Instant)>);
 
 impl Handler for Alarm {
     async fn run(self, cx: Context) -> JobResult<()> {
         let retries = self.kind == "retry 5s" && cx.attempt() == 1;
-        cx.state::<Begun>()?.0.send((self, cx.attempt(), Instant::now()))?;
+        cx.state::<Begun>()?.0.send((self, cx.attempt(), Instant::now())).await?;
         if retries { Err(JobError::retry_in(RETRY, "again")) } else { Ok(()) }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the guide quotes what it prints")]
 async fn how_late_a_delayed_job_starts() {
     let vhost = shared_vhost();
     let client = Client::connect(vhost.url()).await.unwrap();
-    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (begun, mut begins) = mpsc::channel(16 * EACH);
     let worker = Worker::builder(&client).registry(Registry::new().with::<Alarm>()).state(Begun(begun)).concurrency(64);
     let running = Running::start(worker);
     let mut due = BTreeMap::new();

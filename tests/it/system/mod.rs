@@ -7,6 +7,7 @@ mod crash;
 mod crew;
 mod file;
 mod freeze;
+mod idle;
 mod kill;
 mod retry;
 mod shutdown;

@@ -13,7 +13,7 @@ acting! {
 }
 
 /// A job of this name, or without one, that would succeed.
-async fn enqueue_named(bench: &Bench, id: &str, name: Option<&str>, queue: &str) {
+pub(super) async fn enqueue_named(bench: &Bench, id: &str, name: Option<&str>, queue: &str) {
     let name = name.map(|name| name.parse().unwrap());
     let body = "{\"acts\":[\"Succeed\"]}";
     let envelope = Envelope::new(id.parse().unwrap(), queue.parse().unwrap(), name, body, ENQUEUED_AT);

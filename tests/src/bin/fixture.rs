@@ -26,6 +26,11 @@ fn main() -> ExitCode {
         "default-command" => app.default_command("hello"),
         "default-url" => app.default_broker_url("sqlite:fixture.db"),
         "three-slots" => app.worker(|builder| builder.concurrency(3)),
+        "asks-before-it-starts" => app.worker(|builder| {
+            ask();
+            builder
+        }),
+        "observer-hangs" => app.worker(|builder| builder.observe(|_| hang())),
         _ => app,
     };
     app.main()
@@ -37,6 +42,20 @@ fn hello(args: Vec<std::ffi::OsString>) -> ExitCode {
     match writeln!(io::stdout(), "{}", args.join("|")) {
         Ok(()) => ExitCode::from(7),
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Waits for a line, when everything but the worker itself is there.
+fn ask() {
+    drop(writeln!(io::stdout(), "connected; may it start?"));
+    drop(io::stdin().read_line(&mut String::new()));
+}
+
+/// Blocks who calls it, which is the worker's event loop, for ever.
+fn hang() {
+    drop(writeln!(io::stderr(), "the observer hangs"));
+    loop {
+        std::thread::park();
     }
 }
 

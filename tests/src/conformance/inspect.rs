@@ -205,6 +205,7 @@ pub async fn pages_neither_repeat_nor_skip_while_the_dead_change<F: BrokerFixtur
                 let mut consumer = process.consume(1).await;
                 let again = consumer.expect("job2").await;
                 consumer.settle(again, bury(FailureKind::Error)).await;
+                consumer.stop().await;
             }
             2 => die(&process, QUEUE, (12..14).map(id)).await,
             _ => {}

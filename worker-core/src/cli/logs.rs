@@ -6,8 +6,8 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, registry::LookupSpan};
 
 use crate::{
     cli::{
@@ -53,8 +53,22 @@ pub(super) fn start(format: LogFormat, purpose: Purpose) -> Result<(), Fail> {
     Ok(())
 }
 
-fn install(subscriber: impl Subscriber + Send + Sync) {
-    drop(tracing::subscriber::set_global_default(subscriber));
+fn install(subscriber: impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>) {
+    drop(tracing::subscriber::set_global_default(subscriber.with(filter_fn(is_harmless))));
+}
+
+/// What carries AMQP writes whole frames into its debug and trace lines: the
+/// password of the handshake, and payloads.
+const CARRIERS: [&str; 4] = ["amq_protocol", "async_rs", "tcp_stream", "rustls"];
+
+/// This one also calls an error what is our question whether a queue exists.
+/// What it fails at, it tells us, and we say it.
+const SILENT: &str = "lapin";
+
+/// Whether a line may be written, whatever `RUST_LOG` asks for.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    let root = line.target().split("::").next().unwrap_or_default();
+    root != SILENT && (*line.level() <= Level::INFO || !CARRIERS.contains(&root))
 }
 
 fn filter(wanted: Option<&std::ffi::OsStr>, level: &str) -> Result<EnvFilter, Fail> {

@@ -18,6 +18,7 @@ mod health;
 mod invocation;
 mod jobs;
 mod logs;
+mod notify;
 mod out;
 mod pretty;
 mod progress;

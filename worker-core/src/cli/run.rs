@@ -9,6 +9,7 @@ use crate::{
         broker::close,
         exit,
         fail::Fail,
+        notify::Notifier,
         signals::Signals,
     },
     client::Client,
@@ -139,7 +140,10 @@ async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, 
         let signal = signals.nth(2).await;
         tracing::warn!(target: TARGET, "second signal ({signal}): not waiting any longer");
     };
-    let report = worker.run_until(asked, insisted).await?;
+    let notifier = Notifier::start(worker.status());
+    let report = worker.run_until(asked, insisted).await;
+    notifier.end().await;
+    let report = report?;
     close(client).await;
     Ok(if report.is_clean() { exit::OK } else { exit::PARTIAL })
 }

@@ -40,10 +40,12 @@ use crate::{
         Plan,
         admit::{Admission, admit},
         execute::execute,
-        fetch::{Fetched, fetch},
+        fetch::{Fetched, Fetching},
         lanes::{Lanes, Next, Owned, Place},
+        meter::Meter,
         report::{DrainReport, Ending, JobReport},
         settle::{Cause, Settled, Settling},
+        status::Ping,
     },
 };
 
@@ -71,6 +73,7 @@ pub(super) struct Dispatcher {
     draining: CancellationToken,
     alone: AloneWait,
     report: DrainReport,
+    meter: Meter,
     failure: Option<BrokerError>,
 }
 
@@ -109,6 +112,8 @@ struct Running {
 enum Event {
     Shutdown,
     Abort,
+    /// Somebody wants to know whether this loop turns.
+    Asked(Ping),
     DeadlineOver,
     AloneWaitOver,
     Ended(Result<(Id, Outcome), JoinError>),
@@ -120,6 +125,11 @@ enum Event {
 impl Dispatcher {
     pub(super) fn new(plan: Plan) -> Self {
         let lanes = Lanes::new(plan.concurrency, plan.lanes.iter().map(|lane| lane.slots));
+        let meter = Meter::new(
+            plan.broker.capabilities().broker,
+            Arc::clone(&plan.registry),
+            plan.lanes.iter().map(|lane| (&lane.subscription.queue, lane.slots)),
+        );
         Self {
             plan,
             lanes,
@@ -130,6 +140,7 @@ impl Dispatcher {
             draining: CancellationToken::new(),
             alone: AloneWait::None,
             report: DrainReport::default(),
+            meter,
             failure: None,
         }
     }
@@ -144,17 +155,21 @@ impl Dispatcher {
         let mut fetching = JoinSet::new();
         for (lane, plan) in self.plan.lanes.iter().enumerate() {
             let (broker, subscription) = (Arc::clone(&self.plan.broker), plan.subscription.clone());
-            fetching.spawn(fetch(lane, broker, subscription, sender.clone(), self.draining.clone()));
+            let (fetched, draining, board) = (sender.clone(), self.draining.clone(), self.plan.board.lane(lane));
+            fetching.spawn(Fetching { lane, broker, subscription, fetched, draining, board }.run());
         }
         drop(sender);
         let (mut shutdown, mut abort) = (pin!(shutdown), pin!(abort));
         let mut fetching_stopped = false;
+        let mut asked = self.plan.board.begin();
         while !(fetching_stopped && self.running.is_empty() && self.settling.is_empty()) {
             let event = tokio::select! {
-                // In this order: an end is acted on before new work, shutdown before both.
+                // In this order: an end is acted on before new work, shutdown before both. Whoever
+                // asks comes before all work, so that a loop under load still answers.
                 biased;
                 () = &mut shutdown, if self.phase == Phase::Serving => Event::Shutdown,
                 () = &mut abort, if !matches!(self.phase, Phase::Aborting { .. }) => Event::Abort,
+                Some(ping) = asked.recv() => Event::Asked(ping),
                 () = self.deadline() => Event::DeadlineOver,
                 Some(ended) = self.executions.join_next_with_id() => Event::Ended(ended),
                 Some(settled) = self.settling.next() => Event::Settled(settled),
@@ -164,6 +179,8 @@ impl Dispatcher {
             match event {
                 Event::Shutdown => self.drain(),
                 Event::Abort => self.abort(),
+                // Who asked may have given up.
+                Event::Asked(ping) => ping.send(()).unwrap_or(()),
                 Event::DeadlineOver if matches!(self.phase, Phase::Aborting { .. }) => break,
                 Event::DeadlineOver => self.abort(),
                 Event::AloneWaitOver => self.alone = AloneWait::Over,
@@ -183,6 +200,8 @@ impl Dispatcher {
                 Event::FetchingStopped => fetching_stopped = true,
             }
             self.start_what_can();
+            self.plan.board.count(self.lanes.running(), self.report.settled);
+            self.meter.running(self.lanes.running());
         }
         self.report.unsettled = (self.running.len() + self.settling.len()) as u64;
         self.failure.map_or(Ok(self.report), |error| Err(error.into()))
@@ -201,6 +220,7 @@ impl Dispatcher {
             return;
         }
         self.phase = Phase::Draining { until: monotonic_now() + self.plan.grace };
+        self.plan.board.draining();
         self.draining.cancel();
         let unstarted = self.lanes.take_waiting();
         tracing::info!(
@@ -275,6 +295,7 @@ impl Dispatcher {
                 return self.lanes.leave(&place);
             }
         }
+        self.meter.started(delivery, &name, now);
         let cx = self.context(delivery, name, &handler);
         let execution = execute(handler, delivery.envelope.body.clone(), cx).instrument(span.clone());
         let id = match &self.plan.jobs_on {
@@ -308,6 +329,8 @@ impl Dispatcher {
             return;
         };
         self.lanes.leave(&place);
+        let elapsed = started.elapsed();
+        self.meter.ended(&owned.delivery, elapsed);
         let conclusion = match ended {
             // While this worker stops it is given back at once, for another to take.
             Ok(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
@@ -322,7 +345,7 @@ impl Dispatcher {
                 Conclusion::Ended(Outcome::Failed { failure, retry_after: None })
             }
         };
-        self.conclude(owned, conclusion, &handler.options.retry, started.elapsed(), span);
+        self.conclude(owned, conclusion, &handler.options.retry, elapsed, span);
     }
 
     fn give_back(&mut self, owned: Owned) {
@@ -362,6 +385,7 @@ impl Dispatcher {
             (Cause::Ended, _) => &mut self.report.settled,
         };
         *counter += 1;
+        self.meter.settled(settled);
         if *cause != Cause::Unstarted {
             span.in_scope(|| report.log());
             self.plan.observers.iter().for_each(|observer| observer(report));

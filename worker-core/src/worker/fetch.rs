@@ -4,7 +4,7 @@
 //! dispatcher before the next is asked for, and what the source has fetched
 //! beyond that is given back when the worker drains.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -13,10 +13,15 @@ use crate::{
     broker::{Broker, Delivery, Settler, Source, Subscription, Topology},
     error::{BrokerError, BrokerErrorKind},
     telemetry::TARGET,
+    worker::status::LaneBoard,
 };
 
 /// The first and the longest pause after the broker failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// A source that failed and has then waited this long without an error works again. An
+/// empty queue would not tell otherwise.
+const SOUND_AFTER: Duration = Duration::from_secs(1);
 
 /// What one queue's task has to say.
 pub(super) enum Fetched {
@@ -26,85 +31,99 @@ pub(super) enum Fetched {
     Failed(BrokerError),
 }
 
-/// Consumes `subscription` until `draining`, and then stops in an orderly way.
-pub(super) async fn fetch(
-    lane: usize,
-    broker: Arc<dyn Broker>,
-    subscription: Subscription,
-    fetched: mpsc::Sender<Fetched>,
-    draining: CancellationToken,
-) {
-    let mut pause = Pause::new(draining.clone());
-    while !draining.is_cancelled() {
-        let subscribed = tokio::select! {
-            biased;
-            // The broker may be slow to answer, or never do.
-            () = draining.cancelled() => return,
-            subscribed = subscribe(&*broker, &subscription) => subscribed,
-        };
-        let error = match subscribed {
-            Ok((source, settler)) => {
-                let prefetch = subscription.prefetch;
-                match consume(lane, source, settler, prefetch, &fetched, &draining, &mut pause).await {
-                    Ok(()) => return,
-                    Err(error) => error,
-                }
-            }
-            Err(error) => error,
-        };
-        if error.kind() != BrokerErrorKind::Transient {
-            // The dispatcher has ended already where nobody listens.
-            return drop(fetched.send(Fetched::Failed(error)).await);
-        }
-        pause.after(&error).await;
-    }
+/// One queue's task.
+pub(super) struct Fetching {
+    pub(super) lane: usize,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) subscription: Subscription,
+    pub(super) fetched: mpsc::Sender<Fetched>,
+    pub(super) draining: CancellationToken,
+    pub(super) board: LaneBoard,
 }
 
-/// Consumes the queue, which is declared first: a queue may be new, or gone.
-async fn subscribe(
-    broker: &dyn Broker,
-    subscription: &Subscription,
-) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
-    broker.declare(&Topology::queues([subscription.queue.clone()])).await?;
-    broker.consume(subscription.clone()).await
-}
-
-/// Hands over batches until the worker drains; `Err` when the source is of no more use.
-async fn consume(
-    lane: usize,
-    mut source: Box<dyn Source>,
-    settler: Arc<dyn Settler>,
-    prefetch: NonZeroU16,
-    fetched: &mpsc::Sender<Fetched>,
-    draining: &CancellationToken,
-    pause: &mut Pause,
-) -> Result<(), BrokerError> {
-    loop {
-        let batch = tokio::select! {
-            biased;
-            () = draining.cancelled() => break,
-            batch = source.next_batch(prefetch.get().into()) => batch,
-        };
-        match batch {
-            // No broker should, but a worker that idles for ever because one does is worse.
-            Ok(deliveries) if deliveries.is_empty() => {
-                return Err(BrokerError::new(BrokerErrorKind::Transient, "the source ended by itself"));
-            }
-            Ok(deliveries) => {
-                pause.reset();
-                let settler = Arc::clone(&settler);
-                if fetched.send(Fetched::Batch { lane, settler, deliveries }).await.is_err() {
-                    break;
+impl Fetching {
+    /// Consumes the queue until `draining`, and then stops in an orderly way.
+    pub(super) async fn run(self) {
+        let mut pause = Pause::new(self.draining.clone());
+        while !self.draining.is_cancelled() {
+            let subscribed = tokio::select! {
+                biased;
+                // The broker may be slow to answer, or never do.
+                () = self.draining.cancelled() => break,
+                subscribed = self.subscribe() => subscribed,
+            };
+            let error = match subscribed {
+                Ok((source, settler)) => {
+                    self.board.consuming();
+                    match self.consume(source, settler, &mut pause).await {
+                        Ok(()) => break,
+                        Err(error) => error,
+                    }
                 }
+                Err(error) => error,
+            };
+            self.board.failing(&error);
+            if error.kind() != BrokerErrorKind::Transient {
+                // The dispatcher has ended already where nobody listens.
+                return drop(self.fetched.send(Fetched::Failed(error)).await);
             }
-            Err(error) if error.kind() == BrokerErrorKind::Transient => pause.after(&error).await,
-            Err(error) => return Err(error),
+            pause.after(&error).await;
         }
+        self.board.ended();
     }
-    if let Err(error) = source.stop().await {
-        tracing::warn!(target: TARGET, error = error.detail(), "what was fetched could not be given back; the broker does so when this process ends");
+
+    /// Consumes the queue, which is declared first: a queue may be new, or gone.
+    async fn subscribe(&self) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
+        self.broker.declare(&Topology::queues([self.subscription.queue.clone()])).await?;
+        self.broker.consume(self.subscription.clone()).await
     }
-    Ok(())
+
+    /// Hands over batches until the worker drains; `Err` when the source is of no more use.
+    async fn consume(
+        &self,
+        mut source: Box<dyn Source>,
+        settler: Arc<dyn Settler>,
+        pause: &mut Pause,
+    ) -> Result<(), BrokerError> {
+        let mut failing = false;
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.draining.cancelled() => break,
+                batch = source.next_batch(self.subscription.prefetch.get().into()) => batch,
+                () = sleep(SOUND_AFTER), if failing => {
+                    failing = false;
+                    self.board.consuming();
+                    continue;
+                }
+            };
+            match batch {
+                // No broker should, but a worker that idles for ever because one does is worse.
+                Ok(deliveries) if deliveries.is_empty() => {
+                    return Err(BrokerError::new(BrokerErrorKind::Transient, "the source ended by itself"));
+                }
+                Ok(deliveries) => {
+                    pause.reset();
+                    failing = false;
+                    self.board.consuming();
+                    let (lane, settler) = (self.lane, Arc::clone(&settler));
+                    if self.fetched.send(Fetched::Batch { lane, settler, deliveries }).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == BrokerErrorKind::Transient => {
+                    failing = true;
+                    self.board.failing(&error);
+                    pause.after(&error).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Err(error) = source.stop().await {
+            tracing::warn!(target: TARGET, error = error.detail(), "what was fetched could not be given back; the broker does so when this process ends");
+        }
+        Ok(())
+    }
 }
 
 /// A pause that grows with each failure in a row.

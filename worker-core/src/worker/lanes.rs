@@ -134,6 +134,11 @@ impl Lanes {
         }
     }
 
+    /// How many jobs of each lane run.
+    pub(super) fn running(&self) -> impl Iterator<Item = usize> {
+        self.lanes.iter().map(|lane| lane.running)
+    }
+
     /// Takes out everything that waits, to be given back.
     pub(super) fn take_waiting(&mut self) -> Vec<Owned> {
         let take = |lane: &mut Lane| {

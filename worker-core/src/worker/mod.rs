@@ -13,8 +13,10 @@ mod dispatch;
 pub(crate) mod execute;
 mod fetch;
 mod lanes;
+mod meter;
 mod report;
 mod settle;
+mod status;
 
 use std::{
     collections::BTreeMap,
@@ -35,10 +37,11 @@ use crate::{
     registry::Registry,
     telemetry::TARGET,
     time::Clock,
-    worker::dispatch::Dispatcher,
+    worker::{dispatch::Dispatcher, status::Board},
 };
 
 pub use report::{DrainReport, Ending, JobReport, Observer};
+pub use status::{Check, Intake, QueueStatus, Stalled, WorkerPhase, WorkerStatus};
 
 /// The jobs that run at once in one worker when nothing else is said.
 ///
@@ -75,6 +78,7 @@ struct Plan {
     observers: Vec<Observer>,
     /// Where jobs run; none for where the worker itself runs.
     jobs_on: Option<Handle>,
+    board: Board,
 }
 
 /// One queue of a worker.
@@ -99,6 +103,12 @@ impl Worker {
             observers: Vec::new(),
             jobs_on: None,
         }
+    }
+
+    /// A handle that tells what this worker is doing, while it runs and afterwards.
+    #[must_use]
+    pub fn status(&self) -> WorkerStatus {
+        self.plan.board.status()
     }
 
     /// Runs jobs until `shutdown` resolves, then drains: takes no more, gives
@@ -318,8 +328,11 @@ impl WorkerBuilder {
         if !problems.is_empty() {
             return Err(ConfigError::new(problems));
         }
+        let broker = Arc::clone(self.client.broker());
+        let served = lanes.iter().map(|lane| (lane.subscription.queue.clone(), lane.slots));
+        let board = Board::new(Arc::clone(&broker), slots, served);
         let plan = Plan {
-            broker: Arc::clone(self.client.broker()),
+            broker,
             clock: Arc::clone(self.client.clock()),
             registry: Arc::new(registry),
             states: Arc::new(self.states),
@@ -329,6 +342,7 @@ impl WorkerBuilder {
             unknown_job_patience: self.unknown_job_patience,
             observers: self.observers,
             jobs_on: self.jobs_on,
+            board,
         };
         Ok(Worker { plan })
     }

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     brokers::rabbitmq::link::{Dialer, Link, LinkError, LinkErrorKind, Purpose},
-    telemetry::TARGET,
+    telemetry::{RECONNECTS, TARGET},
     time::monotonic_now,
 };
 
@@ -194,6 +194,7 @@ impl Connection {
     async fn watch(&self, link: Box<dyn Link>, epoch: u64) -> LinkError {
         let up = Arc::new(Up { link, lost: CancellationToken::new() });
         if epoch > 1 {
+            metrics::counter!(RECONNECTS).increment(1);
             tracing::info!(target: TARGET, connection = %self.purpose, epoch, "connected to RabbitMQ again");
         }
         self.state.send_replace(State::Up(Arc::clone(&up)));

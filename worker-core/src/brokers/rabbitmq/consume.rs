@@ -146,6 +146,7 @@ impl Table {
 }
 
 /// What a half asks of its lane.
+#[expect(clippy::large_enum_variant, reason = "the small one is sent once in a lane's life")]
 pub(super) enum Command {
     Settle {
         delivery: Delivery,

@@ -123,6 +123,7 @@ impl Held {
 }
 
 /// What makes a settlement true.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
     /// Acknowledge it.

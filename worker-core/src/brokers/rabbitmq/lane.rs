@@ -75,6 +75,9 @@ enum Errand {
 
 type Errands = FuturesUnordered<BoxFuture<'static, (Errand, Result<(), BrokerError>)>>;
 
+/// Who waits for acknowledgements, once the server has seen them.
+type Written = BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>;
+
 /// Both lines on one connection.
 struct Lines {
     up: Arc<Up>,
@@ -82,7 +85,7 @@ struct Lines {
     suspects: LineState,
     errands: Errands,
     /// Acknowledgements that were written, until the server has seen them, with who waits for them.
-    written: FuturesUnordered<BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>>,
+    written: FuturesUnordered<Written>,
 }
 
 struct LineState {

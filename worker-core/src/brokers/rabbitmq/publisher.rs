@@ -30,7 +30,7 @@ use crate::{
         link::{Channel, Confirmation, LinkError, LinkErrorKind, Returned},
         wire::Message,
     },
-    telemetry::TARGET,
+    telemetry::{CONNECTION_BLOCKED, PUBLISH_CONFIRM, PUBLISH_FAILURES, TARGET},
     time::monotonic_now,
 };
 
@@ -133,6 +133,7 @@ struct Actor {
 
 struct Pending {
     returned: Returned,
+    written: Instant,
     deadline: Instant,
     answer: Answer,
 }
@@ -144,7 +145,7 @@ impl Actor {
         while let Some((up, channel)) = self.connect().await {
             let error = self.serve(&up, &*channel).await;
             for (_, pending) in std::mem::take(&mut self.pending) {
-                drop(pending.answer.send(Err(PublishError::Unknown(error.text.clone()))));
+                answer_with(pending.answer, Err(PublishError::Unknown(error.text.clone())));
             }
             self.returned.clear();
             self.because(error);
@@ -255,6 +256,7 @@ impl Actor {
                     }
                 }
                 () = up.link.blocked_changed() => {
+                    metrics::gauge!(CONNECTION_BLOCKED).set(f64::from(u8::from(up.link.blocked().is_some())));
                     match up.link.blocked() {
                         Some(reason) => tracing::warn!(target: TARGET, reason, "RabbitMQ takes no messages until its alarm is over"),
                         None => tracing::info!(target: TARGET, "RabbitMQ takes messages again"),
@@ -283,7 +285,10 @@ impl Actor {
             let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
             let confirm = channel.publish(&key, &message);
             let mut confirm = async move { (slot, confirm.await) }.boxed();
-            self.pending.insert(slot, Pending { returned: Returned { key, message_id }, deadline, answer });
+            self.pending.insert(
+                slot,
+                Pending { returned: Returned { key, message_id }, written: monotonic_now(), deadline, answer },
+            );
             // The first poll writes it, before the next one's does.
             match poll!(&mut confirm) {
                 std::task::Poll::Ready(done) => confirms.push(async move { done }.boxed()),
@@ -313,7 +318,8 @@ impl Actor {
                 }
             };
             if let Some(pending) = pending {
-                drop(pending.answer.send(told)); // Whoever asked may have given up.
+                metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
+                answer_with(pending.answer, told);
             }
         }
         broken
@@ -339,7 +345,7 @@ impl Actor {
         while self.waiting.front().is_some_and(|command| command.deadline <= now)
             && let Some(command) = self.waiting.pop_front()
         {
-            drop(command.answer.send(Err(PublishError::NotSent(self.why_kind, self.why.clone()))));
+            answer_with(command.answer, Err(PublishError::NotSent(self.why_kind, self.why.clone())));
         }
     }
 
@@ -348,10 +354,24 @@ impl Actor {
         let now = monotonic_now();
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
             let text = "the server has not confirmed it in time".to_owned();
-            drop(entry.remove().answer.send(Err(PublishError::Unknown(text))));
+            answer_with(entry.remove().answer, Err(PublishError::Unknown(text)));
         }
         in_flight >= WINDOW && self.pending.is_empty()
     }
+}
+
+/// Tells whoever asked, who may have given up.
+fn answer_with(answer: Answer, told: Result<(), PublishError>) {
+    if let Err(error) = &told {
+        let reason = match error {
+            PublishError::NotSent(..) => "not_sent",
+            PublishError::Unroutable => "unroutable",
+            PublishError::Nacked => "refused",
+            PublishError::Unknown(_) => "unknown",
+        };
+        metrics::counter!(PUBLISH_FAILURES, "reason" => reason).increment(1);
+    }
+    drop(answer.send(told));
 }
 
 /// Resolves at `deadline`; never where there is none.

@@ -23,8 +23,8 @@ const APPLICATION_ID: i64 = 0x574A_4F42;
 /// The version this program writes.
 const VERSION: i64 = 1_000;
 
-/// The script that makes each minor version from the one before, in order.
-const MIGRATIONS: [(i64, &str); 1] = [(1_000, include_str!("migrations/0001_first.sql"))];
+/// The script that makes each version from the one before, in order; the last is [`VERSION`].
+const MIGRATIONS: [(i64, &str); 1] = [(VERSION, include_str!("migrations/0001_first.sql"))];
 
 /// Up to this size the whole file is checked at the start; it takes about 0.1 s.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
@@ -86,16 +86,20 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), BrokerErro
     if std::fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_BYTES_MAX) {
         check(db, path)?;
     }
-    migrate(db, path)
+    migrate(db, path, &MIGRATIONS)
 }
 
-fn refuse_foreign(db: &Connection, path: &Path) -> Result<(), BrokerError> {
-    let read = || {
-        let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
-        let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+fn refuse_foreign(db: &mut Connection, path: &Path) -> Result<(), BrokerError> {
+    let mut read = || {
+        // In one transaction: of two processes that open a new file at once, the second
+        // must not see no mark yet and then the tables of the first.
+        let tx = db.transaction()?;
+        let application: i64 = tx.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        tx.commit()?;
         Ok((application, tables))
     };
-    match read().map_err(|error| failure(path, "open", &error))? {
+    match read().map_err(|error: rusqlite::Error| failure(path, "open", &error))? {
         (APPLICATION_ID, _) | (0, 0) => Ok(()),
         (_, tables) => {
             let message = format!(
@@ -116,23 +120,27 @@ fn check(db: &Connection, path: &Path) -> Result<(), BrokerError> {
     Err(damaged(path).because(finding))
 }
 
-fn migrate(db: &mut Connection, path: &Path) -> Result<(), BrokerError> {
+/// Brings the file to the last of `migrations`, or leaves it alone: in one
+/// transaction, and not at all where a newer major version has it.
+fn migrate(db: &mut Connection, path: &Path, migrations: &[(i64, &str)]) -> Result<(), BrokerError> {
+    let ours = migrations.last().map_or(VERSION, |(version, _)| *version);
     let mut migrate = || {
         // Immediate: of two processes that find an old file, the second waits and then finds it new.
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let found = version(&tx)?;
-        for (_, script) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+        if found >= ours {
+            return Ok(found);
+        }
+        for (_, script) in migrations.iter().filter(|(version, _)| *version > found) {
             tx.execute_batch(script)?;
         }
-        if found < VERSION {
-            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-            tx.pragma_update(None, "user_version", VERSION)?;
-        }
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", ours)?;
         tx.commit()?;
-        Ok(found)
+        Ok(ours)
     };
-    let found = migrate().map_err(|error: rusqlite::Error| failure(path, "migrate", &error))?;
-    if found == 0 { Ok(()) } else { check_version(found, path) }
+    let now = migrate().map_err(|error: rusqlite::Error| failure(path, "migrate", &error))?;
+    check_version(now, ours, path)
 }
 
 fn version(db: &Connection) -> rusqlite::Result<i64> {
@@ -142,13 +150,13 @@ fn version(db: &Connection) -> rusqlite::Result<i64> {
 /// Whether this program may go on with the file, looked at in every transaction.
 pub(super) fn still_ours(db: &Connection, path: &Path) -> Result<(), BrokerError> {
     match version(db) {
-        Ok(found) => check_version(found, path),
+        Ok(found) => check_version(found, VERSION, path),
         Err(error) => Err(failure(path, "read", &error)),
     }
 }
 
-fn check_version(found: i64, path: &Path) -> Result<(), BrokerError> {
-    if found / 1_000 == VERSION / 1_000 {
+fn check_version(found: i64, ours: i64, path: &Path) -> Result<(), BrokerError> {
+    if found / 1_000 == ours / 1_000 {
         return Ok(());
     }
     let message = format!(
@@ -156,7 +164,7 @@ fn check_version(found: i64, path: &Path) -> Result<(), BrokerError> {
         path.display(),
         found / 1_000,
         found % 1_000,
-        VERSION / 1_000
+        ours / 1_000
     );
     Err(BrokerError::new(BrokerErrorKind::Permanent, message))
 }
@@ -192,5 +200,86 @@ pub(super) fn failure(path: &Path, operation: &str, error: &rusqlite::Error) -> 
             permanent(format!("this user may not write the database `{shown}`"))
         }
         _ => permanent(format!("cannot {operation} the database `{shown}`")).because(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use super::*;
+
+    const SECOND: (i64, &str) = (1_001, "ALTER TABLE jobs ADD COLUMN colour TEXT");
+    const THIRD: (i64, &str) = (2_000, "ALTER TABLE jobs RENAME COLUMN colour TO color");
+
+    fn columns(db: &Connection) -> Vec<String> {
+        let mut columns = db.prepare("SELECT name FROM pragma_table_info('jobs')").unwrap();
+        columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// A file of the first version with one job in it.
+    fn first(folder: &Path) -> Connection {
+        let path = folder.join("jobs.db");
+        create(&path).unwrap();
+        let mut db = connect(&path, Duration::from_secs(5)).unwrap();
+        prepare(&mut db, &path).unwrap();
+        db.execute_batch(
+            "INSERT INTO jobs (queue, state, priority, retries, starts, id, enqueued_ms, body)
+             VALUES ('q', 0, 4, 0, 0, 'a', 1, x'7b7d')",
+        )
+        .unwrap();
+        db
+    }
+
+    #[test]
+    fn an_older_file_is_brought_up_to_date_step_by_step_with_its_jobs() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut db = first(folder.path());
+        let path = folder.path().join("jobs.db");
+        migrate(&mut db, &path, &[MIGRATIONS[0], SECOND]).unwrap();
+        assert_eq!(version(&db).unwrap(), 1_001);
+        assert!(columns(&db).contains(&"colour".to_owned()));
+        // Also over a change of the major version, after which the older program is locked out.
+        migrate(&mut db, &path, &[MIGRATIONS[0], SECOND, THIRD]).unwrap();
+        assert_eq!(version(&db).unwrap(), 2_000);
+        assert!(columns(&db).contains(&"color".to_owned()));
+        let id: String = db.query_row("SELECT id FROM jobs", [], |row| row.get(0)).unwrap();
+        assert_eq!(id, "a");
+        assert!(still_ours(&db, &path).unwrap_err().to_string().contains("has version 2.0"));
+        let refused = migrate(&mut db, &path, &MIGRATIONS).unwrap_err();
+        assert!(refused.to_string().contains("update this program"), "{refused}");
+    }
+
+    #[test]
+    fn a_migration_that_fails_half_way_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut db = first(folder.path());
+        let broken = (1_002, "CREATE TABLE palette (name TEXT); no such statement");
+        migrate(&mut db, &folder.path().join("jobs.db"), &[MIGRATIONS[0], SECOND, broken]).unwrap_err();
+        assert_eq!(version(&db).unwrap(), 1_000);
+        assert!(!columns(&db).contains(&"colour".to_owned()));
+    }
+
+    #[test]
+    fn the_versions_ascend_to_the_one_this_program_writes() {
+        assert!(MIGRATIONS.is_sorted_by(|(before, _), (after, _)| before < after));
+        assert_eq!(MIGRATIONS[MIGRATIONS.len() - 1].0, VERSION);
+    }
+
+    #[test]
+    fn processes_that_open_a_new_file_at_once_all_find_it_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.db");
+        let together = Barrier::new(8);
+        let open = || {
+            together.wait();
+            create(&path)?;
+            let mut db = connect(&path, Duration::from_secs(5))?;
+            prepare(&mut db, &path)
+        };
+        thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            opening.into_iter().for_each(|opened| opened.join().unwrap().unwrap());
+        });
     }
 }
