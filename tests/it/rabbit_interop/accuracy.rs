@@ -38,7 +38,7 @@ struct Begun(mpsc::Sender<(Alarm, u32, Instant)>);
 impl Handler for Alarm {
     async fn run(self, cx: Context) -> JobResult<()> {
         let retries = self.kind == "retry 5s" && cx.attempt() == 1;
-        cx.state::<Begun>()?.0.try_send((self, cx.attempt(), Instant::now()))?;
+        cx.state::<Begun>()?.0.send((self, cx.attempt(), Instant::now())).await?;
         if retries { Err(JobError::retry_in(RETRY, "again")) } else { Ok(()) }
     }
 }
@@ -47,7 +47,7 @@ impl Handler for Alarm {
 async fn how_late_a_delayed_job_starts() {
     let vhost = shared_vhost();
     let client = Client::connect(vhost.url()).await.unwrap();
-    let (begun, mut begins) = mpsc::channel(1_000);
+    let (begun, mut begins) = mpsc::channel(16 * EACH);
     let worker = Worker::builder(&client).registry(Registry::new().with::<Alarm>()).state(Begun(begun)).concurrency(64);
     let running = Running::start(worker);
     let mut due = BTreeMap::new();

@@ -38,10 +38,8 @@ async fn assert_untouched(node: &Node, vhost: &Vhost, name: &str, arguments: &Va
 async fn queues_of_others_are_used_as_they_are_and_their_losses_are_named_at_every_start() {
     let (node, vhost) = (shared_node(), shared_vhost());
     let orders = json!({"x-queue-type": "classic", "x-max-length": 1_000});
-    let dead = json!({"x-message-ttl": 86_400_000, "x-max-length": 500, "x-max-length-bytes": 1_000_000, "x-expires": 900_000_000,
-        "x-overflow": "drop-head", "x-queue-mode": "lazy"});
-    // From 4.3 on the mode is not there any more.
-    let dead = if node.version().await >= (4, 0) { without(dead, "x-queue-mode") } else { dead };
+    let dead = json!({"x-queue-type": "classic", "x-message-ttl": 86_400_000, "x-max-length": 500,
+        "x-max-length-bytes": 1_000_000, "x-expires": 900_000_000, "x-overflow": "drop-head"});
     node.declare_queue(vhost.name(), "orders", orders.clone()).await;
     node.declare_queue(vhost.name(), "orders_dlq", dead.clone()).await;
     node.publish(vhost.name(), "orders_dlq", json!({}), "of a neighbour").await;
@@ -56,11 +54,6 @@ async fn queues_of_others_are_used_as_they_are_and_their_losses_are_named_at_eve
         assert_untouched(node, &vhost, "orders_dlq", &dead).await;
     }
     assert_eq!(Value::Object(node.queue_info(vhost.name(), "orders").await.arguments), orders);
-}
-
-fn without(mut arguments: Value, name: &str) -> Value {
-    arguments.as_object_mut().unwrap().remove(name);
-    arguments
 }
 
 #[tokio::test]

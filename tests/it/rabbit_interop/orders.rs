@@ -41,7 +41,7 @@ impl Handler for ShipOrder {
     async fn run(self, cx: Context) -> JobResult<()> {
         let traceparent = cx.header("traceparent").and_then(|value| value.as_str()).map(str::to_owned);
         let seen = Seen { order: self.clone(), id: cx.id().to_string(), attempt: cx.attempt(), traceparent };
-        cx.state::<Ledger>()?.0.try_send(seen)?;
+        cx.state::<Ledger>()?.0.send(seen).await?;
         if self.order_id < 0 {
             // Without jitter, so that a test knows in which queue it waits.
             return Err(JobError::retry_in(seconds(5), format!("order {} does not exist", self.order_id)));
@@ -60,7 +60,7 @@ pub(super) struct Shop {
 impl Shop {
     pub(super) async fn open(vhost: &Vhost) -> Self {
         let client = Client::connect(vhost.url()).await.unwrap();
-        let (ledger, seen) = mpsc::channel(1_000);
+        let (ledger, seen) = mpsc::channel(100);
         let worker = Worker::builder(&client).registry(Registry::new().with::<ShipOrder>()).state(Ledger(ledger));
         Self { running: Running::start(worker), client, seen }
     }
