@@ -1,6 +1,6 @@
 //! Somebody stands still for a while: the node, or a worker.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use worker_tests::eventually::eventually_within;
@@ -28,6 +28,31 @@ async fn a_node_that_freezes_for_five_seconds_loses_nothing_and_leaves_no_job_be
     assert_eq!(scene.dead().await, 0);
     let repeated = crew.count("end") - crew.ended().len();
     assert!(repeated <= 32 + produced.indeterminate, "{repeated} ran twice: {produced:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_stopped_while_the_node_stands_still_is_out_in_time_and_loses_nothing() {
+    let victim = victim().await;
+    let scene = Scene::on(victim.node).await;
+    let crew = &scene.crew;
+    let settings = [("WORKER_SHUTDOWN_GRACE", "3s"), ("WORKER_CONCURRENCY", "5"), ("WORKER_PREFETCH", "40")];
+    let mut worker = scene.worker(&settings).await;
+    crew.enqueue((0..60).map(|n| Mark { n, millis: 300 })).await;
+    scene.wait_for(5, "start").await;
+    victim.node.freeze();
+    worker.signal("TERM");
+    let asked = Instant::now();
+    worker.ended().await;
+    let elapsed = asked.elapsed();
+    victim.node.thaw();
+    assert!(elapsed.as_millis() < 8_500, "out after {elapsed:?}:\n{}", worker.log());
+    let finished = crew.count("end");
+    let _second = scene.worker(&[("WORKER_CONCURRENCY", "50")]).await;
+    scene.wait_until_done().await;
+    assert_eq!(crew.ended().len(), 60, "lost nothing");
+    assert_eq!(scene.dead().await, 0);
+    let repeated = crew.count("end") - 60;
+    assert!(repeated <= finished, "{repeated} ran twice, and {finished} were finished and not acknowledged");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_o
     let scene = Scene::on(victim.node).await;
     let crew = &scene.crew;
     let worker = scene.worker(&[]).await;
+    let mut other = scene.worker(&[("WORKER_SHUTDOWN_GRACE", "3s")]).await;
     crew.enqueue([Mark { n: 0, millis: 0 }]).await;
     scene.wait_for(1, "end").await;
     victim.node.keep_new_queues().await;
@@ -24,7 +25,15 @@ async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_o
     let killing = async {
         scene.wait_for(1_000, "end").await;
         victim.node.kill();
-        victim.node.restart().await;
+        other.signal("TERM");
+        let asked = Instant::now();
+        let ending = async {
+            let status = other.ended().await;
+            assert!(asked.elapsed().as_secs() < 8, "out after {:?}:\n{}", asked.elapsed(), other.log());
+            status
+        };
+        let (status, ()) = tokio::join!(ending, victim.node.restart());
+        assert_eq!(status.code(), Some(0), "nothing was cancelled:\n{}", other.log());
         let (back, before) = (Instant::now(), crew.count("end"));
         eventually_within(LONG, "the worker went on", || async { (crew.count("end") > before).then_some(()) }).await;
         back.elapsed()
@@ -36,7 +45,7 @@ async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_o
     assert_eq!(crew.ended().len() as u64, JOBS, "lost nothing");
     assert_eq!(scene.dead().await, 0);
     let repeated = crew.count("end") - crew.ended().len();
-    // What the worker had not acknowledged, and what the producer had no confirm of.
-    let bound = 32 + produced.indeterminate;
+    // What the workers had not acknowledged, and what the producer had no confirm of.
+    let bound = 2 * 32 + produced.indeterminate;
     assert!(repeated <= bound, "{repeated} ran twice, and {bound} may: {produced:?}");
 }

@@ -171,8 +171,9 @@ async fn prepare(settings: &Settings, parts: Parts, jobs: Handle) -> Result<(Cli
     Ok((client, worker))
 }
 
-/// How long after the grace period the process ends at the latest, whatever the broker does.
-const END_AFTER: Duration = Duration::from_secs(5);
+/// How long after the grace period the broker is let go of at the latest, whatever it does, so
+/// that the process is gone after 5 s.
+const END_AFTER: Duration = Duration::from_millis(4_500);
 
 async fn work(signals: &Signals, client: &Client, worker: Worker) -> Result<u8, Fail> {
     let (ends_at, grace) = (Mutex::new(None), worker.grace());

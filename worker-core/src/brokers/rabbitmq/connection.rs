@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// The first and the longest pause between two tries. A server that is back is found within
-/// 1.5 s, which costs a refused connection a second while it is away.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1_500));
+/// a second, which costs a refused connection or two a second while it is away.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// The same where the server said no: it must not lock the account, and a person must act.
 const PAUSE_REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

@@ -47,6 +47,9 @@ const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mil
 /// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
 const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
 
+/// How long beginning to consume may go on when it has to end already.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// How long, at least and at most, nothing must arrive until nothing is on its way: several times
 /// what a delivery takes.
 const QUIET: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -137,7 +140,17 @@ impl Lane {
                 }
             };
             let Some(up) = connected else { break };
-            let error = match self.open(&up).await {
+            // To be closed meanwhile is no reason to drop what is delivered already; a server that
+            // stands still is one.
+            let given_up = async {
+                shared.lanes.closing.cancelled().await;
+                sleep(OPEN_WAIT_MAX).await;
+            };
+            let opened = tokio::select! {
+                opened = self.open(&up) => opened,
+                () = given_up => break,
+            };
+            let error = match opened {
                 Ok(lines) => {
                     self.table.begin_epoch();
                     report_at = None;
@@ -387,11 +400,10 @@ impl Lane {
         }
         let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
         // A server that stands still must not hold up the end.
-        timeout_at(deadline, self.settle_down(lines))
-            .await
-            .unwrap_or_else(|_| Err(LinkError::no_answer("stopping")))?;
+        let silent = |_| Err(LinkError::new(LinkErrorKind::Gone, "no answer to the end of consuming"));
+        timeout_at(deadline, self.settle_down(lines)).await.unwrap_or_else(silent)?;
         for line in [Line::Main, Line::Suspects] {
-            lines.state(line).channel.cancel(TAG).await?;
+            timeout_at(deadline, lines.state(line).channel.cancel(TAG)).await.unwrap_or_else(silent)?;
             // What was on its way still comes, and then the stream ends.
             while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.state(line).messages.next()).await {
                 self.arrived(lines, line, Some(Ok(incoming)))?;
