@@ -75,6 +75,8 @@ pub(super) struct Dispatcher {
     alone: AloneWait,
     report: DrainReport,
     meter: Meter,
+    /// Not started, and to be given back when nothing more is fetched.
+    unstarted: Vec<Owned>,
     failure: Option<BrokerError>,
 }
 
@@ -142,6 +144,7 @@ impl Dispatcher {
             alone: AloneWait::None,
             report: DrainReport::default(),
             meter,
+            unstarted: Vec::new(),
             failure: None,
         }
     }
@@ -198,7 +201,10 @@ impl Dispatcher {
                     self.failure.get_or_insert(error);
                     self.drain();
                 }
-                Event::FetchingStopped => fetching_stopped = true,
+                Event::FetchingStopped => {
+                    fetching_stopped = true;
+                    self.give_back_unstarted();
+                }
             }
             self.start_what_can();
             self.plan.board.count(self.lanes.running(), self.report.settled);
@@ -223,16 +229,22 @@ impl Dispatcher {
         self.phase = Phase::Draining { until: monotonic_now() + self.plan.grace };
         self.plan.board.draining();
         self.draining.cancel();
-        let unstarted = self.lanes.take_waiting();
+        self.unstarted = self.lanes.take_waiting();
         tracing::info!(
-            target: TARGET, running = self.running.len(), given_back = unstarted.len(), grace = ?self.plan.grace,
+            target: TARGET, running = self.running.len(), given_back = self.unstarted.len(), grace = ?self.plan.grace,
             "draining: takes no more jobs, lets the running ones finish"
         );
-        unstarted.into_iter().for_each(|owned| self.give_back(owned));
+    }
+
+    /// Gives back what was not started, once nothing more is fetched: before, it would make room
+    /// for deliveries that nobody wants.
+    fn give_back_unstarted(&mut self) {
+        std::mem::take(&mut self.unstarted).into_iter().for_each(|owned| self.give_back(owned));
     }
 
     fn abort(&mut self) {
         self.drain();
+        self.give_back_unstarted();
         self.phase = Phase::Aborting { until: monotonic_now() + SETTLE_WAIT_MAX };
         if !self.executions.is_empty() {
             tracing::warn!(target: TARGET, running = self.executions.len(), "cancelling what still runs; it is given back");
@@ -245,7 +257,8 @@ impl Dispatcher {
             let owned = Owned { delivery, settler: Arc::clone(settler) };
             match self.phase {
                 Phase::Serving => self.lanes.arrive(lane, owned),
-                Phase::Draining { .. } | Phase::Aborting { .. } => self.give_back(owned),
+                Phase::Draining { .. } => self.unstarted.push(owned),
+                Phase::Aborting { .. } => self.give_back(owned),
             }
         }
     }
