@@ -76,7 +76,7 @@
 //! | feature | default | what |
 //! |---|---|---|
 //! | `sqlite` | yes | the embedded broker |
-//! | `rabbitmq` | no | the RabbitMQ broker, for `amqp://` URLs |
+//! | `rabbitmq` | yes | the RabbitMQ broker, for `amqp://` URLs |
 //! | `cli` | yes | [`cli::App`], the operator's binary |
 //! | `admin` | yes | `run --admin`: probes and metrics over HTTP |
 //! | `testing` | no | [`testing`], for the tests of applications |
