@@ -88,20 +88,30 @@ impl RunArgs {
 pub(super) fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
     let jobs = runtime(&mut Builder::new_multi_thread())?;
     let own = runtime(&mut Builder::new_current_thread())?;
-    let code = run_on(&own, &jobs, settings, parts);
+    // A thread of its own, so that it can also tell that the worker's does not turn.
+    let side = settings.admin.map(|_| runtime(Builder::new_multi_thread().worker_threads(1))).transpose()?;
+    let code = run_on(&own, &jobs, side.as_ref(), settings, parts);
+    if let Some(side) = side {
+        side.shutdown_background();
+    }
     // What still blocks a thread is not waited for.
     own.shutdown_background();
     jobs.shutdown_background();
     code
 }
 
-fn run_on(own: &Runtime, jobs: &Runtime, settings: &Settings, mut parts: Parts) -> Result<u8, Fail> {
+fn run_on(
+    own: &Runtime,
+    jobs: &Runtime,
+    side: Option<&Runtime>,
+    settings: &Settings,
+    mut parts: Parts,
+) -> Result<u8, Fail> {
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
-    // Before all else, so that a probe sees the program start, however long that takes. On the
-    // runtime that no job can block.
-    let admin = match settings.admin {
+    // Before all else, so that a probe sees the program start, however long that takes.
+    let admin = match settings.admin.zip(side) {
         None => None,
-        Some(address) => Some(own.block_on(Admin::listen(address))?),
+        Some((address, side)) => Some(side.block_on(Admin::listen(address))?),
     };
     own.block_on(async {
         // The application's state belongs to the jobs, and so does what it spawns.

@@ -15,7 +15,10 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use crate::error::{BrokerError, BrokerErrorKind};
+use crate::{
+    error::{BrokerError, BrokerErrorKind},
+    time::monotonic_now,
+};
 
 /// Marks the file as ours: "WJOB".
 const APPLICATION_ID: i64 = 0x574A_4F42;
@@ -25,6 +28,9 @@ const VERSION: i64 = 1_000;
 
 /// The script that makes each version from the one before, in order; the last is [`VERSION`].
 const MIGRATIONS: [(i64, &str); 1] = [(VERSION, include_str!("migrations/0001_first.sql"))];
+
+/// The pause before opening is tried again.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// Up to this size the whole file is checked at the start; it takes about 0.1 s.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
@@ -72,6 +78,21 @@ pub(super) fn connect(path: &Path, busy_timeout: Duration) -> Result<Connection,
 
 /// Makes sure that the file is ours, whole and of a version we can work with.
 pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<(), BrokerError> {
+    let patience: u32 = db.pragma_query_value(None, "busy_timeout", |row| row.get(0)).unwrap_or(0);
+    let deadline = monotonic_now() + Duration::from_millis(patience.into());
+    loop {
+        match prepare_once(db, path) {
+            // SQLite does not wait where two change a new file to a write-ahead log at once: each
+            // reads it already, and neither could go first. Whoever is told so begins again.
+            Err(error) if error.kind() == BrokerErrorKind::Transient && monotonic_now() < deadline => {
+                std::thread::park_timeout(AGAIN);
+            }
+            prepared => return prepared,
+        }
+    }
+}
+
+fn prepare_once(db: &mut Connection, path: &Path) -> Result<(), BrokerError> {
     let failed = |error: &rusqlite::Error| failure(path, "open", error);
     refuse_foreign(db, path)?;
     let mode: String =
