@@ -8,6 +8,7 @@ mod confirm;
 mod connection;
 mod crash;
 mod freeze;
+mod full;
 mod kill;
 mod queue;
 mod refused;

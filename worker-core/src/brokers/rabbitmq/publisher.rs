@@ -41,6 +41,9 @@ const WINDOW: usize = 500;
 /// The pause before a channel is opened again that could not be or was closed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
+/// The first and the longest pause before what the server refused is sent again.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
 /// Why a message was not published, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PublishError {
@@ -102,9 +105,36 @@ impl Publisher {
     }
 
     /// Hands a message over; what is returned waits for the server's word.
+    ///
+    /// What the server refuses is sent again, for as long as there is time: a queue that has
+    /// just been declared refuses while its leader is busy, and a full one may be emptied.
     pub(super) async fn begin(&self, key: String, message: Message) -> BoxFuture<'static, Result<(), PublishError>> {
-        let (answer, answered) = oneshot::channel();
         let deadline = monotonic_now() + self.timeout;
+        let first = self.hand_over(key.clone(), message.clone(), deadline).await;
+        let publisher = self.clone();
+        async move {
+            let (mut told, mut pause) = (first.await, AGAIN.0);
+            while told == Err(PublishError::Nacked) && monotonic_now() + pause < deadline {
+                sleep(pause).await;
+                pause = (pause * 2).min(AGAIN.1);
+                told = match publisher.hand_over(key.clone(), message.clone(), deadline).await.await {
+                    // The one that was refused may have been taken all the same.
+                    Err(PublishError::NotSent(..)) => Err(PublishError::Nacked),
+                    told => told,
+                };
+            }
+            told
+        }
+        .boxed()
+    }
+
+    async fn hand_over(
+        &self,
+        key: String,
+        message: Message,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<(), PublishError>> {
+        let (answer, answered) = oneshot::channel();
         let sent = timeout_at(deadline, self.commands.send(Command { key, message, deadline, answer })).await;
         if !matches!(sent, Ok(Ok(()))) {
             let why = if sent.is_ok() { "the broker is closed" } else { "too many messages wait to be sent" };
