@@ -32,7 +32,13 @@ mod topology;
 mod version;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::{
@@ -50,7 +56,7 @@ use crate::{
         lapin_link::LapinDialer,
         link::{Dialer, LinkError, LinkErrorKind, Purpose},
         publisher::Publisher,
-        shared::{Parts, Shared},
+        shared::Shared,
         topology::Ladder,
         version::Server,
     },
@@ -146,8 +152,22 @@ impl RabbitBroker {
         let ladder = Ladder::new(options.namespace.clone());
         let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options.queue_kind, ladder);
         let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
-        let parts = Parts { server, publish, consume, publisher, declarer, app_id, clock, lanes, plumbing, runtime };
-        Self { shared: Arc::new(Shared::new(parts)), turn: Arc::default() }
+        let shared = Shared {
+            server,
+            publish,
+            consume,
+            publisher,
+            declarer,
+            app_id,
+            clock,
+            lanes,
+            plumbing,
+            porter: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            last_death: AtomicU64::new(0),
+            runtime,
+        };
+        Self { shared: Arc::new(shared), turn: Arc::default() }
     }
 }
 

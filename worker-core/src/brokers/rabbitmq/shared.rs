@@ -43,45 +43,12 @@ pub(super) struct Shared {
     pub(super) plumbing: Tasks,
     pub(super) porter: AtomicBool,
     pub(super) closed: AtomicBool,
-    last_death: AtomicU64,
+    pub(super) last_death: AtomicU64,
     /// Kept for its tasks; `None` where the caller's runtime carries them.
-    runtime: Option<Runtime>,
-}
-
-/// The parts of a [`Shared`] that are made outside of it.
-pub(super) struct Parts {
-    pub(super) server: Server,
-    pub(super) publish: Arc<Connection>,
-    pub(super) consume: Arc<Connection>,
-    pub(super) publisher: Publisher,
-    pub(super) declarer: Declarer,
-    pub(super) app_id: String,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) lanes: Tasks,
-    pub(super) plumbing: Tasks,
     pub(super) runtime: Option<Runtime>,
 }
 
 impl Shared {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { server, publish, consume, publisher, declarer, app_id, clock, lanes, plumbing, runtime } = parts;
-        Self {
-            server,
-            publish,
-            consume,
-            publisher,
-            declarer,
-            app_id,
-            clock,
-            lanes,
-            plumbing,
-            porter: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            last_death: AtomicU64::new(0),
-            runtime,
-        }
-    }
-
     pub(super) fn check(&self) -> Result<(), BrokerError> {
         if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
     }
