@@ -30,6 +30,7 @@ pub mod eventually;
 pub mod exposition;
 pub mod fault;
 pub mod fixture;
+pub mod noop;
 pub mod process;
 pub mod rabbit;
 pub mod sample;

@@ -13,10 +13,7 @@
 )]
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,44 +23,15 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions},
     types::FieldTable,
 };
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-use worker_core::{Client, Context, Handler, Job, JobResult, Registry, State, Worker};
-use worker_tests::rabbit::Node;
+use worker_core::{Client, Registry, Worker};
+use worker_tests::{
+    noop::{Noop, Ran},
+    rabbit::Node,
+};
 
 /// Of both consumers: 32 slots, and twice as many in advance.
 const SLOTS: usize = 32;
 const PREFETCH: u16 = 64;
-
-/// About 100 bytes as JSON, as in the published comparisons.
-const TEXT: &str = "a payload of a usual size for a job: some ids, a template, an address; 0123456789";
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Noop {
-    n: u64,
-    text: String,
-}
-
-impl Job for Noop {
-    const NAME: &'static str = "noop";
-    type Return = ();
-}
-
-/// Counts the jobs that ran.
-struct Count {
-    left: AtomicU64,
-    done: Notify,
-}
-
-impl Handler for Noop {
-    async fn run(self, cx: Context) -> JobResult {
-        let count: State<Count> = cx.supply()?;
-        if count.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            count.done.notify_one();
-        }
-        Ok(())
-    }
-}
 
 fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse().unwrap());
@@ -104,27 +72,23 @@ fn rate(jobs: u64, time: Duration) -> f64 {
 }
 
 fn body(n: u64) -> Vec<u8> {
-    serde_json::to_vec(&noop(n)).unwrap()
-}
-
-fn noop(n: u64) -> Noop {
-    Noop { n, text: TEXT.into() }
+    serde_json::to_vec(&Noop::new(n)).unwrap()
 }
 
 /// Enqueues and processes per second.
 async fn framework(url: &str, jobs: u64) -> (f64, f64) {
     let client = Client::connect(url).await.unwrap();
     let started = Instant::now();
-    for answer in client.enqueue_all((0..jobs).map(noop)).await {
+    for answer in client.enqueue_all((0..jobs).map(Noop::new)).await {
         answer.unwrap();
     }
     let enqueue = rate(jobs, started.elapsed());
-    let count = Arc::new(Count { left: AtomicU64::new(jobs), done: Notify::new() });
-    let worker = Worker::builder(&client).registry(Registry::new().with::<Noop>()).state_arc(Arc::clone(&count));
+    let ran = Arc::new(Ran::none_of(jobs));
+    let worker = Worker::builder(&client).registry(Registry::new().with::<Noop>()).state_arc(Arc::clone(&ran));
     let worker = worker.concurrency(SLOTS).prefetch(PREFETCH.into()).build().unwrap();
     let started = Instant::now();
     let all_ran = async {
-        count.done.notified().await;
+        ran.all.notified().await;
         started.elapsed()
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -19,64 +19,26 @@
 use std::{
     path::Path,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, params};
-use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 use worker_core::{
-    Client, Context, Handler, Job, JobResult, Registry, State, Worker,
+    Client, Registry, Worker,
     brokers::sqlite::{SqliteBroker, SqliteOptions},
 };
+use worker_tests::noop::{Noop, Ran};
 
 /// Rows in one of the bare loop's transactions.
 const GROUP: usize = 1_000;
 
 /// Tasks that each wait for their own enqueue.
 const TASKS: u64 = 64;
-
-/// About 100 bytes as JSON, as in the published comparisons.
-const TEXT: &str = "a payload of a usual size for a job: some ids, a template, an address; 0123456789";
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Noop {
-    n: u64,
-    text: String,
-}
-
-impl Job for Noop {
-    const NAME: &'static str = "noop";
-    type Return = ();
-}
-
-/// Counts the jobs that ran.
-struct Ran {
-    count: AtomicU64,
-    wanted: u64,
-    all: Notify,
-}
-
-impl Handler for Noop {
-    async fn run(self, cx: Context) -> JobResult<()> {
-        let ran: State<Ran> = cx.supply()?;
-        if ran.count.fetch_add(1, Ordering::Relaxed) + 1 == ran.wanted {
-            ran.all.notify_one();
-        }
-        Ok(())
-    }
-}
-
-fn noop(n: u64) -> Noop {
-    Noop { n, text: TEXT.into() }
-}
 
 /// What each side reaches, in jobs per second.
 #[derive(Clone, Copy)]
@@ -144,7 +106,7 @@ async fn framework(jobs: u64) -> Rates {
     let client = Client::new(Arc::new(broker));
 
     let started = Instant::now();
-    for answer in client.enqueue_all((0..jobs).map(noop)).await {
+    for answer in client.enqueue_all((0..jobs).map(Noop::new)).await {
         answer.unwrap();
     }
     let enqueued = started.elapsed();
@@ -156,7 +118,7 @@ async fn framework(jobs: u64) -> Rates {
         let client = client.clone();
         tasks.spawn(async move {
             for n in 0..each {
-                client.enqueue(noop(task * each + n)).await.unwrap();
+                client.enqueue(Noop::new(task * each + n)).await.unwrap();
             }
         });
     }
@@ -172,14 +134,14 @@ async fn framework(jobs: u64) -> Rates {
 }
 
 async fn process(client: &Client, jobs: u64) -> Duration {
-    let ran = Arc::new(Ran { count: AtomicU64::new(0), wanted: jobs, all: Notify::new() });
+    let ran = Arc::new(Ran::none_of(jobs));
     let registry = Registry::new().with::<Noop>();
     let worker =
         Worker::builder(client).registry(registry).state_arc(Arc::clone(&ran)).concurrency(128).build().unwrap();
     let started = Instant::now();
     // The run ends when the last acknowledgement is on the disk.
     let report = worker.run(ran.all.notified()).await.unwrap();
-    assert_eq!((report.settled, ran.count.load(Ordering::Relaxed)), (jobs, jobs));
+    assert_eq!((report.settled, ran.count()), (jobs, jobs));
     started.elapsed()
 }
 
@@ -226,7 +188,7 @@ fn bare_bulk(path: &Path, jobs: u64) -> (Duration, Duration) {
     while n < jobs {
         let group = db.transaction().unwrap();
         for _ in 0..GROUP.min((jobs - n) as usize) {
-            bare_insert(&group, &noop(n));
+            bare_insert(&group, &Noop::new(n));
             n += 1;
         }
         group.commit().unwrap();
@@ -249,7 +211,7 @@ fn bare_bulk(path: &Path, jobs: u64) -> (Duration, Duration) {
             .collect();
         for (seq, body) in &claimed {
             let job: Noop = serde_json::from_slice(body).unwrap();
-            std::hint::black_box(job.n);
+            std::hint::black_box(job);
             group.prepare_cached("DELETE FROM jobs WHERE seq = ?1").unwrap().execute([seq]).unwrap();
         }
         group.commit().unwrap();
@@ -281,7 +243,7 @@ async fn bare_tasks(path: &Path, jobs: u64) -> f64 {
         tasks.spawn(async move {
             for n in 0..each {
                 let (answer, answered) = oneshot::channel();
-                sender.send((noop(task * each + n), answer)).await.unwrap();
+                sender.send((Noop::new(task * each + n), answer)).await.unwrap();
                 answered.await.unwrap();
             }
         });
