@@ -5,6 +5,7 @@
 //! process of its own. Time is virtual where the broker's is, real elsewhere;
 //! cases ask the fixture for it and keep their delays short.
 
+pub mod expected;
 mod memory;
 mod rabbit;
 mod sqlite;
@@ -28,6 +29,9 @@ pub trait BrokerFixture: Send + Sync + Sized + 'static {
     /// The broker.
     type Broker: Broker;
 
+    /// The column of `docs/conformance.md` that says what this broker does.
+    fn column(&self) -> impl Future<Output = &'static str> + Send;
+
     /// What runs a case; its clock is paused where the broker's time is virtual.
     fn runtime() -> Runtime;
 
@@ -48,7 +52,7 @@ pub trait BrokerFixture: Send + Sync + Sized + 'static {
     /// Why this cannot be done inside one test process.
     fn freeze(&self, process: &Self::Broker) -> impl Future<Output = Result<(), &'static str>> + Send {
         let _ = process;
-        async { Err("this broker's processes cannot be frozen from inside; the system tests stop real ones") }
+        async { Err("cannot be frozen") }
     }
 
     /// Lets a frozen process go on.
@@ -64,7 +68,7 @@ pub trait BrokerFixture: Send + Sync + Sized + 'static {
     ///
     /// Why this cannot be done to this broker.
     fn obstruct(&self) -> Result<Box<dyn Any + Send>, &'static str> {
-        Err("nothing can be in the way of its changes")
+        Err("cannot be obstructed")
     }
 
     /// The broker's clock.
@@ -123,8 +127,22 @@ pub fn run<F: BrokerFixture>(case: impl AsyncFnOnce(&F)) {
     });
 }
 
+/// Runs the conformance case `name` on a fresh storage, and compares what came of it with `docs/conformance.md`.
+///
+/// # Panics
+///
+/// When the case fails, and when it was left out or was not, against what that page says.
+pub fn conform<F: BrokerFixture>(name: &str, case: impl AsyncFnOnce(&F)) {
+    expected::begin();
+    run::<F>(async |fixture| {
+        case(fixture).await;
+        expected::check(name, fixture.column().await, expected::end());
+    });
+}
+
 /// Says why a case does not apply to a broker, so that a run shows what was left out.
 #[expect(clippy::print_stderr, reason = "the reason belongs into the output of the test")]
-pub fn skipped(capabilities: &Capabilities, reason: &str) {
+pub fn skipped(capabilities: &Capabilities, reason: &'static str) {
     eprintln!("skipped on the {} broker: {reason}", capabilities.broker);
+    expected::left_out(reason);
 }

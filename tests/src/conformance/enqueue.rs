@@ -58,7 +58,7 @@ pub async fn a_job_answered_ok_outlives_the_process_that_enqueued_it<F: BrokerFi
 pub async fn a_durable_broker_keeps_its_jobs_while_no_process_lives<F: BrokerFixture>(fx: &F) {
     let capabilities = fx.capabilities().await;
     if !capabilities.durable {
-        return skipped(&capabilities, "it is not durable");
+        return skipped(&capabilities, "not durable");
     }
     let mut dead = Vec::new();
     for n in 0..3 {
@@ -150,7 +150,7 @@ pub async fn an_exchange_is_refused_by_name_where_there_is_none<F: BrokerFixture
     let process = fx.process().await;
     let capabilities = process.broker.capabilities();
     if capabilities.exchanges {
-        return skipped(&capabilities, "it has exchanges");
+        return skipped(&capabilities, "has exchanges");
     }
     let answers = process.broker.enqueue(vec![exchanged("a"), job("b")]).await;
     assert_unsupported(&answers[0], "exchanges");
@@ -165,7 +165,7 @@ pub async fn a_priority_is_refused_by_name_where_there_is_none<F: BrokerFixture>
     let process = fx.process().await;
     let capabilities = process.broker.capabilities();
     if capabilities.priorities {
-        return skipped(&capabilities, "it has priorities");
+        return skipped(&capabilities, "has priorities");
     }
     let mut lazy = job("lazy");
     lazy.priority = Priority::MIN;

@@ -45,6 +45,8 @@ macro_rules! conformance {
                 a_higher_priority_comes_first_and_age_decides_among_equals
                 an_urgent_job_overtakes_what_waits
                 a_job_that_comes_back_keeps_its_priority
+                what_comes_back_comes_first_where_it_has_no_rank
+                a_retried_job_keeps_its_priority
                 a_subscription_gets_jobs_of_its_queue_only
                 no_delivery_is_owned_by_two_consumers
                 an_expired_job_is_delivered_with_its_date
@@ -156,7 +158,8 @@ macro_rules! conformance {
         mod $domain {$(
             #[test]
             fn $case() {
-                $crate::fixture::run::<$fixture>($crate::conformance::$domain::$case);
+                let name = concat!(stringify!($domain), "::", stringify!($case));
+                $crate::fixture::conform::<$fixture>(name, $crate::conformance::$domain::$case);
             }
         )*}
     )*};

@@ -87,7 +87,7 @@ pub async fn order_survives_a_consumer_that_stops_and_another_that_goes_on<F: Br
     let process = fx.process().await;
     let capabilities = process.broker.capabilities();
     if !capabilities.keeps_place {
-        return skipped(&capabilities, "what is given back goes behind what waits");
+        return skipped(&capabilities, "loses its place");
     }
     process.enqueue((0..60).map(|n| job(n.to_string()))).await;
     let mut delivered = Vec::new();
@@ -106,7 +106,7 @@ pub async fn a_higher_priority_comes_first_and_age_decides_among_equals<F: Broke
     let (process, other) = (fx.process().await, fx.process().await);
     let capabilities = process.broker.capabilities();
     if !capabilities.priorities {
-        return skipped(&capabilities, "it has no priorities; that it refuses them has a case of its own");
+        return skipped(&capabilities, "no priorities");
     }
     let mut draw = fastrand::Rng::with_seed(2);
     let mut levels: Vec<u8> = (0..4).flat_map(|_| Priority::MIN.level()..=Priority::MAX.level()).collect();
@@ -128,7 +128,7 @@ pub async fn an_urgent_job_overtakes_what_waits<F: BrokerFixture>(fx: &F) {
     let process = fx.process().await;
     let capabilities = process.broker.capabilities();
     if !capabilities.priorities {
-        return skipped(&capabilities, "it has no priorities; that it refuses them has a case of its own");
+        return skipped(&capabilities, "no priorities");
     }
     process.enqueue(jobs("plain", 3)).await;
     let mut consumer = process.consume(1).await;
@@ -146,7 +146,10 @@ pub async fn a_job_that_comes_back_keeps_its_priority<F: BrokerFixture>(fx: &F) 
     let process = fx.process().await;
     let capabilities = process.broker.capabilities();
     if !capabilities.priorities {
-        return skipped(&capabilities, "it has no priorities; that it refuses them has a case of its own");
+        return skipped(&capabilities, "no priorities");
+    }
+    if !capabilities.ranks_returned {
+        return skipped(&capabilities, "no rank for what comes back");
     }
     process.enqueue([ranked("released", 20), ranked("retried", 10)]).await;
     process.enqueue(jobs("plain", 2)).await;
@@ -165,6 +168,59 @@ pub async fn a_job_that_comes_back_keeps_its_priority<F: BrokerFixture>(fx: &F) 
     for id in ["released", "retried", "plain", "plain"] {
         let delivery = consumer.one().await;
         assert!(delivery.envelope.id.to_string().starts_with(id), "{delivery:?} where {id} has the priority");
+        consumer.ack(delivery).await;
+    }
+}
+
+/// Clause D2: the refusal of the case before, with a release, a stop and a lost consumer.
+pub async fn what_comes_back_comes_first_where_it_has_no_rank<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    let capabilities = process.broker.capabilities();
+    if !capabilities.priorities {
+        return skipped(&capabilities, "no priorities");
+    }
+    if capabilities.ranks_returned {
+        return skipped(&capabilities, "ranks what comes back");
+    }
+    process.enqueue([ranked("released", 0), ranked("owned", 0), ranked("fetched", 0)]).await;
+    let mut consumer = process.consume(3).await;
+    let mut owned = consumer.take(2).await;
+    process.enqueue([ranked("urgent", 31)]).await;
+    consumer.stop().await;
+    consumer.settle(owned.remove(0), release(Duration::ZERO)).await;
+    drop((consumer, owned));
+    let mut consumer = process.consume(1).await;
+    let mut back = Vec::new();
+    for _ in 0..3 {
+        let delivery = consumer.one().await;
+        back.push(delivery.envelope.id.to_string());
+        consumer.ack(delivery).await;
+    }
+    back.sort();
+    assert_eq!(back, ["fetched", "owned", "released"], "before the urgent one");
+    let delivery = consumer.expect("urgent").await;
+    consumer.ack(delivery).await;
+}
+
+/// Clause D2: wherever there are priorities, a retry waits by its own.
+pub async fn a_retried_job_keeps_its_priority<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    let capabilities = process.broker.capabilities();
+    if !capabilities.priorities {
+        return skipped(&capabilities, "no priorities");
+    }
+    process.enqueue([ranked("low", 2), ranked("high", 20)]).await;
+    let mut consumer = process.consume(2).await;
+    let owned = consumer.take(2).await;
+    assert_eq!(ids(&owned), ["high", "low"]);
+    consumer.stop().await;
+    process.enqueue([ranked("lowest", 1), ranked("between", 10), ranked("highest", 30)]).await;
+    for delivery in owned {
+        consumer.settle(delivery, retry(Duration::ZERO)).await;
+    }
+    let mut consumer = process.consume(1).await;
+    for id in ["highest", "high", "between", "low", "lowest"] {
+        let delivery = consumer.expect(id).await;
         consumer.ack(delivery).await;
     }
 }

@@ -313,7 +313,7 @@ pub async fn a_confirmed_settlement_outlives_the_process<F: BrokerFixture>(fx: &
 pub async fn a_confirmed_settlement_outlives_all_processes_where_the_broker_is_durable<F: BrokerFixture>(fx: &F) {
     let capabilities = fx.capabilities().await;
     if !capabilities.durable {
-        return skipped(&capabilities, "it is not durable");
+        return skipped(&capabilities, "not durable");
     }
     let doomed = fx.process().await;
     settle_five(&doomed).await;

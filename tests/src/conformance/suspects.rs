@@ -52,7 +52,7 @@ pub async fn a_job_that_kills_its_workers_is_dead_lettered_as_crashed<F: BrokerF
 pub async fn a_job_that_never_began_is_never_convicted<F: BrokerFixture>(fx: &F) {
     let capabilities = fx.capabilities().await;
     if !capabilities.exact_blame {
-        return skipped(&capabilities, "it takes every delivery of a suspect for a start");
+        return skipped(&capabilities, "no exact blame");
     }
     let other = fx.process().await;
     other.enqueue([job("innocent")]).await;

@@ -22,7 +22,9 @@
 //! * **D1** Jobs of one queue and priority are delivered in the order they were
 //!   enqueued, as long as none was delivered before, nor, where
 //!   [`Capabilities::keeps_place`] is not set, fetched. There is no order between queues.
-//! * **D2** Among those that wait, a higher priority is delivered first.
+//! * **D2** Among those that wait, a higher priority is delivered first. What was delivered and
+//!   comes back comes before all that wait where [`Capabilities::ranks_returned`] is not set;
+//!   a retry waits by its priority everywhere.
 //! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
 //! * **D4** A delayed job holds up no other.
 //! * **D5** A subscription never owns more than its prefetch of unsettled deliveries, and, where

@@ -77,6 +77,9 @@ pub struct Capabilities {
     pub counts_all: bool,
     /// Higher priorities are delivered first.
     pub priorities: bool,
+    /// A job that comes back, given back or after its worker's death, waits by its priority
+    /// again. Without it, it comes before all that wait.
+    pub ranks_returned: bool,
     /// [`Route::Exchange`](crate::envelope::Route::Exchange) works.
     pub exchanges: bool,
     /// The server's product and version, where there is a server.
@@ -96,6 +99,7 @@ impl Capabilities {
             keeps_place: false,
             counts_all: false,
             priorities: false,
+            ranks_returned: false,
             exchanges: false,
             server: None,
         }

@@ -408,6 +408,7 @@ impl Broker for MemoryBroker {
             keeps_place: true,
             counts_all: true,
             priorities,
+            ranks_returned: priorities,
             ..none
         }
     }

@@ -37,8 +37,8 @@ Examples:
 JSON:
   {"healthy", "broker": {"url", "reachable", "error": text or null,
    "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
-   "exact_blame", "keeps_place", "counts_all", "priorities", "exchanges",
-   "server": text or null} or null}, "queues": [{"queue", "exists"}]}"#)]
+   "exact_blame", "keeps_place", "counts_all", "priorities",
+   "ranks_returned", "exchanges", "server": text or null} or null}, "queues": [{"queue", "exists"}]}"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -135,6 +135,7 @@ fn abilities(capabilities: &Capabilities) -> String {
         (capabilities.keeps_place, "order kept on hand-back"),
         (capabilities.counts_all, "all counts"),
         (capabilities.priorities, "priorities"),
+        (capabilities.ranks_returned, "priorities kept on hand-back"),
         (capabilities.exchanges, "exchanges"),
     ];
     let server = capabilities.server.as_deref();

@@ -5,6 +5,7 @@
 //! | a `basic.nack` that requeues | counts as a delivery that failed | does not |
 //! | a delivery that may have killed its worker | `redelivered` is set | `x-delivery-count` is above 0 |
 //! | priorities of quorum queues | ignored (two levels from 4.0) | 0 to 31, strict |
+//! | what comes back | in its place | before all that wait, whatever their priorities |
 //!
 //! Source: the release notes of 4.3.0 ("unlimited returns", "strict priorities"),
 //! checked on 3.10.8 and 4.3.6.
@@ -79,8 +80,8 @@ mod tests {
     #[test]
     fn what_no_version_can_do_is_not_claimed() {
         let capabilities = Server::new("RabbitMQ", "4.3.6").capabilities();
-        let Capabilities { retry_is_atomic, exact_blame, counts_all, exchanges, .. } = capabilities;
-        assert!(!retry_is_atomic && !exact_blame && !counts_all && !exchanges);
+        let Capabilities { retry_is_atomic, exact_blame, counts_all, exchanges, ranks_returned, .. } = capabilities;
+        assert!(!retry_is_atomic && !exact_blame && !counts_all && !exchanges && !ranks_returned);
         assert_eq!(capabilities.server.as_deref(), Some("RabbitMQ 4.3.6"));
     }
 

@@ -141,6 +141,7 @@ impl Broker for SqliteBroker {
             keeps_place: true,
             counts_all: true,
             priorities: true,
+            ranks_returned: true,
             ..none
         }
     }
