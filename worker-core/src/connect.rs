@@ -100,8 +100,13 @@ impl Settings {
     #[cfg(feature = "rabbitmq")]
     async fn dial(&self, url: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
         use crate::{
-            brokers::rabbitmq::{Credentials, QueueKind, RabbitBroker, RabbitOptions, Tls},
-            config::RabbitmqQueueType,
+            brokers::rabbitmq::{
+                Credentials, QueueKind, RabbitBroker, RabbitOptions, Tls, check_certificates, check_key,
+            },
+            config::{
+                RabbitmqQueueType,
+                table::{RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE},
+            },
         };
         let mut options = RabbitOptions {
             hosts: url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect(),
@@ -120,12 +125,12 @@ impl Settings {
         if url.tls {
             let mut tls = Tls::default();
             if let Some(path) = &self.rabbitmq_ca_file {
-                let pem = read("WORKER_RABBITMQ_CA_FILE", path)?;
+                let pem = read(&RABBITMQ_CA_FILE, path, check_certificates)?;
                 tls.authorities = Some(String::from_utf8_lossy(&pem).into_owned());
             }
             if let (Some(certificate), Some(key)) = (&self.rabbitmq_cert_file, &self.rabbitmq_key_file) {
-                let certificate = read("WORKER_RABBITMQ_CERT_FILE", certificate)?;
-                tls.identity = Some((certificate, read("WORKER_RABBITMQ_KEY_FILE", key)?));
+                let certificate = read(&RABBITMQ_CERT_FILE, certificate, check_certificates)?;
+                tls.identity = Some((certificate, read(&RABBITMQ_KEY_FILE, key, check_key)?));
             }
             options.tls = Some(tls);
         }
@@ -160,11 +165,18 @@ impl Settings {
     }
 }
 
-/// The content of a file that a setting names.
+/// The content of a file that a setting names, which must be what `check` says.
 #[cfg(feature = "rabbitmq")]
-fn read(setting: &str, path: &std::path::Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(path)
-        .map_err(|error| ConfigError::new(vec![format!("{setting}: `{}` cannot be read: {error}", path.display())]))
+fn read(
+    setting: &crate::config::Setting,
+    path: &std::path::Path,
+    check: impl Fn(&[u8]) -> Result<(), String>,
+) -> Result<Vec<u8>, ConfigError> {
+    let (name, file) = (setting.variable, path.display());
+    let wrong = |what: String| ConfigError::new(vec![format!("{name}: `{file}` {what}")]);
+    let content = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    check(&content).map_err(wrong)?;
+    Ok(content)
 }
 
 #[cfg(test)]

@@ -12,3 +12,4 @@ pub(crate) mod program;
 mod rabbit;
 mod run;
 mod terminal;
+mod tls;

@@ -1,20 +1,21 @@
 //! A node's folder: its settings, its data and its logs.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use tempfile::Builder;
 
-use super::{ports::Ports, release::Release};
+use super::{ports::Ports, release::Release, tls::ServerTls};
 
 /// At-least-once dead-lettering waits this long for a confirm that a SIGKILL
 /// has taken away; RabbitMQ's default of 180 s is longer than any test waits.
 const DEAD_LETTER_CONFIRM_MS: u32 = 8_000;
 
 /// Makes a folder for a node. Whoever starts the node removes it.
-pub(super) fn create(ports: &Ports) -> PathBuf {
+pub(super) fn create(release: &Release, ports: &Ports, tls: Option<&ServerTls>) -> PathBuf {
     let folder = Builder::new().prefix("rabbit-").tempdir().expect("there is room for a folder").keep();
     let (amqp, api) = (ports.amqp(), ports.api());
     for (file, text) in [
@@ -35,6 +36,15 @@ pub(super) fn create(ports: &Ports) -> PathBuf {
         ("env.conf", String::new()),
     ] {
         fs::write(folder.join(file), text).unwrap();
+    }
+    if let Some(tls) = tls {
+        for (file, text) in
+            [("ca.pem", &tls.authority), ("server.pem", &tls.identity.certificate), ("key.pem", &tls.identity.key)]
+        {
+            fs::write(folder.join(file), text).unwrap();
+        }
+        let mut settings = File::options().append(true).open(folder.join("rabbitmq.conf")).unwrap();
+        write!(settings, "{}", tls.settings(ports.amqps(), release.inside(&folder))).unwrap();
     }
     for name in ["data", "log", "conf.d"] {
         fs::create_dir(folder.join(name)).unwrap();

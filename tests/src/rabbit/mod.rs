@@ -25,6 +25,7 @@ mod proxy;
 mod queue;
 mod release;
 mod shared;
+mod tls;
 mod user;
 mod vhost;
 
@@ -35,4 +36,5 @@ pub use node::Node;
 pub use proxy::{Direction, Proxy};
 pub use queue::QueueInfo;
 pub use shared::{shared_node, shared_vhost};
+pub use tls::{Authority, Identity, ServerTls};
 pub use vhost::Vhost;

@@ -25,6 +25,7 @@ use super::{
     guard::{Guard, Order},
     ports::Ports,
     release::Release,
+    tls::ServerTls,
 };
 use crate::eventually::eventually_within;
 
@@ -60,11 +61,28 @@ impl Node {
     ///
     /// Cancel safe: what has started is killed.
     pub async fn start() -> Self {
+        Self::start_as(None).await
+    }
+
+    /// Starts a node that does TLS as well, on [`amqps_port`](Self::amqps_port).
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with_tls(tls: &ServerTls) -> Self {
+        Self::start_as(Some(tls)).await
+    }
+
+    async fn start_as(tls: Option<&ServerTls>) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}@localhost", process::id());
         let (release, ports) = (Release::chosen(), Ports::claim());
-        let folder = folder::create(&ports);
+        let folder = folder::create(&release, &ports, tls);
         let server = release.server(&folder, &folder::environment(&release, &folder, &name, &ports));
         let guard = Mutex::new(Guard::new(&folder, &server));
         let node = Self { name, folder, release, guard, ports };
@@ -149,6 +167,11 @@ impl Node {
     /// Its port for AMQP, on 127.0.0.1.
     pub const fn amqp_port(&self) -> u16 {
         self.ports.amqp()
+    }
+
+    /// Its port for AMQP with TLS, on 127.0.0.1, where it was started with that.
+    pub const fn amqps_port(&self) -> u16 {
+        self.ports.amqps()
     }
 
     /// Its port for the management API, on 127.0.0.1.

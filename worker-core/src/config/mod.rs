@@ -15,7 +15,7 @@ mod parse;
 mod parts;
 mod read;
 mod secret;
-mod table;
+pub(crate) mod table;
 mod url;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};

@@ -244,7 +244,7 @@ pub(super) static RABBITMQ_NAMESPACE: Setting = Setting {
     secret: false,
 };
 
-pub(super) static RABBITMQ_CA_FILE: Setting = Setting {
+pub(crate) static RABBITMQ_CA_FILE: Setting = Setting {
     name: "rabbitmq_ca_file",
     variable: "WORKER_RABBITMQ_CA_FILE",
     flag: None,
@@ -255,7 +255,7 @@ pub(super) static RABBITMQ_CA_FILE: Setting = Setting {
     secret: false,
 };
 
-pub(super) static RABBITMQ_CERT_FILE: Setting = Setting {
+pub(crate) static RABBITMQ_CERT_FILE: Setting = Setting {
     name: "rabbitmq_cert_file",
     variable: "WORKER_RABBITMQ_CERT_FILE",
     flag: None,
@@ -266,7 +266,7 @@ pub(super) static RABBITMQ_CERT_FILE: Setting = Setting {
     secret: false,
 };
 
-pub(super) static RABBITMQ_KEY_FILE: Setting = Setting {
+pub(crate) static RABBITMQ_KEY_FILE: Setting = Setting {
     name: "rabbitmq_key_file",
     variable: "WORKER_RABBITMQ_KEY_FILE",
     flag: None,

@@ -20,6 +20,7 @@ use lapin::{
 
 use crate::brokers::rabbitmq::{
     link::{LinkError, LinkErrorKind},
+    tls,
     version::Server,
 };
 
@@ -59,16 +60,16 @@ pub(super) async fn introduce(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Ser
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is the argument of `map_err`")]
 fn failed(error: io::Error) -> LinkError {
-    let kind = match error.kind() {
-        io::ErrorKind::InvalidData => LinkErrorKind::Hopeless, // a certificate
-        _ => LinkErrorKind::Gone,
-    };
-    LinkError::new(kind, error.to_string())
+    tls::explain(&error).unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, error.to_string()))
 }
 
 /// What the first frame says; `None` while it is not complete.
 fn read_start(received: &[u8]) -> Option<Result<Server, String>> {
+    if tls::is_record(received) {
+        return Some(Err("what answers there speaks TLS; write `amqps://`, or use the port without (5672)".into()));
+    }
     if received.len() >= 4 && !received.starts_with(b"AMQP") && received[0] != 1 {
         return Some(Err("what answers there does not speak AMQP".into()));
     }

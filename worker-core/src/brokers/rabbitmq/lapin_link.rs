@@ -4,10 +4,7 @@
 //! stays silent for ever (14 of 14 runs on 4.12.3), and a restart cannot be seen.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -36,6 +33,7 @@ use crate::brokers::rabbitmq::{
         Returned,
     },
     options::RabbitOptions,
+    tls,
     version::Server,
     wire::{Incoming, Message},
 };
@@ -347,15 +345,11 @@ impl From<lapin::Error> for LinkError {
             ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => {
                 Self::new(LinkErrorKind::Hopeless, error.to_string())
             }
-            ErrorKind::IOError(cause) if is_certificate(cause) => Self::new(LinkErrorKind::Hopeless, cause.to_string()),
-            ErrorKind::IOError(cause) => Self::new(LinkErrorKind::Gone, cause.to_string()),
+            ErrorKind::IOError(cause) => {
+                tls::explain(cause).unwrap_or_else(|| Self::new(LinkErrorKind::Gone, cause.to_string()))
+            }
             ErrorKind::MissingHeartbeatError => Self::new(LinkErrorKind::Gone, "the server shows no sign of life"),
             _ => Self::new(LinkErrorKind::Gone, error.to_string()),
         }
     }
-}
-
-/// Whether TLS failed for a reason that stays.
-fn is_certificate(error: &Arc<std::io::Error>) -> bool {
-    error.kind() == std::io::ErrorKind::InvalidData
 }

@@ -28,6 +28,7 @@ mod options;
 mod porter;
 mod publisher;
 mod shared;
+mod tls;
 mod topology;
 mod version;
 mod wire;
@@ -69,6 +70,7 @@ pub use options::{
     CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, Credentials, HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, RabbitOptions,
     Tls,
 };
+pub(crate) use tls::{check_certificates, check_key};
 pub use topology::QueueKind;
 
 /// The first and the longest pause between two tries to reach a server at the start.
