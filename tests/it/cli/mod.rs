@@ -10,6 +10,8 @@ mod look;
 mod notify;
 pub(crate) mod program;
 mod rabbit;
+mod rabbit_probes;
 mod run;
+mod site;
 mod terminal;
 mod tls;
