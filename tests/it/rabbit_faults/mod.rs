@@ -4,6 +4,7 @@
 //! any of these, and what runs twice is counted against its bound.
 
 mod alarm;
+mod cluster;
 mod confirm;
 mod connection;
 mod crash;

@@ -7,7 +7,7 @@ use worker_tests::eventually::eventually_within;
 use super::scene::{LONG, Scene, produce, victim};
 use crate::system::crew::Mark;
 
-const JOBS: u64 = 4_000;
+const JOBS: u64 = 10_000;
 
 #[tokio::test]
 async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_on_within_two_seconds() {
@@ -23,7 +23,7 @@ async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_o
     // Something waits all the time, so that going on can be seen.
     let producing = produce(&crew.client, (1..JOBS).map(|n| Mark { n, millis: 10 }));
     let killing = async {
-        scene.wait_for(1_000, "end").await;
+        scene.wait_for(4_000, "end").await;
         victim.node.kill();
         other.signal("TERM");
         let asked = Instant::now();

@@ -55,6 +55,14 @@ impl<'n> Scene<'n> {
         Self { crew: Crew::on(client, url), vhost, node }
     }
 
+    /// With a client and processes that know all these hosts, of a cluster with `node`.
+    pub(super) async fn through_all(node: &'n Node, hosts: &[(String, u16)]) -> Self {
+        let vhost = node.fresh_vhost().await;
+        let client = client(node.amqp_port(), vhost.name(), |options| options.hosts = hosts.to_vec()).await;
+        let hosts = hosts.iter().map(|(name, port)| format!("{name}:{port}")).collect::<Vec<_>>().join(",");
+        Self { crew: Crew::on(client, format!("amqp://guest:guest@{hosts}/{}", vhost.name())), vhost, node }
+    }
+
     /// A worker process that consumes.
     pub(super) async fn worker(&self, settings: &[(&str, &str)]) -> Process {
         let before = self.consumers().await;

@@ -1,8 +1,9 @@
 //! A node's folder: its settings, its data and its logs.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -46,6 +47,10 @@ pub(super) fn create(release: &Release, ports: &Ports, tls: Option<&ServerTls>) 
         let mut settings = File::options().append(true).open(folder.join("rabbitmq.conf")).unwrap();
         write!(settings, "{}", tls.settings(ports.amqps(), release.inside(&folder))).unwrap();
     }
+    // One for all, so that nodes can make a cluster; Erlang insists that nobody else may read it.
+    let cookie = folder.join(".erlang.cookie");
+    fs::write(&cookie, "worker-tests").unwrap();
+    fs::set_permissions(&cookie, Permissions::from_mode(0o400)).unwrap();
     for name in ["data", "log", "conf.d"] {
         fs::create_dir(folder.join(name)).unwrap();
     }

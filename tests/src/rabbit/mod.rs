@@ -14,6 +14,7 @@
 
 mod alarm;
 mod api;
+mod cluster;
 mod connection;
 mod erlang;
 mod folder;
