@@ -6,29 +6,29 @@
 //! is the original acknowledged, so that a crash between the two makes two of
 //! a job and never none.
 
+mod lines;
+mod stop;
+
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{
-    StreamExt as _,
-    future::BoxFuture,
-    stream::{BoxStream, FuturesUnordered},
-};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout_at},
+    sync::mpsc,
+    time::{Instant, sleep},
 };
+
+use self::lines::{Answer, Errand, LineState, Lines, tell};
 
 use crate::{
     broker::{Delivery, SettleError, Subscription, Unsettled},
     brokers::rabbitmq::{
-        acks::Unacked,
         connection::Up,
         consume::{Command, Table},
         course::{self, Arrival, Held, Line, Place, Step},
         declare::broker_error,
-        link::{Channel, LinkError, LinkErrorKind},
+        link::{LinkError, LinkErrorKind},
         shared::Shared,
-        wire::{self, Copy, Incoming, Message},
+        wire::{self, Copy, Incoming},
     },
     error::{BrokerError, BrokerErrorKind},
     name::QueueName,
@@ -44,20 +44,14 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// a worker takes a second of silence for soundness.
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(500));
 
-/// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
-const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
-
 /// How long beginning to consume may go on when it has to end already.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// How long, at least and at most, nothing must arrive until nothing is on its way: several times
-/// what a delivery takes.
-const QUIET: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// Commands that are taken at once, so that their acknowledgements become few.
 const COMMANDS_MAX: usize = 256;
 
-type Answer = oneshot::Sender<Result<(), SettleError>>;
+/// A consumer's tag is its channel's matter; each line has its own.
+const TAG: &str = "worker";
 
 pub(super) struct Lane {
     shared: Arc<Shared>,
@@ -65,39 +59,6 @@ pub(super) struct Lane {
     table: Arc<Table>,
     commands: mpsc::Receiver<Command>,
     stopped: bool,
-}
-
-/// What a copy that is on its way stands for.
-enum Errand {
-    /// A settlement of the worker's.
-    Settle { delivery: Delivery, held: Held, settlement: Settlement, answer: Answer },
-    /// A message that goes elsewhere without the worker.
-    Forward { line: Line, incoming: Incoming, place: Place, message: Message, pause: Duration },
-    /// A delivery that is given back.
-    GiveBack { line: Line, tag: u64 },
-}
-
-type Errands = FuturesUnordered<BoxFuture<'static, (Errand, Result<(), BrokerError>)>>;
-
-/// Who waits for acknowledgements, once the server has seen them.
-type Written = BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>;
-
-/// Both lines on one connection.
-struct Lines {
-    up: Arc<Up>,
-    main: LineState,
-    suspects: LineState,
-    errands: Errands,
-    /// Acknowledgements that were written, until the server has seen them, with who waits for them.
-    written: FuturesUnordered<Written>,
-}
-
-struct LineState {
-    channel: Box<dyn Channel>,
-    messages: BoxStream<'static, Result<Incoming, LinkError>>,
-    unacked: Unacked,
-    /// Who waits for the acknowledgements that the next flush writes.
-    answers: Vec<Answer>,
 }
 
 /// Why a lane left its connection.
@@ -227,17 +188,14 @@ impl Lane {
     async fn open(&self, up: &Arc<Up>) -> Result<Lines, LinkError> {
         let main = self.line(up, self.queue().as_str(), self.subscription.prefetch.get()).await?;
         let suspects = self.line(up, &super::topology::suspects(self.queue()), 1).await?;
-        Ok(Lines { up: Arc::clone(up), main, suspects, errands: Errands::new(), written: FuturesUnordered::new() })
+        Ok(Lines::new(Arc::clone(up), main, suspects))
     }
 
     async fn line(&self, up: &Up, queue: &str, prefetch: u16) -> Result<LineState, LinkError> {
         let channel = up.link.channel().await?;
-        let messages = if self.stopped {
-            futures_util::stream::pending().boxed()
-        } else {
-            channel.consume(queue, TAG, prefetch).await?
-        };
-        Ok(LineState { channel, messages, unacked: Unacked::default(), answers: Vec::new() })
+        let messages =
+            if self.stopped { stream::pending().boxed() } else { channel.consume(queue, TAG, prefetch).await? };
+        Ok(LineState::new(channel, messages))
     }
 
     /// Works on one connection until it is lost or the lane is over.
@@ -257,7 +215,7 @@ impl Lane {
                 }
                 Some((errand, sent)) = lines.errands.next(), if !lines.errands.is_empty() => {
                     self.returned(&mut lines, errand, sent);
-                    while let Some(Some((errand, sent))) = futures_util::FutureExt::now_or_never(lines.errands.next()) {
+                    while let Some(Some((errand, sent))) = lines.errands.next().now_or_never() {
                         self.returned(&mut lines, errand, sent);
                     }
                     Ok(())
@@ -392,188 +350,6 @@ impl Lane {
         lines.send(shared, queue, place, message, errand);
         Ok(())
     }
-
-    /// Takes no more, and gives back what was fetched and not returned.
-    async fn stop(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
-        if std::mem::replace(&mut self.stopped, true) {
-            return Ok(());
-        }
-        let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
-        // A server that stands still must not hold up the end.
-        let silent = |_| Err(LinkError::new(LinkErrorKind::Gone, "no answer to the end of consuming"));
-        timeout_at(deadline, self.settle_down(lines)).await.unwrap_or_else(silent)?;
-        for line in [Line::Main, Line::Suspects] {
-            timeout_at(deadline, lines.state(line).channel.cancel(TAG)).await.unwrap_or_else(silent)?;
-            // What was on its way still comes, and then the stream ends.
-            while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.state(line).messages.next()).await {
-                self.arrived(lines, line, Some(Ok(incoming)))?;
-            }
-            lines.state(line).messages = futures_util::stream::pending().boxed();
-        }
-        let mut unstarted = self.table.take_fetched();
-        unstarted.sort_unstable_by_key(|held| held.tag);
-        self.give_back(lines, unstarted, deadline).await
-    }
-
-    /// Waits, without making room for more, until nothing is on its way to us.
-    ///
-    /// A delivery that crosses our cancel is delivered to no one: it comes back
-    /// with the end of the channel, marked as one whose worker died. (The server
-    /// sends it after its answer to the cancel, and `lapin` does not know the
-    /// consumer any more.)
-    async fn settle_down(&self, lines: &mut Lines) -> Result<(), LinkError> {
-        let prefetch = usize::from(self.subscription.prefetch.get());
-        let asked = monotonic_now();
-        lines.main.channel.barrier().await?;
-        // A busy server takes longer for everything.
-        let quiet = (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1);
-        while lines.main.unacked.open() < prefetch || lines.suspects.unacked.open() < 1 {
-            let (line, message) = tokio::select! {
-                message = lines.main.messages.next() => (Line::Main, message),
-                message = lines.suspects.messages.next() => (Line::Suspects, message),
-                () = sleep(quiet) => return Ok(()),
-            };
-            self.arrived(lines, line, message)?;
-        }
-        Ok(())
-    }
-
-    /// Gives deliveries back, all at once, and waits until they are.
-    async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
-        let mut open = 0;
-        for held in held {
-            match course::give_back(&held, &self.shared.server) {
-                Step::Publish(place, message) => {
-                    let errand = Errand::GiveBack { line: held.line, tag: held.tag };
-                    // Begun in their order, so that they keep it among themselves.
-                    lines.send(&self.shared, self.queue(), place, message, errand);
-                    open += 1;
-                }
-                _ => {
-                    let state = lines.state(held.line);
-                    state.channel.requeue(held.tag, false).await?;
-                    state.unacked.returned(held.tag);
-                }
-            }
-        }
-        while open > 0 && !lines.errands.is_empty() {
-            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
-            open -= usize::from(matches!(errand, Errand::GiveBack { .. }));
-            self.returned(lines, errand, sent);
-        }
-        lines.flush().await
-    }
-
-    /// Finishes what was submitted, gives back everything, and lets go.
-    async fn end(&mut self, mut lines: Lines, closing: bool) -> Left {
-        if let Err(error) = self.finish(&mut lines, closing).await {
-            tracing::warn!(target: TARGET, queue = %self.queue(), %error, "not everything was given back; the server does so now");
-        }
-        lines.abandon().await;
-        Left::Ended
-    }
-
-    async fn finish(&mut self, lines: &mut Lines, closing: bool) -> Result<(), LinkError> {
-        let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
-        if closing {
-            self.commands.close();
-            let mut received = Vec::new();
-            while self.commands.recv_many(&mut received, COMMANDS_MAX).await > 0 {
-                self.obey(lines, &mut received).await?;
-            }
-        }
-        self.stop(lines).await?;
-        while !lines.errands.is_empty() {
-            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
-            self.returned(lines, errand, sent);
-        }
-        lines.flush().await?;
-        let mut owned = self.table.take_all();
-        owned.sort_unstable_by_key(|held| held.tag);
-        self.give_back(lines, owned, deadline).await?;
-        lines.seen(deadline).await
-    }
-}
-
-/// A consumer's tag is its channel's matter; each line has its own.
-const TAG: &str = "worker";
-
-impl Lines {
-    const fn state(&mut self, line: Line) -> &mut LineState {
-        match line {
-            Line::Main => &mut self.main,
-            Line::Suspects => &mut self.suspects,
-        }
-    }
-
-    fn send(&mut self, shared: &Arc<Shared>, queue: &QueueName, place: Place, message: Message, errand: Errand) {
-        let (shared, queue) = (Arc::clone(shared), queue.clone());
-        let mut sending: BoxFuture<'static, _> = Box::pin(async move {
-            let sent = shared.send(place, &queue, message).await;
-            (errand, sent)
-        });
-        // Polled once now: copies are sent in the order in which they were asked for.
-        match futures_util::FutureExt::now_or_never(&mut sending) {
-            Some(done) => self.errands.push(Box::pin(std::future::ready(done))),
-            None => self.errands.push(sending),
-        }
-    }
-
-    /// Writes the acknowledgements that are due.
-    async fn flush(&mut self) -> Result<(), LinkError> {
-        for line in [Line::Main, Line::Suspects] {
-            let state = self.state(line);
-            for ack in state.unacked.take() {
-                state.channel.ack(ack.tag, ack.multiple).await?;
-            }
-            if !state.answers.is_empty() {
-                // AMQP does not answer an acknowledgement. What a connection loses between our
-                // write and the server's read would be delivered again, and called settled.
-                let (answers, barrier) = (std::mem::take(&mut state.answers), state.channel.barrier());
-                self.written.push(Box::pin(async move { (answers, barrier.await) }));
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until the server has seen what was written.
-    async fn seen(&mut self, deadline: Instant) -> Result<(), LinkError> {
-        self.flush().await?;
-        while let Ok(Some((answers, seen))) = timeout_at(deadline, self.written.next()).await {
-            tell(answers, seen)?;
-        }
-        Ok(())
-    }
-
-    /// Lets go of the channels: what is not acknowledged goes back to the server's queue.
-    async fn abandon(mut self) {
-        let unwritten = [&mut self.main, &mut self.suspects].into_iter().flat_map(|state| state.answers.drain(..));
-        unwritten.for_each(|answer| drop(answer.send(Err(SettleError::Lost))));
-        // Whatever comes of these copies, their originals are delivered again.
-        for (errand, _) in std::iter::from_fn(|| futures_util::FutureExt::now_or_never(self.errands.next()).flatten()) {
-            if let Errand::Settle { answer, .. } = errand {
-                drop(answer.send(Err(SettleError::Lost)));
-            }
-        }
-        self.main.channel.close().await;
-        self.suspects.channel.close().await;
-    }
-}
-
-impl LineState {
-    /// The delivery is done with: acknowledged with the next flush, and told to whoever waits.
-    fn finish(&mut self, tag: u64, answer: Answer) {
-        self.unacked.finished(tag);
-        self.answers.push(answer);
-    }
-}
-
-/// Tells who waited for acknowledgements what became of them.
-fn tell(answers: Vec<Answer>, seen: Result<(), LinkError>) -> Result<(), LinkError> {
-    for answer in answers {
-        drop(answer.send(if seen.is_ok() { Ok(()) } else { Err(SettleError::Lost) }));
-    }
-    seen
 }
 
 /// Whether it is time to report that a queue is not consumed; the first time it is asked says since when.

@@ -1,0 +1,160 @@
+//! Both lines of a subscription on one connection: what is delivered, what is
+//! on its way elsewhere, and what was acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, ready},
+    stream::{BoxStream, FuturesUnordered},
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    broker::{Delivery, SettleError},
+    brokers::rabbitmq::{
+        acks::Unacked,
+        connection::Up,
+        course::{Held, Line, Place},
+        link::{Channel, LinkError},
+        shared::Shared,
+        wire::{Incoming, Message},
+    },
+    error::BrokerError,
+    name::QueueName,
+    settlement::Settlement,
+};
+
+pub(super) type Answer = oneshot::Sender<Result<(), SettleError>>;
+
+/// What a copy that is on its way stands for.
+pub(super) enum Errand {
+    /// A settlement of the worker's.
+    Settle { delivery: Delivery, held: Held, settlement: Settlement, answer: Answer },
+    /// A message that goes elsewhere without the worker.
+    Forward { line: Line, incoming: Incoming, place: Place, message: Message, pause: Duration },
+    /// A delivery that is given back.
+    GiveBack { line: Line, tag: u64 },
+}
+
+pub(super) type Errands = FuturesUnordered<BoxFuture<'static, (Errand, Result<(), BrokerError>)>>;
+
+/// Who waits for acknowledgements, once the server has seen them.
+type Written = BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>;
+
+type Messages = BoxStream<'static, Result<Incoming, LinkError>>;
+
+/// Both lines on one connection.
+pub(super) struct Lines {
+    pub(super) up: Arc<Up>,
+    pub(super) main: LineState,
+    pub(super) suspects: LineState,
+    pub(super) errands: Errands,
+    /// Acknowledgements that were written, until the server has seen them, with who waits for them.
+    pub(super) written: FuturesUnordered<Written>,
+}
+
+pub(super) struct LineState {
+    pub(super) channel: Box<dyn Channel>,
+    pub(super) messages: Messages,
+    pub(super) unacked: Unacked,
+    /// Who waits for the acknowledgements that the next flush writes.
+    answers: Vec<Answer>,
+}
+
+impl Lines {
+    pub(super) fn new(up: Arc<Up>, main: LineState, suspects: LineState) -> Self {
+        Self { up, main, suspects, errands: Errands::new(), written: FuturesUnordered::new() }
+    }
+
+    pub(super) const fn state(&mut self, line: Line) -> &mut LineState {
+        match line {
+            Line::Main => &mut self.main,
+            Line::Suspects => &mut self.suspects,
+        }
+    }
+
+    /// Sends a copy on its way; what comes of it is the errand's next news.
+    pub(super) fn send(
+        &mut self,
+        shared: &Arc<Shared>,
+        queue: &QueueName,
+        place: Place,
+        message: Message,
+        errand: Errand,
+    ) {
+        let (shared, queue) = (Arc::clone(shared), queue.clone());
+        let mut sending: BoxFuture<'static, _> = Box::pin(async move {
+            let sent = shared.send(place, &queue, message).await;
+            (errand, sent)
+        });
+        // Polled once now: copies are sent in the order in which they were asked for.
+        match (&mut sending).now_or_never() {
+            Some(done) => self.errands.push(Box::pin(ready(done))),
+            None => self.errands.push(sending),
+        }
+    }
+
+    /// Writes the acknowledgements that are due.
+    pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
+        for line in [Line::Main, Line::Suspects] {
+            let state = self.state(line);
+            for ack in state.unacked.take() {
+                state.channel.ack(ack.tag, ack.multiple).await?;
+            }
+            if !state.answers.is_empty() {
+                // AMQP does not answer an acknowledgement. What a connection loses between our
+                // write and the server's read would be delivered again, and called settled.
+                let (answers, barrier) = (std::mem::take(&mut state.answers), state.channel.barrier());
+                self.written.push(Box::pin(async move { (answers, barrier.await) }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the server has seen what was written.
+    pub(super) async fn seen(&mut self, deadline: Instant) -> Result<(), LinkError> {
+        self.flush().await?;
+        while let Ok(Some((answers, seen))) = timeout_at(deadline, self.written.next()).await {
+            tell(answers, seen)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the channels: what is not acknowledged goes back to the server's queue.
+    pub(super) async fn abandon(mut self) {
+        let unwritten = [&mut self.main, &mut self.suspects].into_iter().flat_map(|state| state.answers.drain(..));
+        unwritten.for_each(|answer| drop(answer.send(Err(SettleError::Lost))));
+        // Whatever comes of these copies, their originals are delivered again.
+        for (errand, _) in std::iter::from_fn(|| self.errands.next().now_or_never().flatten()) {
+            if let Errand::Settle { answer, .. } = errand {
+                drop(answer.send(Err(SettleError::Lost)));
+            }
+        }
+        self.main.channel.close().await;
+        self.suspects.channel.close().await;
+    }
+}
+
+impl LineState {
+    pub(super) fn new(channel: Box<dyn Channel>, messages: Messages) -> Self {
+        Self { channel, messages, unacked: Unacked::default(), answers: Vec::new() }
+    }
+
+    /// The delivery is done with: acknowledged with the next flush, and told to whoever waits.
+    pub(super) fn finish(&mut self, tag: u64, answer: Answer) {
+        self.unacked.finished(tag);
+        self.answers.push(answer);
+    }
+}
+
+/// Tells who waited for acknowledgements what became of them.
+pub(super) fn tell(answers: Vec<Answer>, seen: Result<(), LinkError>) -> Result<(), LinkError> {
+    for answer in answers {
+        drop(answer.send(if seen.is_ok() { Ok(()) } else { Err(SettleError::Lost) }));
+    }
+    seen
+}

@@ -1,0 +1,129 @@
+//! The end of a subscription: what was not started goes back unmarked.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    COMMANDS_MAX, Lane, Left, TAG,
+    lines::{Errand, Lines},
+};
+use crate::{
+    brokers::rabbitmq::{
+        course::{self, Held, Line, Step},
+        link::{LinkError, LinkErrorKind},
+    },
+    telemetry::TARGET,
+    time::monotonic_now,
+};
+
+/// How long giving back may take at a stop; what is not back by then comes back with the connection's end.
+const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// How long, at least and at most, nothing must arrive until nothing is on its way: several times
+/// what a delivery takes.
+const QUIET: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+impl Lane {
+    /// Takes no more, and gives back what was fetched and not returned.
+    pub(super) async fn stop(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
+        if std::mem::replace(&mut self.stopped, true) {
+            return Ok(());
+        }
+        let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
+        // A server that stands still must not hold up the end.
+        let silent = |_| Err(LinkError::new(LinkErrorKind::Gone, "no answer to the end of consuming"));
+        timeout_at(deadline, self.settle_down(lines)).await.unwrap_or_else(silent)?;
+        for line in [Line::Main, Line::Suspects] {
+            timeout_at(deadline, lines.state(line).channel.cancel(TAG)).await.unwrap_or_else(silent)?;
+            // What was on its way still comes, and then the stream ends.
+            while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.state(line).messages.next()).await {
+                self.arrived(lines, line, Some(Ok(incoming)))?;
+            }
+            lines.state(line).messages = futures_util::stream::pending().boxed();
+        }
+        let mut unstarted = self.table.take_fetched();
+        unstarted.sort_unstable_by_key(|held| held.tag);
+        self.give_back(lines, unstarted, deadline).await
+    }
+
+    /// Waits, without making room for more, until nothing is on its way to us.
+    ///
+    /// A delivery that crosses our cancel is delivered to no one: it comes back
+    /// with the end of the channel, marked as one whose worker died. (The server
+    /// sends it after its answer to the cancel, and `lapin` does not know the
+    /// consumer any more.)
+    async fn settle_down(&self, lines: &mut Lines) -> Result<(), LinkError> {
+        let prefetch = usize::from(self.subscription.prefetch.get());
+        let asked = monotonic_now();
+        lines.main.channel.barrier().await?;
+        // A busy server takes longer for everything.
+        let quiet = (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1);
+        while lines.main.unacked.open() < prefetch || lines.suspects.unacked.open() < 1 {
+            let (line, message) = tokio::select! {
+                message = lines.main.messages.next() => (Line::Main, message),
+                message = lines.suspects.messages.next() => (Line::Suspects, message),
+                () = sleep(quiet) => return Ok(()),
+            };
+            self.arrived(lines, line, message)?;
+        }
+        Ok(())
+    }
+
+    /// Gives deliveries back, all at once, and waits until they are.
+    async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
+        let mut open = 0;
+        for held in held {
+            match course::give_back(&held, &self.shared.server) {
+                Step::Publish(place, message) => {
+                    let errand = Errand::GiveBack { line: held.line, tag: held.tag };
+                    // Begun in their order, so that they keep it among themselves.
+                    lines.send(&self.shared, self.queue(), place, message, errand);
+                    open += 1;
+                }
+                _ => {
+                    let state = lines.state(held.line);
+                    state.channel.requeue(held.tag, false).await?;
+                    state.unacked.returned(held.tag);
+                }
+            }
+        }
+        while open > 0 && !lines.errands.is_empty() {
+            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
+            open -= usize::from(matches!(errand, Errand::GiveBack { .. }));
+            self.returned(lines, errand, sent);
+        }
+        lines.flush().await
+    }
+
+    /// Finishes what was submitted, gives back everything, and lets go.
+    pub(super) async fn end(&mut self, mut lines: Lines, closing: bool) -> Left {
+        if let Err(error) = self.finish(&mut lines, closing).await {
+            tracing::warn!(target: TARGET, queue = %self.queue(), %error, "not everything was given back; the server does so now");
+        }
+        lines.abandon().await;
+        Left::Ended
+    }
+
+    async fn finish(&mut self, lines: &mut Lines, closing: bool) -> Result<(), LinkError> {
+        let deadline = monotonic_now() + GIVE_BACK_WAIT_MAX;
+        if closing {
+            self.commands.close();
+            let mut received = Vec::new();
+            while self.commands.recv_many(&mut received, COMMANDS_MAX).await > 0 {
+                self.obey(lines, &mut received).await?;
+            }
+        }
+        self.stop(lines).await?;
+        while !lines.errands.is_empty() {
+            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
+            self.returned(lines, errand, sent);
+        }
+        lines.flush().await?;
+        let mut owned = self.table.take_all();
+        owned.sort_unstable_by_key(|held| held.tag);
+        self.give_back(lines, owned, deadline).await?;
+        lines.seen(deadline).await
+    }
+}
