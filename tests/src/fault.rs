@@ -16,8 +16,8 @@ use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use worker_core::{
     BrokerError, BrokerErrorKind, EnqueueFailure,
     broker::{
-        Begin, Broker, Capabilities, Declared, Delivery, Inspector, SettleError, Settler, Source, Subscription, Ticket,
-        Topology, Unsettled,
+        Begin, Broker, Capabilities, Declared, Delivery, Inspector, Reach, SettleError, Settler, Source, Subscription,
+        Ticket, Topology, Unsettled,
     },
     envelope::Envelope,
     settlement::Settlement,
@@ -143,6 +143,14 @@ impl Faults {
 impl Broker for FaultyBroker {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn reach(&self) -> Reach {
+        self.inner.reach()
+    }
+
+    fn enqueue_limit(&self) -> Option<Duration> {
+        self.inner.enqueue_limit()
     }
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {

@@ -6,6 +6,11 @@
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
 //! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
 //! | `it/rabbit_interop` | programs in Python on the same queues, and what the guides say of RabbitMQ | `cargo test -p worker-tests rabbit_interop::` |
+//! | `it/system` | real processes on a SQLite file, killed, frozen and stopped | `cargo test -p worker-tests system::` |
+//! | `it/rabbit_faults` | the same on RabbitMQ, with nodes that die, freeze and refuse | `cargo test -p worker-tests rabbit_faults::` |
+//! | `it/cli` | the operator's binary as its user has it | `cargo test -p worker-tests cli::` |
+//! | `it/deploy`, `it/readme`, `it/config`, `it/tidy` | what pages and files for users say, and how the code is built | `cargo test -p worker-tests tidy::` |
+//! | `it/macros`, `ui` | what `#[job]` says about mistakes | `cargo test -p worker-tests macros::` |
 //! | [`mod@rabbit`] | RabbitMQ nodes of the tests' own | `cargo test -p worker-tests rabbit::` |
 //!
 //! `cargo test -p worker-tests` runs everything; all tests are independent and

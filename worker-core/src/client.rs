@@ -40,6 +40,9 @@ pub const ENQUEUE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// [`Client::enqueue_all`] and [`Client::enqueue_stream`] to about 8 MiB and one payload.
 const BATCH_BYTES_MAX: usize = 2 << 20;
 
+/// How much longer than a broker with a limit of its own an enqueue waits for what that broker says.
+const MARGIN: Duration = Duration::from_secs(1);
+
 /// Batches on their way at once: one is written while the next are prepared.
 const BATCHES_IN_FLIGHT: usize = 4;
 
@@ -281,7 +284,10 @@ impl Client {
         if expected == 0 {
             return Vec::new();
         }
-        let deadline = monotonic_now() + options.enqueue_timeout;
+        // A broker with a limit of its own knows better why there is no answer: it speaks first.
+        let limit = broker.enqueue_limit().filter(|limit| *limit <= options.enqueue_timeout);
+        let patience = limit.map_or(options.enqueue_timeout, |limit| options.enqueue_timeout.max(limit + MARGIN));
+        let deadline = monotonic_now() + patience;
         let declared = timeout_at(deadline, self.declare(&envelopes)).await;
         if let Err(error) = declared.unwrap_or_else(|_| Err(self.no_answer())) {
             return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect();

@@ -83,11 +83,6 @@ impl Settings {
         };
         let mut options = ClientOptions::default();
         (options.enqueue_timeout, options.payload_bytes_max) = (self.enqueue_timeout, self.payload_bytes_max);
-        #[cfg(feature = "rabbitmq")]
-        if matches!(self.broker_url.target(), Target::Amqp(_)) {
-            // The broker knows better why there is no answer: it speaks first.
-            options.enqueue_timeout = self.publish_timeout() + Duration::from_secs(1);
-        }
         Ok(Client::with_options(broker, options))
     }
 

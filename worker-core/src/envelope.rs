@@ -3,8 +3,8 @@
 //! The body is the payload and nothing else, as plain JSON, so that a program
 //! in another language can write and read it. Everything the framework adds
 //! stands beside the body: in columns on SQLite, in message properties and
-//! headers on AMQP. This module alone knows the names and limits of both; a
-//! change of what is below raises [`WIRE_VERSION`].
+//! headers on AMQP. What the names and limits of both are stands here, and what
+//! RabbitMQ needs besides in its `wire`; a change of what is below raises [`WIRE_VERSION`].
 //!
 //! | field | AMQP | SQLite column | limit |
 //! |---|---|---|---|

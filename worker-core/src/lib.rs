@@ -14,7 +14,7 @@
 //! * A [`Client`] enqueues. `Ok` means durable; [`EnqueueErrorKind`] says what to
 //!   do otherwise.
 //! * A **broker** ([`broker`], [`brokers`]) keeps the jobs and hands them out:
-//!   a SQLite file, or memory for tests. What it promises is a list of clauses,
+//!   a RabbitMQ server, a SQLite file, or memory for tests. What it promises is a list of clauses,
 //!   each with a test.
 //! * A [`Worker`] takes deliveries, runs handlers in slots, and tells the broker
 //!   how each ended; its [`WorkerStatus`] tells probes how it is. The [`Context`] tells the handler where it is, [`State`] is

@@ -157,8 +157,13 @@ pub static METRICS: &[Metric] = {
         metric(JOBS_IN_FLIGHT, Gauge, &["queue"], "jobs that run now"),
         metric(CONCURRENCY, Gauge, &["queue"], "jobs of the queue that may run at once"),
         metric(DEAD_LETTERS, Counter, &["job", "queue", "reason"], "jobs that this worker dead-lettered, by reason"),
-        metric(PUBLISH_CONFIRM, Histogram, &[], "how long the broker took to confirm a publish"),
-        metric(PUBLISH_FAILURES, Counter, &["reason"], "publishes that the broker did not take, by reason"),
+        metric(PUBLISH_CONFIRM, Histogram, &[], "how long the broker took to confirm a publish that it took"),
+        metric(
+            PUBLISH_FAILURES,
+            Counter,
+            &["reason"],
+            "publishes that the broker did not take in the time they had: `not_sent`, `unroutable`, `refused`, `unknown`",
+        ),
         metric(
             DUPLICATES_SUSPECTED,
             Counter,
@@ -167,7 +172,12 @@ pub static METRICS: &[Metric] = {
         ),
         metric(ACKS_LOST, Counter, &[], "settlements that came too late: the job was no longer ours"),
         metric(RECONNECTS, Counter, &[], "connections to the broker that were lost and made again"),
-        metric(CONNECTION_BLOCKED, Gauge, &[], "1 while the server takes no new jobs, otherwise 0"),
+        metric(
+            CONNECTION_BLOCKED,
+            Gauge,
+            &[],
+            "connections on which the server takes no new jobs now; 0 where all is well",
+        ),
         metric(
             BUILD_INFO,
             Gauge,

@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use worker_core::{
     BrokerError, EnqueueFailure,
     broker::{
-        Begin, Broker, Capabilities, Declared, Delivery, Inspector, SettleError, Settler, Source, Subscription, Ticket,
-        Topology,
+        Begin, Broker, Capabilities, Declared, Delivery, Inspector, Reach, SettleError, Settler, Source, Subscription,
+        Ticket, Topology,
     },
     brokers::memory::MemoryBroker,
     envelope::{Due, Envelope},
@@ -37,6 +37,14 @@ fn handed(delivery: &Delivery) -> Handed {
 impl Broker for Witness {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn reach(&self) -> Reach {
+        self.inner.reach()
+    }
+
+    fn enqueue_limit(&self) -> Option<Duration> {
+        self.inner.enqueue_limit()
     }
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {

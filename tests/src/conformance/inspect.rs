@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use tokio::time::timeout;
 use worker_core::{
     FailureKind,
     broker::{Broker as _, DeadJob, Page, Selection},
@@ -216,6 +217,20 @@ pub async fn pages_neither_repeat_nor_skip_while_the_dead_change<F: BrokerFixtur
     let expected: Vec<_> = (0..12).filter(|n| *n != 8).map(id).chain([id(2), id(12), id(13)]).collect();
     assert_eq!(listed, expected, "job2 died twice, and is listed where it is");
     assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len() - 1);
+}
+
+/// Clause I2: whoever gives up in the middle of a listing, at any point, leaves all of it to others.
+pub async fn a_listing_that_is_dropped_holds_up_no_other<F: BrokerFixture>(fx: &F) {
+    let (impatient, other) = (fx.process().await, fx.process().await);
+    let id = |n: usize| format!("job{n}");
+    die(&impatient, QUEUE, (0..40).map(id)).await;
+    let (reading, all) = (impatient.inspector(), Selection::default());
+    for micros in (0..40_000).step_by(2_000) {
+        drop(timeout(Duration::from_micros(micros), reading.dead(&all, Page::first(100))).await);
+    }
+    // In less time than the impatient one's connection needs to end.
+    let listed = timeout(Duration::from_secs(10), other.dead()).await.expect("nobody else is reading");
+    assert_eq!(dead_ids(&listed), (0..40).map(id).collect::<Vec<_>>());
 }
 
 /// Clause I2: of the dead of one instant each is on one page.

@@ -126,6 +126,7 @@ macro_rules! conformance {
                 the_dead_are_listed_oldest_first_in_whole_pages
                 the_order_of_the_dead_is_that_of_their_deaths
                 pages_neither_repeat_nor_skip_while_the_dead_change
+                a_listing_that_is_dropped_holds_up_no_other
                 jobs_that_die_at_the_same_time_are_all_listed
                 without_dead_jobs_there_is_one_empty_page
             }

@@ -38,7 +38,8 @@ pub trait Inspector: Send + Sync {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: it changes nothing.
+    /// Cancel safe: it changes nothing. (RabbitMQ shows dead letters only to who takes them: while one
+    /// reads, others wait, and what was taken goes back to its place also when this is dropped.)
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError>;
 
     /// How many dead jobs are selected: what a change would affect.
@@ -49,7 +50,8 @@ pub trait Inspector: Send + Sync {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: it changes nothing.
+    /// Cancel safe: it changes nothing. (RabbitMQ shows dead letters only to who takes them: while one
+    /// reads, others wait, and what was taken goes back to its place also when this is dropped.)
     async fn count_dead(&self, selection: &Selection) -> Result<u64, BrokerError>;
 
     /// Puts at most `limit` of the selected dead jobs back into their queues, oldest first; says how many.

@@ -127,6 +127,12 @@ pub trait Broker: Send + Sync + 'static {
         Reach::Up
     }
 
+    /// How long an [`enqueue`](Self::enqueue) takes at most until this broker itself says what it knows; `None`
+    /// where it sets no limit. A client that waits longer hears the reason instead of its own "no answer".
+    fn enqueue_limit(&self) -> Option<Duration> {
+        None
+    }
+
     /// Makes sure the topology exists.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     broker::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection},
     brokers::rabbitmq::{
+        connection::Tasks,
         course::Place,
         declare::broker_error,
         link::{Channel, Declare, LinkError, LinkErrorKind},
@@ -123,7 +124,10 @@ impl RabbitInspector {
             loop {
                 let channel = self.shared.declarer.channel().await?;
                 match channel.declare(&lock, Declare::Exclusive).await {
-                    Ok(_) => return Ok(Some(Turn { channel, lock: lock.clone() })),
+                    Ok(_) => {
+                        let tasks = self.shared.plumbing.clone();
+                        return Ok(Some(Turn { held: Some((channel, lock.clone())), tasks }));
+                    }
                     Err(error) if error.kind == LinkErrorKind::Locked => sleep(TURN_PAUSE).await,
                     Err(error) if error.kind == LinkErrorKind::Refused => return Ok(None),
                     Err(error) => return Err(error),
@@ -171,18 +175,33 @@ impl RabbitInspector {
     }
 }
 
-/// A turn at one dead-letter queue.
+/// A turn at one dead-letter queue. It ends when it is dropped, too: whoever reads may be dropped
+/// half-way, and the others would wait until our connection ends.
 struct Turn {
-    channel: Box<dyn Channel>,
-    lock: String,
+    held: Option<(Box<dyn Channel>, String)>,
+    tasks: Tasks,
 }
 
 impl Turn {
-    async fn release(self) {
-        // If this fails, the queue goes with the connection.
-        drop(self.channel.delete(&self.lock).await);
-        self.channel.close().await;
+    async fn release(mut self) {
+        if let Some((channel, lock)) = self.held.take() {
+            give_up(&*channel, &lock).await;
+        }
     }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some((channel, lock)) = self.held.take() {
+            self.tasks.spawn(async move { give_up(&*channel, &lock).await });
+        }
+    }
+}
+
+async fn give_up(channel: &dyn Channel, lock: &str) {
+    // If this fails, the queue goes with the connection.
+    drop(channel.delete(lock).await);
+    channel.close().await;
 }
 
 /// What became of a dead letter that was looked at.

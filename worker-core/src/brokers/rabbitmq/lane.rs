@@ -329,7 +329,9 @@ impl Lane {
         };
         let (shared, queue) = (&self.shared, self.queue());
         lines.state(line).unacked.delivered(incoming.tag);
-        let copy = || Copy::of(&incoming.message).id(&incoming.message.id());
+        // Once: a message that has none gets a new one each time it is asked.
+        let id = incoming.message.id();
+        let copy = || Copy::of(&incoming.message).id(&id);
         let (place, message) = match course::arrival(&incoming, line, queue, &shared.server, shared.now()) {
             Arrival::Deliver(decoded) => {
                 let Incoming { tag, message, .. } = incoming;
@@ -337,11 +339,11 @@ impl Lane {
                 return Ok(());
             }
             Arrival::Suspect { starts } => {
-                tracing::warn!(target: TARGET, %queue, id = %incoming.message.id(), starts, "a job came back from a worker that is gone; it runs apart from the others");
+                tracing::warn!(target: TARGET, %queue, %id, starts, "a job came back from a worker that is gone; it runs apart from the others");
                 (Place::Suspects, copy().integer(wire::STARTS, starts).message())
             }
             Arrival::Bury { failure, attempts, starts } => {
-                tracing::warn!(target: TARGET, %queue, id = %incoming.message.id(), kind = %failure.kind, "a job is dead-lettered without being run");
+                tracing::warn!(target: TARGET, %queue, %id, kind = %failure.kind, "a job is dead-lettered without being run");
                 let copy = if starts > 0 { copy().integer(wire::STARTS, starts) } else { copy() };
                 (Place::DeadLetters, copy.dead(queue, &failure, attempts, shared.death()).message())
             }

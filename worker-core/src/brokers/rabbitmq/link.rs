@@ -1,12 +1,13 @@
 //! The seam between what we do and what carries it: connections and channels.
 //!
 //! Above it stand the supervisor, the publisher, the lanes and the inspector;
-//! below it `lapin`, or a simulated server. It has just what those need, in
+//! below it `lapin`; a simulated server would stand there too. It has just what those need, in
 //! AMQP's words, and it never retries: an error says what may be tried.
 //!
 //! What an implementation must keep: `publish` writes in the order in which its
 //! futures are first polled; what was delivered before a channel's end comes
-//! before the end; nothing waits longer than [`ANSWER_WAIT_MAX`] for an answer.
+//! before the end; nothing but the confirm of a publish, which has its own
+//! deadline, waits longer than [`ANSWER_WAIT_MAX`] for an answer.
 
 use std::{fmt, time::Duration};
 

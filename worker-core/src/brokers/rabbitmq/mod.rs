@@ -45,7 +45,7 @@ use async_trait::async_trait;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::Mutex,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -117,8 +117,8 @@ impl RabbitBroker {
         })?;
         let dialer = Arc::new(LapinDialer::new(options.clone(), runtime.handle().clone()));
         let guard = Guard(Some(runtime));
-        let (server, mut last, mut pause) = (introduced(&dialer, options.connect_timeout).await?, None, PAUSE.0);
         let deadline = crate::time::monotonic_now() + options.connect_timeout;
+        let (server, mut last, mut pause) = (introduced(&dialer, deadline).await?, None, PAUSE.0);
         let handle = guard.handle();
         let broker = Self::over(server, dialer, &options, handle, guard.into());
         // The first connection is made now: what is wrong with the credentials is said at the start.
@@ -202,8 +202,7 @@ impl Drop for Guard {
 }
 
 /// What the server is, by the first host that says so.
-async fn introduced(dialer: &LapinDialer, within: Duration) -> Result<Server, BrokerError> {
-    let deadline = crate::time::monotonic_now() + within;
+async fn introduced(dialer: &LapinDialer, deadline: Instant) -> Result<Server, BrokerError> {
     let mut pause = PAUSE.0;
     loop {
         let error = match dialer.introduce().await {
@@ -261,6 +260,10 @@ impl Broker for RabbitBroker {
                 format!("the queues could not be declared within {within}"),
             ))
         })
+    }
+
+    fn enqueue_limit(&self) -> Option<Duration> {
+        Some(self.shared.publisher.timeout)
     }
 
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {

@@ -61,7 +61,8 @@ pub(super) enum PublishError {
 #[derive(Clone)]
 pub(super) struct Publisher {
     commands: mpsc::Sender<Command>,
-    timeout: Duration,
+    /// How long each message has.
+    pub(super) timeout: Duration,
 }
 
 struct Command {
@@ -123,6 +124,7 @@ impl Publisher {
                     told => told,
                 };
             }
+            count(&told);
             told
         }
         .boxed()
@@ -161,6 +163,38 @@ struct Actor {
     closing: CancellationToken,
 }
 
+/// Whether the server takes nothing from this connection now, as it was told to people and metrics.
+#[derive(Default)]
+struct Block {
+    told: bool,
+}
+
+impl Block {
+    fn notice(&mut self, reason: Option<&str>) {
+        match reason {
+            Some(reason) if !self.told => {
+                tracing::warn!(target: TARGET, reason, "RabbitMQ takes no messages until its alarm is over");
+                metrics::gauge!(CONNECTION_BLOCKED).increment(1.0);
+            }
+            None if self.told => {
+                tracing::info!(target: TARGET, "RabbitMQ takes messages again");
+                metrics::gauge!(CONNECTION_BLOCKED).decrement(1.0);
+            }
+            _ => {}
+        }
+        self.told = reason.is_some();
+    }
+}
+
+impl Drop for Block {
+    /// A connection that is gone is not blocked.
+    fn drop(&mut self) {
+        if self.told {
+            metrics::gauge!(CONNECTION_BLOCKED).decrement(1.0);
+        }
+    }
+}
+
 struct Pending {
     returned: Returned,
     written: Instant,
@@ -175,7 +209,7 @@ impl Actor {
         while let Some((up, channel)) = self.connect().await {
             let error = self.serve(&up, &*channel).await;
             for (_, pending) in std::mem::take(&mut self.pending) {
-                answer_with(pending.answer, Err(PublishError::Unknown(error.text.clone())));
+                drop(pending.answer.send(Err(PublishError::Unknown(error.text.clone()))));
             }
             self.returned.clear();
             self.because(error);
@@ -249,7 +283,9 @@ impl Actor {
         let mut confirms = Confirms::new();
         let mut gone = pin!(up.link.gone());
         let mut broken = None;
+        let mut block = Block::default();
         loop {
+            block.notice(up.link.blocked().as_deref());
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
             } else if confirms.is_empty() || self.pending.is_empty() {
@@ -285,13 +321,7 @@ impl Actor {
                         confirms.clear();
                     }
                 }
-                () = up.link.blocked_changed() => {
-                    metrics::gauge!(CONNECTION_BLOCKED).set(f64::from(u8::from(up.link.blocked().is_some())));
-                    match up.link.blocked() {
-                        Some(reason) => tracing::warn!(target: TARGET, reason, "RabbitMQ takes no messages until its alarm is over"),
-                        None => tracing::info!(target: TARGET, "RabbitMQ takes messages again"),
-                    }
-                }
+                () = up.link.blocked_changed() => {}
                 Some(command) = self.commands.recv(), if self.waiting.len() < WINDOW => {
                     self.waiting.push_back(command);
                     while self.waiting.len() < WINDOW && let Ok(command) = self.commands.try_recv() {
@@ -348,8 +378,10 @@ impl Actor {
                 }
             };
             if let Some(pending) = pending {
-                metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
-                answer_with(pending.answer, told);
+                if told.is_ok() {
+                    metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
+                }
+                drop(pending.answer.send(told));
             }
         }
         broken
@@ -375,7 +407,7 @@ impl Actor {
         while self.waiting.front().is_some_and(|command| command.deadline <= now)
             && let Some(command) = self.waiting.pop_front()
         {
-            answer_with(command.answer, Err(PublishError::NotSent(self.why_kind, self.why.clone())));
+            drop(command.answer.send(Err(PublishError::NotSent(self.why_kind, self.why.clone()))));
         }
     }
 
@@ -387,15 +419,15 @@ impl Actor {
             |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
         );
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
-            answer_with(entry.remove().answer, Err(PublishError::Unknown(text.clone())));
+            drop(entry.remove().answer.send(Err(PublishError::Unknown(text.clone()))));
         }
         in_flight >= WINDOW && self.pending.is_empty()
     }
 }
 
-/// Tells whoever asked, who may have given up.
-fn answer_with(answer: Answer, told: Result<(), PublishError>) {
-    if let Err(error) = &told {
+/// Counts a publish that failed for good.
+fn count(told: &Result<(), PublishError>) {
+    if let Err(error) = told {
         let reason = match error {
             PublishError::NotSent(..) => "not_sent",
             PublishError::Unroutable => "unroutable",
@@ -404,7 +436,6 @@ fn answer_with(answer: Answer, told: Result<(), PublishError>) {
         };
         metrics::counter!(PUBLISH_FAILURES, "reason" => reason).increment(1);
     }
-    drop(answer.send(told));
 }
 
 /// Resolves at `deadline`; never where there is none.
