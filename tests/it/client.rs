@@ -11,7 +11,11 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use worker_core::{
     BrokerErrorKind, Client, ClientOptions, Enqueue, EnqueueErrorKind, Enqueueable as _, Job, JobId, JobOptions,
-    Priority, SystemClock, broker::BATCH_MAX, brokers::memory::MemoryBroker, seconds,
+    Priority, SystemClock,
+    broker::{BATCH_MAX, Topology},
+    brokers::memory::MemoryBroker,
+    exchange::{Binding, ExchangeKind},
+    seconds,
 };
 use worker_tests::fault::{Call, Fault, FaultyBroker, first};
 
@@ -144,7 +148,7 @@ async fn each_job_of_many_has_its_own_answer_in_its_place() {
 /// An application asks for what its broker cannot do.
 #[tokio::test]
 async fn a_priority_that_cannot_be_had_is_unsupported() {
-    let client = Client::new(Arc::new(MemoryBroker::without_priorities(Arc::new(SystemClock))));
+    let client = Client::new(Arc::new(MemoryBroker::reduced(Arc::new(SystemClock))));
     let error = client.enqueue(play("a").priority(Priority::MAX.level())).await.unwrap_err();
     assert_eq!(error.kind(), EnqueueErrorKind::Unsupported);
     assert!(error.to_string().contains("priorities"), "{error}");
@@ -232,4 +236,25 @@ async fn a_closed_client_refuses() {
     let error = client.enqueue(play("b")).await.unwrap_err();
     assert_eq!(error.kind(), EnqueueErrorKind::Refused);
     client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_goes_through_an_exchange_to_every_queue_that_takes_it() {
+    let client = Client::new(Arc::new(MemoryBroker::new()));
+    let name = |name: &str| name.parse().unwrap();
+    let topology = Topology::queues([name("q"), name("audit")])
+        .exchange("events".parse().unwrap(), ExchangeKind::Topic)
+        .bind(Binding::by_key("events".parse().unwrap(), name("q"), "play.*"))
+        .bind(Binding::by_key("events".parse().unwrap(), name("audit"), "#"));
+    client.declare(&topology).await.unwrap();
+    client.enqueue(anonymous().via("events", "play.made")).await.unwrap();
+    client.enqueue(anonymous().via("events", "other")).await.unwrap();
+    let stats = client.broker().inspector().unwrap().queues(&[]).await.unwrap();
+    let ready: Vec<_> = stats.iter().map(|stats| (stats.queue.to_string(), stats.ready)).collect();
+    assert_eq!(ready, [("audit".to_owned(), 2), ("q".to_owned(), 1)]);
+    let error = client.enqueue(anonymous().via("missing", "k")).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Refused);
+    assert!(error.to_string().contains("exchange `missing` was not declared"), "{error}");
+    let error = client.enqueue(anonymous().via("events", "k").delay(seconds(1))).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Unsupported);
 }

@@ -1,7 +1,7 @@
-//! The memory broker keeps the contract, with priorities and without.
+//! The memory broker keeps the contract, whole and reduced.
 
 worker_tests::conformance!(worker_tests::fixture::MemoryFixture<true>);
 
-mod without_priorities {
+mod reduced {
     worker_tests::conformance!(worker_tests::fixture::MemoryFixture<false>);
 }

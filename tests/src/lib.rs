@@ -53,6 +53,8 @@ mod pages {
     struct Shutdown;
     #[doc = include_str!("../../docs/guides/testing.md")]
     struct Testing;
+    #[doc = include_str!("../../docs/guides/exchanges.md")]
+    struct Exchanges;
     #[doc = include_str!("../../docs/guides/choosing-a-broker.md")]
     struct ChoosingABroker;
     #[doc = include_str!("../../docs/guides/configuration.md")]

@@ -21,7 +21,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout_at;
 
 use crate::{
-    broker::{BATCH_MAX, Broker, Topology},
+    broker::{BATCH_MAX, Broker, Declared, Topology},
     client::meter::Meter,
     envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
@@ -231,6 +231,42 @@ impl Client {
         Box::pin(answers.flat_map(stream::iter))
     }
 
+    /// Declares queues, exchanges and bindings: what is there already is used as it is.
+    ///
+    /// The queues of jobs are declared by whoever enqueues or runs them; this is for exchanges, and for
+    /// queues that exist before anybody needs them.
+    ///
+    /// # Errors
+    ///
+    /// * `Unsupported` — this broker has no exchanges.
+    /// * `Permanent` — an exchange exists with another kind, or a binding names what was not declared.
+    /// * `Transient` — the broker could not be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: declaring again completes it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use worker_core::{broker::Topology, exchange::{Binding, ExchangeKind}, prelude::*};
+    ///
+    /// #[job(queue = "emails")]
+    /// async fn greet(name: String) {}
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let topology = Topology::queues(["emails".parse()?])
+    ///     .exchange("people".parse()?, ExchangeKind::Topic)
+    ///     .bind(Binding::by_key("people".parse()?, "emails".parse()?, "person.*"));
+    /// client.declare(&topology).await?;
+    /// client.enqueue(greet::new("Ada").via("people", "person.arrived")).await?;
+    /// # Ok(()) }
+    /// # fn main() {}
+    /// ```
+    pub async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
+        self.inner.broker.declare(topology).await
+    }
+
     /// Waits until the broker has finished what it was told, and lets go of it.
     ///
     /// Nothing is lost without it; a process that ends right after its last `Ok`
@@ -288,7 +324,7 @@ impl Client {
         let limit = broker.enqueue_limit().filter(|limit| *limit <= options.enqueue_timeout);
         let patience = limit.map_or(options.enqueue_timeout, |limit| options.enqueue_timeout.max(limit + MARGIN));
         let deadline = monotonic_now() + patience;
-        let declared = timeout_at(deadline, self.declare(&envelopes)).await;
+        let declared = timeout_at(deadline, self.declare_queues(&envelopes)).await;
         if let Err(error) = declared.unwrap_or_else(|_| Err(self.no_answer())) {
             return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect();
         }
@@ -310,7 +346,7 @@ impl Client {
     }
 
     /// Declares the queues that this client has not declared yet.
-    async fn declare(&self, envelopes: &[Envelope]) -> Result<(), BrokerError> {
+    async fn declare_queues(&self, envelopes: &[Envelope]) -> Result<(), BrokerError> {
         let Inner { broker, declared, .. } = &*self.inner;
         let mut missing: Vec<QueueName> = {
             let declared = declared.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,6 +15,7 @@
 //! | `priority` | property `priority` | `priority` | 0 to 31 |
 //! | `enqueued_at` | property `timestamp` | `enqueued_ms` | |
 //! | `expires_at` | header `x-expires-at` | `expires_ms` | |
+//! | the exchange and key it came by | headers `x-origin-exchange`, `x-origin-key` | in `headers` | 255 bytes |
 //! | `unknown_since` | header `x-unknown-since` | `unknown_since_ms` | |
 //! | retries so far | header `x-retry-count` | `retries` | 1,000 |
 //! | last error | header `x-last-error` | `last_error` | 2 KiB |
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::JobId,
-    name::{JobName, QueueName},
+    name::{ExchangeName, JobName, QueueName},
     retry::DELAY_MAX,
     time::Timestamp,
 };
@@ -53,7 +54,7 @@ pub const HEADERS_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_DEPTH_MAX: usize = 8;
 
 /// Headers that the framework or a broker writes; an application cannot.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 18] = [
     "x-acquired-count",
     "x-attempts",
     "x-death",
@@ -64,6 +65,8 @@ const RESERVED: [&str; 16] = [
     "x-expires-at",
     "x-failure-kind",
     "x-last-error",
+    ORIGIN_EXCHANGE,
+    ORIGIN_KEY,
     "x-queue",
     "x-retry-count",
     "x-retry-timestamp",
@@ -71,6 +74,11 @@ const RESERVED: [&str; 16] = [
     "x-unknown-since",
     "x-wire-version",
 ];
+/// By which exchange, and with which key, a job came into its queue: headers, so that they stay with
+/// it through retries, dead-lettering and replay on every broker.
+pub(crate) const ORIGIN_EXCHANGE: &str = "x-origin-exchange";
+pub(crate) const ORIGIN_KEY: &str = "x-origin-key";
+
 const RESERVED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
 /// A job as it travels.
@@ -118,18 +126,40 @@ impl Envelope {
     }
 }
 
+impl Envelope {
+    /// By which exchange it came into its queue, and with which key; `None` where it was sent to the queue itself.
+    #[must_use]
+    pub fn origin(&self) -> Option<(&str, &str)> {
+        let text = |name| self.headers.get(name).and_then(serde_json::Value::as_str);
+        Some((text(ORIGIN_EXCHANGE)?, text(ORIGIN_KEY).unwrap_or_default()))
+    }
+
+    /// The copy that an exchange puts into `queue`.
+    #[must_use]
+    pub fn copy_for(&self, queue: &QueueName) -> Self {
+        let mut copy = Self { route: Route::Queue(queue.clone()), ..self.clone() };
+        if let Route::Exchange { name, key, .. } = &self.route {
+            copy.headers.insert(ORIGIN_EXCHANGE, name.as_str());
+            copy.headers.insert(ORIGIN_KEY, key.as_str());
+        }
+        copy
+    }
+}
+
 /// Where an envelope goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Route {
     /// Into one queue.
     Queue(QueueName),
-    /// To the queues an exchange chooses. No broker of this version supports it.
+    /// To the queues that an [exchange](crate::exchange) chooses, a copy each.
     Exchange {
         /// The exchange's name.
-        name: QueueName,
+        name: ExchangeName,
         /// What the exchange chooses by.
         key: String,
+        /// Whether it is a failure when no queue is chosen.
+        mandatory: bool,
     },
 }
 
@@ -137,7 +167,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Queue(queue) => write!(f, "queue `{queue}`"),
-            Self::Exchange { name, key } => write!(f, "exchange `{name}` with key `{}`", key.escape_debug()),
+            Self::Exchange { name, key, .. } => write!(f, "exchange `{name}` with key `{}`", key.escape_debug()),
         }
     }
 }

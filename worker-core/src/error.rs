@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::{
+    envelope::Route,
     id::JobId,
     job::{InvalidJob, Prepared},
     outcome::{BoxError, chain},
@@ -78,7 +79,7 @@ impl BrokerError {
 pub enum EnqueueFailure {
     /// It was not enqueued. [`BrokerError::kind`] says whether that may change.
     Refused(BrokerError),
-    /// It was not enqueued: its queue does not exist.
+    /// It was not enqueued: its queue does not exist, or its exchange sends it to none.
     Unroutable,
     /// It may or may not be enqueued.
     Unknown(BrokerError),
@@ -94,7 +95,7 @@ pub enum EnqueueErrorKind {
     Refused,
     /// Nothing was enqueued because the broker could not be reached or is full. Try again later.
     Unavailable,
-    /// Nothing was enqueued because there is no such queue.
+    /// Nothing was enqueued because there is no such queue, or no binding of the exchange takes it.
     Unroutable,
     /// Nothing was enqueued because this broker cannot do what was asked.
     Unsupported,
@@ -139,7 +140,12 @@ impl EnqueueError {
     pub(crate) fn from_failure(job: Prepared, failure: EnqueueFailure) -> Self {
         let (kind, message, source) = match failure {
             EnqueueFailure::Unroutable => {
-                let message = format!("queue `{}` does not exist on the broker", job.queue());
+                let message = match job.route() {
+                    Route::Exchange { name, key, .. } => {
+                        format!("exchange `{name}` sends key `{}` to no queue; bind one", key.escape_debug())
+                    }
+                    _ => format!("queue `{}` does not exist on the broker", job.queue()),
+                };
                 (EnqueueErrorKind::Unroutable, message, None)
             }
             EnqueueFailure::Unknown(error) => (EnqueueErrorKind::Indeterminate, error.detail(), Some(error)),

@@ -10,8 +10,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     envelope::{Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
+    exchange::key_problem,
     id::JobId,
-    name::{JobName, QueueName},
+    name::{InvalidName, JobName, QueueName},
     outcome::JobReturn,
     retry::RetryPolicy,
     time::Timestamp,
@@ -129,6 +130,8 @@ struct Asked {
     id: Option<JobId>,
     headers: Headers,
     expiry: Option<Expiry>,
+    /// An exchange and a key, instead of the queue.
+    via: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -183,6 +186,16 @@ impl<J> Enqueue<J> {
         self
     }
 
+    /// Through `exchange` with the routing key `key`, instead of straight into the job's queue: a copy goes to
+    /// every queue with a binding that takes it, and each copy is a job of its own.
+    ///
+    /// The exchange and its bindings must have been declared ([`Client::declare`](crate::Client::declare), or
+    /// another program). When no queue takes it, the enqueue fails as `Unroutable`. It cannot be delayed.
+    pub fn via(mut self, exchange: impl Into<String>, key: impl Into<String>) -> Self {
+        self.asked.via = Some((exchange.into(), key.into()));
+        self
+    }
+
     /// Dead-lettered as expired when it has not been started within `time`.
     pub fn expires_in(mut self, time: Duration) -> Self {
         self.asked.expiry = Some(Expiry::In(time));
@@ -223,6 +236,7 @@ pub struct Prepared {
     name: JobName,
     queue: QueueName,
     body: Body,
+    route: Route,
     priority: Priority,
     asked: Asked,
 }
@@ -234,10 +248,16 @@ impl Prepared {
         &self.name
     }
 
-    /// The queue it goes to.
+    /// The queue of its type, into which it goes unless it goes [through an exchange](Enqueue::via).
     #[must_use]
     pub const fn queue(&self) -> &QueueName {
         &self.queue
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub const fn route(&self) -> &Route {
+        &self.route
     }
 
     /// Its id, once it has one.
@@ -293,7 +313,17 @@ impl Prepared {
         if let Some(problem) = asked.headers.problem() {
             return Err(invalid(problem));
         }
-        Ok(Self { name, queue, body: Body(body), priority, asked })
+        let route = match &asked.via {
+            None => Route::Queue(queue.clone()),
+            Some((exchange, key)) => {
+                if let Some(problem) = key_problem(key) {
+                    return Err(invalid(problem));
+                }
+                let exchange = exchange.parse().map_err(|error: InvalidName| invalid(error.to_string()))?;
+                Route::Exchange { name: exchange, key: key.clone(), mandatory: true }
+            }
+        };
+        Ok(Self { name, queue, body: Body(body), route, priority, asked })
     }
 
     /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.
@@ -321,7 +351,7 @@ impl Prepared {
         });
         Ok(Envelope {
             id: self.asked.id.get_or_insert_with(fresh_id).clone(),
-            route: Route::Queue(self.queue.clone()),
+            route: self.route.clone(),
             name: Some(self.name.clone()),
             body: self.body.clone(),
             headers: self.asked.headers.clone(),
@@ -443,6 +473,8 @@ mod tests {
             (stamped(ping().delay(days(400))), "it would wait 400 days; the limit is 366"),
             (stamped(ping().at(SystemTime::from(Timestamp::default()) + days(400))), "the limit is 366"),
             (stamped(ping().header("x-death", 1)), "`x-death`"),
+            (stamped(ping().via("no good", "k")), "exchange name `no good` contains a space"),
+            (stamped(ping().via("events", "k".repeat(256))), "the key has 256 bytes; the limit is 255"),
             (stamped(Ping { text: "x".repeat(100) }), "its payload has 111 bytes; the limit is 100"),
         ];
         for (refusal, part) in refusals {

@@ -94,6 +94,7 @@ pub mod config;
 mod connect;
 pub mod envelope;
 mod error;
+pub mod exchange;
 mod handler;
 mod id;
 mod job;
@@ -124,7 +125,7 @@ pub use crate::{
     handler::{Argument, Arguments, Context, Handler, JobContext, Payload, Registration, Requirement, State, Supplied},
     id::{InvalidJobId, JOB_ID_BYTES_MAX, JobId},
     job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, InvalidJob, Job, JobOptions, Prepared},
-    name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, NAME_BYTES_MAX, QueueName},
+    name::{DEAD_LETTER_SUFFIX, ExchangeName, InvalidName, JobName, NAME_BYTES_MAX, QueueName},
     outcome::{BoxError, Failure, FailureKind, JobError, JobResult, JobReturn},
     registry::Registry,
     retry::RetryPolicy,

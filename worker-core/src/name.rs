@@ -146,6 +146,14 @@ name! {
 }
 
 name! {
+    /// The name of an exchange, `events` say.
+    ///
+    /// 1 to [`NAME_BYTES_MAX`] of the characters `a-z A-Z 0-9 . _ : -`. Those that begin with
+    /// `amq.` are RabbitMQ's own: they can be used, and exist already.
+    ExchangeName, "exchange name"
+}
+
+name! {
     /// The name of a queue.
     ///
     /// 1 to [`NAME_BYTES_MAX`] of the characters `a-z A-Z 0-9 . _ : -`.

@@ -4,6 +4,7 @@ mod accuracy;
 mod adoption;
 mod capabilities;
 mod dead;
+mod exchanges;
 mod neighbour;
 mod orders;
 mod page;

@@ -52,7 +52,7 @@ impl Handler for Needy {
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
-    let broker = MemoryBroker::without_priorities(Arc::new(SystemClock));
+    let broker = MemoryBroker::reduced(Arc::new(SystemClock));
     let registry = Registry::new()
         .with::<Play>()
         .with::<Double>()

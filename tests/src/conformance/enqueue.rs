@@ -20,7 +20,7 @@ use crate::{
 /// A job for an exchange.
 fn exchanged(id: &str) -> Envelope {
     let mut envelope = job(id);
-    envelope.route = Route::Exchange { name: queue_name("events"), key: "user.created".into() };
+    envelope.route = Route::Exchange { name: "events".parse().unwrap(), key: "user.created".into(), mandatory: true };
     envelope
 }
 

@@ -8,6 +8,7 @@
 pub mod dead;
 pub mod delay;
 pub mod enqueue;
+pub mod exchanges;
 pub mod flow;
 pub mod inspect;
 pub mod once;
@@ -37,6 +38,17 @@ macro_rules! conformance {
                 every_field_arrives_as_it_was_sent_and_stays_so
                 a_job_that_was_delayed_arrives_as_due_now
                 a_number_in_a_header_keeps_all_its_digits
+            }
+            exchanges {
+                each_kind_of_exchange_chooses_its_queues
+                a_queue_gets_one_copy_however_many_of_its_bindings_fit
+                each_copy_is_a_job_of_its_own
+                what_no_queue_is_chosen_for_is_a_failure_where_it_was_mandatory
+                what_was_not_declared_is_refused_by_name_and_costs_its_neighbours_nothing
+                a_copy_says_where_it_came_from_to_its_end
+                an_exchange_of_another_kind_is_refused_with_both_kinds
+                a_delay_to_an_exchange_is_refused
+                exchanges_and_bindings_are_there_for_all_processes
             }
             order {
                 jobs_come_in_the_order_they_were_enqueued

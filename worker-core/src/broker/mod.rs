@@ -67,6 +67,25 @@
 //! * **O7** Dropping both halves of a subscription in a living process gives back
 //!   everything it owned, attempts and starts unchanged.
 //!
+//! # Exchanges
+//!
+//! Where [`Capabilities::exchanges`] is set. The rules by which an exchange chooses are those of
+//! [`Binding::takes`](crate::exchange::Binding::takes).
+//!
+//! * **P1** What is published to an exchange is copied into every queue with a binding that takes
+//!   it: one copy per queue, however many of its bindings do.
+//! * **P2** Each copy is a job of its own, with the id it was published with: settling one changes
+//!   no other, and a retry comes back to its own queue only.
+//! * **P3** Where no queue is chosen, the answer is `Unroutable` if it was mandatory, and `Ok` if not.
+//! * **P4** Publishing to an exchange that was not declared, or binding one or a queue that was not, is
+//!   refused as `Permanent`, by name; its neighbours are not affected.
+//! * **P5** A copy says by which exchange and key it came ([`Envelope::origin`]), through retries,
+//!   dead-lettering and replay.
+//! * **P6** Declaring an exchange that exists with another kind is refused as `Permanent`, with both
+//!   kinds. Declaring a binding twice changes nothing.
+//! * **P7** A delay to an exchange is refused as `Unsupported`.
+//! * **P8** Exchanges and bindings are there for all processes, as queues are, and as durable.
+//!
 //! # Inspection
 //!
 //! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living

@@ -4,20 +4,53 @@ use std::num::NonZeroU16;
 
 use serde::Serialize;
 
-use crate::name::QueueName;
+use crate::{
+    exchange::{Binding, Exchange, ExchangeKind},
+    name::{ExchangeName, QueueName},
+};
 
 /// What must exist in the broker.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Topology {
     /// Queues, each with its dead-letter queue.
     pub queues: Vec<QueueName>,
+    /// Exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// Which queue gets a copy of what is published to which exchange; both are
+    /// in this topology or were declared before.
+    pub bindings: Vec<Binding>,
 }
 
 impl Topology {
     /// These queues.
     pub fn queues(queues: impl IntoIterator<Item = QueueName>) -> Self {
-        Self { queues: queues.into_iter().collect() }
+        Self { queues: queues.into_iter().collect(), ..Self::default() }
+    }
+
+    /// And this exchange.
+    #[must_use]
+    pub fn exchange(mut self, name: ExchangeName, kind: ExchangeKind) -> Self {
+        self.exchanges.push(Exchange::new(name, kind));
+        self
+    }
+
+    /// And this binding.
+    #[must_use]
+    pub fn bind(mut self, binding: Binding) -> Self {
+        self.bindings.push(binding);
+        self
+    }
+
+    /// What is wrong with it, whatever the broker; `None` if nothing is.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let twice = self.exchanges.iter().find_map(|exchange| {
+            let other =
+                self.exchanges.iter().find(|other| other.name == exchange.name && other.kind != exchange.kind)?;
+            Some(format!("exchange `{}` is asked for as {} and as {}", exchange.name, exchange.kind, other.kind))
+        });
+        twice.or_else(|| self.bindings.iter().find_map(Binding::problem))
     }
 }
 
@@ -80,7 +113,7 @@ pub struct Capabilities {
     /// A job that comes back, given back or after its worker's death, waits by its priority
     /// again. Without it, it comes before all that wait.
     pub ranks_returned: bool,
-    /// [`Route::Exchange`](crate::envelope::Route::Exchange) works.
+    /// There are [exchanges](crate::exchange), and [`Route::Exchange`](crate::envelope::Route::Exchange) works.
     pub exchanges: bool,
     /// The server's product and version, where there is a server.
     pub server: Option<String>,

@@ -5,9 +5,11 @@
 //! what tests use, because its dates come from a [`Clock`] and its waits from
 //! `tokio`, so that both can be virtual. Nothing here survives the process.
 
+mod inspect;
+
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,15 +21,16 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::inspect::View;
 use crate::{
     broker::{
-        Begin, Broker, Capabilities, Cursor, DeadJob, DeadPage, Declared, Delivery, Inspector, Page, QueueStats,
-        Receipt, STARTS_MAX, Selection, SettleError, Settler, Source, Subscription, Ticket, Topology, attempts_failed,
-        crashed,
+        Begin, Broker, Capabilities, DeadJob, Declared, Delivery, Inspector, Receipt, STARTS_MAX, SettleError, Settler,
+        Source, Subscription, Ticket, Topology, attempts_failed, crashed,
     },
     envelope::{Due, Envelope, Priority, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueFailure},
-    name::QueueName,
+    exchange::{Binding, Exchange, ExchangeKind},
+    name::{ExchangeName, QueueName},
     outcome::Failure,
     settlement::{Note, Settlement},
     time::{Clock, Timestamp, TokioClock},
@@ -52,7 +55,8 @@ pub struct MemoryBroker {
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    priorities: bool,
+    /// Priorities and exchanges.
+    whole: bool,
     store: Mutex<Store>,
     /// Wakes in the order of waiting, so that the same test gives the same run.
     changed: Notify,
@@ -70,6 +74,8 @@ struct Store {
     /// Source of sequence numbers, tags and session numbers.
     last: u64,
     queues: BTreeMap<QueueName, Queue>,
+    exchanges: BTreeMap<ExchangeName, ExchangeKind>,
+    bindings: Vec<Binding>,
 }
 
 #[derive(Debug, Default)]
@@ -113,14 +119,15 @@ impl MemoryBroker {
         Self::build(clock, true)
     }
 
-    /// An empty broker that cannot do priorities, as RabbitMQ's quorum queues before 4.0 cannot.
+    /// An empty broker that lacks what a broker may lack: priorities, as RabbitMQ's quorum queues
+    /// before 4.0 do, and exchanges.
     #[must_use]
-    pub fn without_priorities(clock: Arc<dyn Clock>) -> Self {
+    pub fn reduced(clock: Arc<dyn Clock>) -> Self {
         Self::build(clock, false)
     }
 
-    fn build(clock: Arc<dyn Clock>, priorities: bool) -> Self {
-        let shared = Shared { clock, priorities, store: Mutex::default(), changed: Notify::new() };
+    fn build(clock: Arc<dyn Clock>, whole: bool) -> Self {
+        let shared = Shared { clock, whole, store: Mutex::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared), session: Session::new(0) }
     }
 
@@ -209,6 +216,39 @@ impl Store {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    fn put(&mut self, envelope: Envelope, now: Timestamp) {
+        let (seq, due) = (self.next(), envelope.due.date(now));
+        if let Route::Queue(queue) = &envelope.route
+            && let Some(queue) = self.queues.get_mut(queue)
+        {
+            queue.put(Job { seq, envelope, retries: 0, starts: 0 }, due);
+        }
+    }
+
+    fn bind(&mut self, binding: &Binding) -> Result<(), String> {
+        let Binding { exchange, queue, .. } = binding;
+        if !self.exchanges.contains_key(exchange) {
+            return Err(format!("exchange `{exchange}` was not declared"));
+        }
+        if !self.queues.contains_key(queue) {
+            return Err(format!("queue `{queue}` was not declared"));
+        }
+        if !self.bindings.contains(binding) {
+            self.bindings.push(binding.clone());
+        }
+        Ok(())
+    }
+
+    /// The queues that an exchange chooses, each once.
+    fn chosen(&self, name: &ExchangeName, key: &str, envelope: &Envelope) -> Result<BTreeSet<QueueName>, BrokerError> {
+        let kind = *self.exchanges.get(name).ok_or_else(|| {
+            BrokerError::new(BrokerErrorKind::Permanent, format!("exchange `{name}` was not declared"))
+        })?;
+        let bindings = self.bindings.iter().filter(|binding| binding.exchange == *name);
+        let taking = bindings.filter(|binding| binding.takes(kind, key, &envelope.headers));
+        Ok(taking.map(|binding| binding.queue.clone()).collect())
     }
 
     /// Puts back what `which` selects; `blame` raises the starts of those that had begun.
@@ -400,50 +440,74 @@ impl Settler for Half {
 #[async_trait]
 impl Broker for MemoryBroker {
     fn capabilities(&self) -> Capabilities {
-        let priorities = self.shared.priorities;
+        let whole = self.shared.whole;
         let none = Capabilities::none("memory");
         Capabilities {
             retry_is_atomic: true,
             exact_blame: true,
             keeps_place: true,
             counts_all: true,
-            priorities,
-            ranks_returned: priorities,
+            priorities: whole,
+            ranks_returned: whole,
+            exchanges: whole,
             ..none
         }
     }
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
         self.session.check()?;
-        let mut created = Vec::new();
+        let asks = !topology.exchanges.is_empty() || !topology.bindings.is_empty();
+        if asks && !self.shared.whole {
+            return Err(no_exchanges());
+        }
+        let permanent = |message: String| BrokerError::new(BrokerErrorKind::Permanent, message);
+        topology.problem().map_or(Ok(()), |problem| Err(permanent(problem)))?;
         self.shared.change(|store| {
+            let mut created = Vec::new();
             for queue in &topology.queues {
                 store.queues.entry(queue.clone()).or_insert_with(|| {
                     created.push(queue.clone());
                     Queue::default()
                 });
             }
-        });
-        Ok(Declared::created(created))
+            for Exchange { name, kind } in &topology.exchanges {
+                let found = *store.exchanges.entry(name.clone()).or_insert(*kind);
+                if found != *kind {
+                    return Err(permanent(format!("exchange `{name}` exists as {found}, and {kind} was asked for")));
+                }
+            }
+            for binding in &topology.bindings {
+                store.bind(binding).map_err(permanent)?;
+            }
+            Ok(Declared::created(created))
+        })
     }
 
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
         let now = self.shared.clock.now();
         let put = |store: &mut Store, envelope: Envelope| {
             self.session.check().map_err(EnqueueFailure::Refused)?;
-            let Route::Queue(queue) = &envelope.route else {
-                let ways_out = "enqueue to a queue";
-                return Err(EnqueueFailure::Refused(BrokerError::unsupported("memory", "exchanges", ways_out)));
-            };
-            if envelope.priority != Priority::DEFAULT && !self.shared.priorities {
+            if envelope.priority != Priority::DEFAULT && !self.shared.whole {
                 let ways_out = "leave the priority out";
                 return Err(EnqueueFailure::Refused(BrokerError::unsupported("memory", "priorities", ways_out)));
             }
-            store.last += 1;
-            let seq = store.last;
-            let queue = store.queues.get_mut(queue).ok_or(EnqueueFailure::Unroutable)?;
-            let due = envelope.due.date(now);
-            queue.put(Job { seq, envelope, retries: 0, starts: 0 }, due);
+            match &envelope.route {
+                Route::Queue(queue) if store.queues.contains_key(queue) => store.put(envelope, now),
+                Route::Queue(_) => return Err(EnqueueFailure::Unroutable),
+                Route::Exchange { .. } if !self.shared.whole => return Err(EnqueueFailure::Refused(no_exchanges())),
+                Route::Exchange { .. } if envelope.due != Due::Now => {
+                    let ways_out = "publish it when it is due";
+                    let error = BrokerError::unsupported("memory", "delays to an exchange", ways_out);
+                    return Err(EnqueueFailure::Refused(error));
+                }
+                Route::Exchange { name, key, mandatory } => {
+                    let queues = store.chosen(name, key, &envelope).map_err(EnqueueFailure::Refused)?;
+                    if queues.is_empty() && *mandatory {
+                        return Err(EnqueueFailure::Unroutable);
+                    }
+                    queues.iter().for_each(|queue| store.put(envelope.copy_for(queue), now));
+                }
+            }
             Ok(())
         };
         self.shared.change(|store| batch.into_iter().map(|envelope| put(store, envelope)).collect())
@@ -468,7 +532,7 @@ impl Broker for MemoryBroker {
     }
 
     fn inspector(&self) -> Option<Arc<dyn Inspector>> {
-        Some(Arc::new(View { shared: Arc::clone(&self.shared), session: Arc::clone(&self.session) }))
+        Some(Arc::new(View::new(Arc::clone(&self.shared), Arc::clone(&self.session))))
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
@@ -477,100 +541,6 @@ impl Broker for MemoryBroker {
     }
 }
 
-impl Selection {
-    fn selects(&self, dead: &DeadJob) -> bool {
-        self.queue.as_ref().is_none_or(|queue| *queue == dead.queue)
-            && self.job.as_ref().is_none_or(|job| dead.job.as_ref() == Some(job))
-            && self.kind.is_none_or(|kind| kind == dead.failure.kind)
-            && (self.ids.is_empty() || self.ids.contains(&dead.id))
-            && self.died_until.is_none_or(|date| dead.died_at <= date)
-    }
-}
-
-impl Store {
-    /// The places of the selected dead jobs, oldest first.
-    fn selected(&self, selection: &Selection) -> Vec<(u64, QueueName)> {
-        let dead = self
-            .queues
-            .iter()
-            .flat_map(|(name, queue)| queue.dead.iter().map(move |(place, dead)| (place, name, dead)));
-        let mut places: Vec<_> = dead
-            .filter(|(_, _, dead)| selection.selects(dead))
-            .map(|(place, name, _)| (*place, name.clone()))
-            .collect();
-        places.sort_unstable();
-        places
-    }
-
-    fn take_dead(&mut self, selection: &Selection, limit: usize) -> Vec<DeadJob> {
-        let places = self.selected(selection).into_iter().take(limit);
-        places.filter_map(|(place, queue)| self.queues.get_mut(&queue)?.dead.remove(&place)).collect()
-    }
-}
-
-/// The view for people, of one process.
-struct View {
-    shared: Arc<Shared>,
-    session: Arc<Session>,
-}
-
-#[async_trait]
-impl Inspector for View {
-    async fn queues(&self, _known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError> {
-        self.session.check()?;
-        let now = self.shared.clock.now();
-        let stats = |(name, queue): (&QueueName, &mut Queue)| {
-            queue.wake_the_due(now);
-            QueueStats {
-                ready: (queue.ready.len() + queue.suspects.len()) as u64,
-                running: Some(queue.held.len() as u64),
-                delayed: Some(queue.delayed.len() as u64),
-                dead: queue.dead.len() as u64,
-                consumers: queue.consumers.len() as u64,
-                ..QueueStats::empty(name.clone())
-            }
-        };
-        Ok(self.shared.store().queues.iter_mut().map(stats).collect())
-    }
-
-    async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
-        self.session.check()?;
-        let store = self.shared.store();
-        let after = page.after.map_or(0, |Cursor(place)| u64::try_from(place).unwrap_or(u64::MAX));
-        let mut places = store.selected(selection);
-        places.retain(|(place, _)| *place > after);
-        let more = places.len() > page.limit;
-        places.truncate(page.limit);
-        let next = places.last().filter(|_| more).map(|(place, _)| Cursor((*place).into()));
-        let jobs =
-            places.iter().filter_map(|(place, queue)| store.queues.get(queue)?.dead.get(place).cloned()).collect();
-        Ok(DeadPage::new(jobs, next))
-    }
-
-    async fn count_dead(&self, selection: &Selection) -> Result<u64, BrokerError> {
-        self.session.check()?;
-        Ok(self.shared.store().selected(selection).len() as u64)
-    }
-
-    async fn replay(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
-        self.session.check()?;
-        Ok(self.shared.change(|store| {
-            let dead = store.take_dead(selection, limit);
-            for DeadJob { id, queue, job, headers, body, enqueued_at, priority, .. } in &dead {
-                let mut envelope = Envelope::new(id.clone(), queue.clone(), job.clone(), body.0.clone(), *enqueued_at);
-                (envelope.headers, envelope.priority) = (headers.clone(), *priority);
-                store.last += 1;
-                let replayed = Job { seq: store.last, envelope, retries: 0, starts: 0 };
-                if let Some(queue) = store.queues.get_mut(queue) {
-                    queue.put(replayed, None);
-                }
-            }
-            dead.len() as u64
-        }))
-    }
-
-    async fn drop_dead(&self, selection: &Selection, limit: usize) -> Result<u64, BrokerError> {
-        self.session.check()?;
-        Ok(self.shared.change(|store| store.take_dead(selection, limit).len() as u64))
-    }
+fn no_exchanges() -> BrokerError {
+    BrokerError::unsupported("memory", "exchanges", "enqueue to a queue")
 }

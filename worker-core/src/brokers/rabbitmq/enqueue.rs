@@ -8,14 +8,15 @@ use crate::{
     brokers::rabbitmq::{
         course::{Place, delayed},
         declare::broker_error,
-        link::LinkErrorKind,
+        exchanges,
+        link::{Address, LinkErrorKind},
         publisher::PublishError,
         shared::Shared,
         wire::{self, Copy, Message},
     },
-    envelope::{Envelope, Priority, Route},
+    envelope::{Due, Envelope, Priority, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueFailure},
-    name::QueueName,
+    name::{ExchangeName, QueueName},
 };
 
 type Pending = BoxFuture<'static, Result<(), EnqueueFailure>>;
@@ -34,18 +35,35 @@ pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<R
 
 async fn begin(shared: &Arc<Shared>, envelope: &Envelope) -> Result<Pending, EnqueueFailure> {
     shared.check().map_err(EnqueueFailure::Refused)?;
-    let Route::Queue(queue) = &envelope.route else {
-        let ways_out = "enqueue to a queue";
-        return Err(EnqueueFailure::Refused(BrokerError::unsupported("RabbitMQ", "exchanges", ways_out)));
-    };
     if envelope.priority != Priority::DEFAULT && !shared.server.capabilities().priorities {
         let what = format!("priorities ({} ignores them in quorum queues)", shared.server);
         let ways_out = "leave the priority out, or use RabbitMQ 4.3 or later";
         return Err(EnqueueFailure::Refused(BrokerError::unsupported("RabbitMQ", &what, ways_out)));
     }
     let message = wire::encode(envelope, &shared.app_id);
+    match &envelope.route {
+        Route::Queue(queue) => to_queue(shared, queue, envelope.due, message).await,
+        Route::Exchange { .. } if envelope.due != Due::Now => {
+            let ways_out = "publish it when it is due";
+            let error = BrokerError::unsupported("RabbitMQ", "delays to an exchange", ways_out);
+            Err(EnqueueFailure::Refused(error))
+        }
+        Route::Exchange { name, key, mandatory } => {
+            exchanges::check(&shared.declarer, name).await.map_err(EnqueueFailure::Refused)?;
+            let to = Address { exchange: name.to_string(), key: key.clone(), mandatory: *mandatory };
+            Ok(to_exchange(shared, name.clone(), to, message).await)
+        }
+    }
+}
+
+async fn to_queue(
+    shared: &Arc<Shared>,
+    queue: &QueueName,
+    due: Due,
+    message: Message,
+) -> Result<Pending, EnqueueFailure> {
     let now = shared.now();
-    match envelope.due.date(now) {
+    match due.date(now) {
         None => Ok(answered(shared, queue.clone(), queue.to_string(), message).await),
         Some(due_at) => {
             // The ladder takes anything; that there is a queue at its end is seen now.
@@ -77,39 +95,55 @@ async fn known(shared: &Arc<Shared>, queue: &QueueName) -> Result<(), EnqueueFai
     }
 }
 
-/// Sends a message to `name`; what is returned waits for its confirm.
-async fn answered(shared: &Arc<Shared>, queue: QueueName, name: String, message: Message) -> Pending {
-    let sent = shared.publisher.begin(name.clone(), message).await;
+/// Sends a message to an exchange; what is returned waits for its confirm.
+async fn to_exchange(shared: &Arc<Shared>, name: ExchangeName, to: Address, message: Message) -> Pending {
+    let sent = shared.publisher.begin(to, message).await;
     let shared = Arc::clone(shared);
     Box::pin(async move {
-        sent.await.map_err(|error| {
-            match error {
-                PublishError::Unroutable => {
-                    shared.declarer.forget(&name);
-                    if name == queue.as_str() {
-                        return EnqueueFailure::Unroutable;
-                    }
-                    // A level that was deleted: it is declared again the next time.
-                    let message = format!("the delay queue `{name}` was deleted meanwhile; try again");
-                    EnqueueFailure::Refused(BrokerError::new(BrokerErrorKind::Transient, message))
-                }
-                PublishError::NotSent(kind, why) => {
-                    let kind = match kind {
-                        LinkErrorKind::Mismatch => BrokerErrorKind::Permanent,
-                        _ => BrokerErrorKind::Transient,
-                    };
-                    EnqueueFailure::Refused(BrokerError::new(kind, why))
-                }
-                // The server refuses what a full queue cannot take; but a node that died with it in
-                // its hands says the same, and may have it when it is back (measured on 3.10).
-                PublishError::Nacked => {
-                    let message = "the server refused it: its queue may be full, or its node away";
-                    EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, message))
-                }
-                PublishError::Unknown(why) => {
-                    EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, why))
-                }
-            }
-        })
+        let answer = sent.await;
+        if matches!(answer, Err(PublishError::Unknown(_))) {
+            exchanges::forget(&shared.declarer, &name);
+        }
+        answer.map_err(failure)
     })
+}
+
+/// Sends a message to the queue `name`, which is `queue` or one on the way to it; what is returned waits
+/// for its confirm.
+async fn answered(shared: &Arc<Shared>, queue: QueueName, name: String, message: Message) -> Pending {
+    let sent = shared.publisher.begin(Address::queue(&*name), message).await;
+    let shared = Arc::clone(shared);
+    Box::pin(async move {
+        let answer = sent.await;
+        if answer == Err(PublishError::Unroutable) {
+            shared.declarer.forget(&name);
+            if name != queue.as_str() {
+                // A level that was deleted: it is declared again the next time.
+                let message = format!("the delay queue `{name}` was deleted meanwhile; try again");
+                return Err(EnqueueFailure::Refused(BrokerError::new(BrokerErrorKind::Transient, message)));
+            }
+        }
+        answer.map_err(failure)
+    })
+}
+
+/// What a publish that did not succeed means for whoever enqueued.
+fn failure(error: PublishError) -> EnqueueFailure {
+    match error {
+        PublishError::Unroutable => EnqueueFailure::Unroutable,
+        PublishError::NotSent(kind, why) => {
+            let kind = match kind {
+                LinkErrorKind::Mismatch => BrokerErrorKind::Permanent,
+                _ => BrokerErrorKind::Transient,
+            };
+            EnqueueFailure::Refused(BrokerError::new(kind, why))
+        }
+        // The server refuses what a full queue cannot take; but a node that died with it in
+        // its hands says the same, and may have it when it is back (measured on 3.10).
+        PublishError::Nacked => {
+            let message = "the server refused it: its queue may be full, or its node away";
+            EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, message))
+        }
+        PublishError::Unknown(why) => EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, why)),
+    }
 }

@@ -13,11 +13,12 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use lapin::{
     Channel as LapinChannel, Confirmation as LapinConfirmation, Connection, ConnectionBuilder, ConnectionProperties,
-    ErrorKind, Event,
+    ErrorKind, Event, ExchangeKind as LapinExchangeKind,
     message::{BasicReturnMessage, Delivery},
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
-        BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     tcp::{OwnedIdentity, OwnedTLSConfig},
     types::{FieldTable, ShortString},
@@ -26,16 +27,19 @@ use lapin::{
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::brokers::rabbitmq::{
-    handshake,
-    link::{
-        ANSWER_WAIT_MAX, Channel, Confirmation, Declare, Depth, Dialer, Link, LinkError, LinkErrorKind, Purpose,
-        Returned,
+use crate::{
+    brokers::rabbitmq::{
+        handshake,
+        link::{
+            ANSWER_WAIT_MAX, Address, Channel, Confirmation, Declare, Depth, Dialer, Link, LinkError, LinkErrorKind,
+            Purpose, Returned,
+        },
+        options::RabbitOptions,
+        tls,
+        version::Server,
+        wire::{self, Incoming, Message},
     },
-    options::RabbitOptions,
-    tls,
-    version::Server,
-    wire::{Incoming, Message},
+    exchange::ExchangeKind,
 };
 
 /// How long a connection or channel may take to close in an orderly way.
@@ -238,12 +242,28 @@ impl Channel for LapinLinkChannel {
         answer(&format!("deleting queue `{queue}`"), deleted).await.map(drop)
     }
 
-    fn publish(&self, key: &str, message: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>> {
-        let (channel, key, message) = (self.channel.clone(), short(key), message.clone());
+    async fn declare_exchange(&self, exchange: &str, kind: Option<ExchangeKind>) -> Result<(), LinkError> {
+        let options =
+            ExchangeDeclareOptions { passive: kind.is_none(), durable: true, ..ExchangeDeclareOptions::default() };
+        // Where it is only looked for, the kind is not looked at.
+        let kind = LapinExchangeKind::Custom(kind.unwrap_or(ExchangeKind::Direct).as_str().into());
+        let declared = self.channel.exchange_declare(short(exchange)?, kind, options, FieldTable::default());
+        answer(&format!("declaring exchange `{exchange}`"), declared).await
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, key: &str, arguments: FieldTable) -> Result<(), LinkError> {
+        let options = QueueBindOptions::default();
+        let bound = self.channel.queue_bind(short(queue)?, short(exchange)?, short(key)?, options, arguments);
+        answer(&format!("binding queue `{queue}` to exchange `{exchange}`"), bound).await
+    }
+
+    fn publish(&self, to: &Address, message: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>> {
+        let (channel, exchange, key) = (self.channel.clone(), short(&to.exchange), short(&to.key));
+        let (mandatory, message) = (to.mandatory, message.clone());
         async move {
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let options = BasicPublishOptions { mandatory, immediate: false };
             let Message { properties, body } = message;
-            let confirm = channel.basic_publish("".into(), key?, options, &body, properties).await?.await?;
+            let confirm = channel.basic_publish(exchange?, key?, options, &body, properties).await?.await?;
             Ok(match confirm {
                 LapinConfirmation::Ack(returned) => Confirmation { taken: true, returned: returned.map(Into::into) },
                 LapinConfirmation::Nack(returned) => Confirmation { taken: false, returned: returned.map(Into::into) },
@@ -266,7 +286,7 @@ impl Channel for LapinLinkChannel {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consuming = self.channel.basic_consume(short(queue)?, short(tag)?, options, arguments);
         let consumer = answer(&format!("consuming queue `{queue}`"), consuming).await?;
-        Ok(consumer.map(|delivery| delivery.map(Into::into).map_err(Into::into)).boxed())
+        Ok(consumer.map(|delivery| delivery.map(delivered).map_err(Into::into)).boxed())
     }
 
     async fn cancel(&self, tag: &str) -> Result<(), LinkError> {
@@ -313,6 +333,13 @@ fn short(text: &str) -> Result<ShortString, LinkError> {
         .map_err(|_| LinkError::new(LinkErrorKind::Mismatch, format!("`{text}` is longer than AMQP's 255 bytes")))
 }
 
+/// A delivery of a queue of jobs: it says by which exchange it came.
+fn delivered(delivery: Delivery) -> Incoming {
+    let (exchange, key) = (delivery.exchange.clone(), delivery.routing_key.clone());
+    let incoming = Incoming::from(delivery);
+    Incoming { message: wire::came_by(incoming.message, exchange.as_str(), key.as_str()), ..incoming }
+}
+
 impl From<Delivery> for Incoming {
     fn from(delivery: Delivery) -> Self {
         let Delivery { delivery_tag: tag, redelivered, properties, data, .. } = delivery;
@@ -324,7 +351,7 @@ impl From<BasicReturnMessage> for Returned {
     fn from(returned: BasicReturnMessage) -> Self {
         let delivery = returned.delivery;
         let message_id = delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-        Self { key: delivery.routing_key.to_string(), message_id }
+        Self { exchange: delivery.exchange.to_string(), key: delivery.routing_key.to_string(), message_id }
     }
 }
 

@@ -15,7 +15,10 @@ use async_trait::async_trait;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use lapin::types::FieldTable;
 
-use crate::brokers::rabbitmq::wire::{Incoming, Message};
+use crate::{
+    brokers::rabbitmq::wire::{Incoming, Message},
+    exchange::ExchangeKind,
+};
 
 /// How long a server may take to answer one request. Heartbeats find a dead
 /// connection in twice their interval; this finds a server that lives and hangs.
@@ -73,8 +76,26 @@ pub(super) struct Confirmation {
 /// A message that no queue took.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Returned {
+    pub(super) exchange: String,
     pub(super) key: String,
     pub(super) message_id: String,
+}
+
+/// Where a message is published to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    /// Empty for the default one, which takes a queue's name for a key.
+    pub(super) exchange: String,
+    pub(super) key: String,
+    /// Whether it comes back when no queue takes it.
+    pub(super) mandatory: bool,
+}
+
+impl Address {
+    /// Straight into a queue.
+    pub(super) fn queue(name: impl Into<String>) -> Self {
+        Self { exchange: String::new(), key: name.into(), mandatory: true }
+    }
 }
 
 /// What is in a queue.
@@ -104,8 +125,12 @@ pub(super) trait Channel: Send + Sync {
 
     async fn delete(&self, queue: &str) -> Result<(), LinkError>;
 
-    /// Publishes to the default exchange, mandatory.
-    fn publish(&self, key: &str, message: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>>;
+    /// Finds or makes a durable exchange; with no kind, only finds it.
+    async fn declare_exchange(&self, exchange: &str, kind: Option<ExchangeKind>) -> Result<(), LinkError>;
+
+    async fn bind(&self, queue: &str, exchange: &str, key: &str, arguments: FieldTable) -> Result<(), LinkError>;
+
+    fn publish(&self, to: &Address, message: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>>;
 
     /// Consumes with this prefetch; the stream ends when the server or we cancel.
     async fn consume(

@@ -18,6 +18,7 @@ mod consume;
 mod course;
 mod declare;
 mod enqueue;
+mod exchanges;
 mod handshake;
 mod headers;
 mod inspect;
@@ -244,6 +245,9 @@ impl Broker for RabbitBroker {
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
         self.shared.check()?;
+        if let Some(problem) = topology.problem() {
+            return Err(BrokerError::new(BrokerErrorKind::Permanent, problem));
+        }
         let declaring = async {
             let mut created = Vec::new();
             for queue in &topology.queues {
@@ -251,13 +255,19 @@ impl Broker for RabbitBroker {
                     created.push(queue.clone());
                 }
             }
+            for exchange in &topology.exchanges {
+                exchanges::declare(&self.shared.declarer, exchange).await?;
+            }
+            for binding in &topology.bindings {
+                exchanges::bind(&self.shared.declarer, binding).await?;
+            }
             Ok(Declared::created(created))
         };
         timeout(DECLARE_WAIT_MAX, declaring).await.unwrap_or_else(|_| {
             let within = humantime::format_duration(DECLARE_WAIT_MAX);
             Err(BrokerError::new(
                 BrokerErrorKind::Transient,
-                format!("the queues could not be declared within {within}"),
+                format!("what is needed could not be declared within {within}"),
             ))
         })
     }

@@ -17,7 +17,7 @@ use crate::{
         acks::Unacked,
         connection::{Up, closed},
         course::{self, Onward, Place},
-        link::{LinkError, LinkErrorKind},
+        link::{Address, LinkError, LinkErrorKind},
         publisher::PublishError,
         shared::{Shared, publish_error},
         wire::{Copy, Incoming, Message},
@@ -161,16 +161,20 @@ async fn carry_one(shared: &Arc<Shared>, message: &Message) -> Result<(), Broker
             let queue = anywhere.parse().map_err(|_| astray(anywhere))?;
             shared.send(Place::Ladder(level), &queue, copy).await
         }
-        Onward::Due(queue, target, copy) => match shared.publisher.publish(target.clone(), copy.clone()).await {
-            Err(PublishError::Unroutable) => {
-                let failure =
-                    Failure::new(FailureKind::Unroutable, format!("queue `{target}` was gone when the job became due"));
-                tracing::warn!(target: TARGET, queue = target, id = %message.id(), "a delayed job's queue is gone; the job is dead-lettered");
-                let dead = Copy::of(&copy).dead(&queue, &failure, 0, shared.death()).message();
-                shared.send(Place::DeadLetters, &queue, dead).await
+        Onward::Due(queue, target, copy) => {
+            match shared.publisher.publish(Address::queue(&*target), copy.clone()).await {
+                Err(PublishError::Unroutable) => {
+                    let failure = Failure::new(
+                        FailureKind::Unroutable,
+                        format!("queue `{target}` was gone when the job became due"),
+                    );
+                    tracing::warn!(target: TARGET, queue = target, id = %message.id(), "a delayed job's queue is gone; the job is dead-lettered");
+                    let dead = Copy::of(&copy).dead(&queue, &failure, 0, shared.death()).message();
+                    shared.send(Place::DeadLetters, &queue, dead).await
+                }
+                sent => sent.map_err(|error| publish_error(&target, &error)),
             }
-            sent => sent.map_err(|error| publish_error(&target, &error)),
-        },
+        }
         Onward::Astray(what) => {
             let due = shared.declarer.ladder.due();
             let queue = due.parse().map_err(|_| astray(&due))?;

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     brokers::rabbitmq::{
         connection::{Connection, Tasks, Up},
-        link::{Channel, Confirmation, LinkError, LinkErrorKind, Returned},
+        link::{Address, Channel, Confirmation, LinkError, LinkErrorKind, Returned},
         wire::Message,
     },
     telemetry::{CONNECTION_BLOCKED, PUBLISH_CONFIRM, PUBLISH_FAILURES, TARGET},
@@ -66,7 +66,7 @@ pub(super) struct Publisher {
 }
 
 struct Command {
-    key: String,
+    to: Address,
     message: Message,
     deadline: Instant,
     answer: Answer,
@@ -93,11 +93,12 @@ impl Publisher {
         Self { commands: sender, timeout }
     }
 
-    /// Publishes to the queue `key`, and waits for the server's word.
+    /// Publishes to `to`, and waits for the server's word.
     ///
-    /// Messages are sent in the order in which these futures are first polled.
-    pub(super) async fn publish(&self, key: String, message: Message) -> Result<(), PublishError> {
-        self.begin(key, message).await.await
+    /// Messages are sent in the order in which these futures are first polled; one that was refused
+    /// is sent again behind those that came after it.
+    pub(super) async fn publish(&self, to: Address, message: Message) -> Result<(), PublishError> {
+        self.begin(to, message).await.await
     }
 
     /// Resolves when everything was answered and nothing more is taken.
@@ -108,17 +109,19 @@ impl Publisher {
     /// Hands a message over; what is returned waits for the server's word.
     ///
     /// What the server refuses is sent again, for as long as there is time: a queue that has
-    /// just been declared refuses while its leader is busy, and a full one may be emptied.
-    pub(super) async fn begin(&self, key: String, message: Message) -> BoxFuture<'static, Result<(), PublishError>> {
+    /// just been declared refuses while its leader is busy, and a full one may be emptied. Not so
+    /// through an exchange: of several queues one may have refused it, and the others have it.
+    pub(super) async fn begin(&self, to: Address, message: Message) -> BoxFuture<'static, Result<(), PublishError>> {
         let deadline = monotonic_now() + self.timeout;
-        let first = self.hand_over(key.clone(), message.clone(), deadline).await;
+        let first = self.hand_over(to.clone(), message.clone(), deadline).await;
+        let may_repeat = to.exchange.is_empty();
         let publisher = self.clone();
         async move {
             let (mut told, mut pause) = (first.await, AGAIN.0);
-            while told == Err(PublishError::Nacked) && monotonic_now() + pause < deadline {
+            while told == Err(PublishError::Nacked) && may_repeat && monotonic_now() + pause < deadline {
                 sleep(pause).await;
                 pause = (pause * 2).min(AGAIN.1);
-                told = match publisher.hand_over(key.clone(), message.clone(), deadline).await.await {
+                told = match publisher.hand_over(to.clone(), message.clone(), deadline).await.await {
                     // The one that was refused may have been taken all the same.
                     Err(PublishError::NotSent(..)) => Err(PublishError::Nacked),
                     told => told,
@@ -132,12 +135,12 @@ impl Publisher {
 
     async fn hand_over(
         &self,
-        key: String,
+        to: Address,
         message: Message,
         deadline: Instant,
     ) -> BoxFuture<'static, Result<(), PublishError>> {
         let (answer, answered) = oneshot::channel();
-        let sent = timeout_at(deadline, self.commands.send(Command { key, message, deadline, answer })).await;
+        let sent = timeout_at(deadline, self.commands.send(Command { to, message, deadline, answer })).await;
         if !matches!(sent, Ok(Ok(()))) {
             let why = if sent.is_ok() { "the broker is closed" } else { "too many messages wait to be sent" };
             return async move { Err(PublishError::NotSent(LinkErrorKind::Gone, why.into())) }.boxed();
@@ -336,18 +339,24 @@ impl Actor {
     /// Writes what waits, as far as the window and the server allow.
     async fn write(&mut self, up: &Up, channel: &dyn Channel, confirms: &mut Confirms) {
         while confirms.len() < WINDOW && up.link.blocked().is_none() {
-            let Some(Command { key, message, deadline, answer }) = self.waiting.pop_front() else { return };
+            let Some(Command { to, message, deadline, answer }) = self.waiting.pop_front() else { return };
             if answer.is_closed() {
                 continue; // Whoever asked has given up, and nothing was sent.
             }
             self.slots += 1;
             let slot = self.slots;
             let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-            let confirm = channel.publish(&key, &message);
+            let confirm = channel.publish(&to, &message);
+            let Address { exchange, key, .. } = to;
             let mut confirm = async move { (slot, confirm.await) }.boxed();
             self.pending.insert(
                 slot,
-                Pending { returned: Returned { key, message_id }, written: monotonic_now(), deadline, answer },
+                Pending {
+                    returned: Returned { exchange, key, message_id },
+                    written: monotonic_now(),
+                    deadline,
+                    answer,
+                },
             );
             // The first poll writes it, before the next one's does.
             match poll!(&mut confirm) {

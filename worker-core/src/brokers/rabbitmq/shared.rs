@@ -16,7 +16,7 @@ use crate::{
         consume::closed,
         course::Place,
         declare::Declarer,
-        link::LinkErrorKind,
+        link::{Address, LinkErrorKind},
         publisher::{PublishError, Publisher},
         version::Server,
         wire::{DeathDate, Message},
@@ -69,12 +69,12 @@ impl Shared {
     pub(super) async fn send(&self, place: Place, queue: &QueueName, message: Message) -> Result<(), BrokerError> {
         let name = place.name(queue, &self.declarer.ladder);
         self.declarer.place(place, queue).await?;
-        let mut sent = self.publisher.publish(name.clone(), message.clone()).await;
+        let mut sent = self.publisher.publish(Address::queue(&*name), message.clone()).await;
         if sent == Err(PublishError::Unroutable) {
             // It was deleted since it was seen.
             self.declarer.forget(&name);
             self.declarer.place(place, queue).await?;
-            sent = self.publisher.publish(name.clone(), message).await;
+            sent = self.publisher.publish(Address::queue(&*name), message).await;
         }
         sent.map_err(|error| publish_error(&name, &error))
     }

@@ -43,6 +43,7 @@ impl Server {
             shared: true,
             keeps_place: self.nack_is_free(),
             priorities: strict_priorities,
+            exchanges: true,
             server: Some(self.to_string()),
             ..Capabilities::none("rabbitmq")
         }
@@ -80,8 +81,8 @@ mod tests {
     #[test]
     fn what_no_version_can_do_is_not_claimed() {
         let capabilities = Server::new("RabbitMQ", "4.3.6").capabilities();
-        let Capabilities { retry_is_atomic, exact_blame, counts_all, exchanges, ranks_returned, .. } = capabilities;
-        assert!(!retry_is_atomic && !exact_blame && !counts_all && !exchanges && !ranks_returned);
+        let Capabilities { retry_is_atomic, exact_blame, counts_all, ranks_returned, .. } = capabilities;
+        assert!(!retry_is_atomic && !exact_blame && !counts_all && !ranks_returned);
         assert_eq!(capabilities.server.as_deref(), Some("RabbitMQ 4.3.6"));
     }
 

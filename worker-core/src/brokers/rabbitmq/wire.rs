@@ -19,7 +19,8 @@ use lapin::{
 use crate::{
     broker::STARTS_MAX,
     brokers::rabbitmq::headers::{from_amqp, integer, text, to_amqp},
-    envelope::{Body, Envelope, HEADERS_BYTES_MAX, Headers, Priority},
+    envelope::{Body, Envelope, HEADERS_BYTES_MAX, Headers, ORIGIN_EXCHANGE, ORIGIN_KEY, Priority},
+    exchange::Criterion,
     id::JobId,
     name::{JobName, QueueName},
     outcome::{Failure, FailureKind},
@@ -312,6 +313,31 @@ impl Copy {
         }
         Message { properties: self.properties.with_headers(self.table), body: self.body }
     }
+}
+
+/// `message`, with by which exchange and key it came, unless it says so already: the first is what counts,
+/// and a copy goes through the default one.
+pub(super) fn came_by(message: Message, exchange: &str, key: &str) -> Message {
+    let mut table = message.properties.headers().clone().unwrap_or_default();
+    if exchange.is_empty() || table.contains_key(ORIGIN_EXCHANGE) {
+        return message;
+    }
+    insert(&mut table, ORIGIN_EXCHANGE, AMQPValue::LongString(exchange.into()));
+    insert(&mut table, ORIGIN_KEY, AMQPValue::LongString(key.into()));
+    Message { properties: message.properties.with_headers(table), ..message }
+}
+
+/// What a binding by headers asks for, as AMQP has it.
+pub(super) fn binding_arguments(on: &Criterion) -> FieldTable {
+    let mut table = FieldTable::default();
+    let (how, headers) = match on {
+        Criterion::Key(_) => return table,
+        Criterion::AllOf(headers) => ("all", headers),
+        Criterion::AnyOf(headers) => ("any", headers),
+    };
+    headers.iter().for_each(|(name, value)| insert(&mut table, name, to_amqp(value)));
+    insert(&mut table, "x-match", AMQPValue::LongString(how.into()));
+    table
 }
 
 /// The most bytes of headers that are not ours: what an application may write,

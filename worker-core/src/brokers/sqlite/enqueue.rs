@@ -1,6 +1,9 @@
 //! Putting jobs in: declared queues, and rows that wait for a worker.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -8,11 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::{
     broker::{Declared, Topology},
     brokers::sqlite::{
+        exchanges::{self, Chooser},
         shared::{Shared, WAITING_KIB_MAX, now_ms},
         writer::{Fault, Write, WriteError, closed},
     },
     envelope::{Due, Envelope, Headers, Route},
-    error::{BrokerError, EnqueueFailure},
+    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
     name::QueueName,
     time::Timestamp,
 };
@@ -29,7 +33,10 @@ pub(super) mod state {
 /// Makes sure the queues exist.
 pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result<Declared, BrokerError> {
     shared.check_open()?;
-    let queues = topology.queues.clone();
+    if let Some(problem) = topology.problem() {
+        return Err(BrokerError::new(BrokerErrorKind::Permanent, problem));
+    }
+    let Topology { queues, exchanges, bindings } = topology.clone();
     let write = move |db: &Connection| {
         let mut created = Vec::new();
         for queue in &queues {
@@ -39,6 +46,8 @@ pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result
                 created.push(queue.clone());
             }
         }
+        exchanges.iter().try_for_each(|exchange| exchanges::declare(db, exchange))?;
+        bindings.iter().try_for_each(|binding| exchanges::bind(db, binding))?;
         Ok(Declared::created(created))
     };
     shared.write(true, write).await.map_err(WriteError::into_error)
@@ -57,7 +66,14 @@ pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<R
         return refuse(&closed());
     };
     let (answer, answered) = oneshot::channel();
-    let enqueue = Enqueue { shared: Arc::clone(shared), batch, results: Vec::new(), answer, _permit: permit };
+    let enqueue = Enqueue {
+        shared: Arc::clone(shared),
+        batch,
+        results: Vec::new(),
+        rung: BTreeSet::new(),
+        answer,
+        _permit: permit,
+    };
     shared.inbox.push(Box::new(enqueue));
     match answered.await {
         Ok(results) => results,
@@ -69,6 +85,8 @@ struct Enqueue {
     shared: Arc<Shared>,
     batch: Vec<Envelope>,
     results: Vec<Result<(), EnqueueFailure>>,
+    /// The queues that got something.
+    rung: BTreeSet<QueueName>,
     answer: oneshot::Sender<Vec<Result<(), EnqueueFailure>>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -77,7 +95,8 @@ impl Write for Enqueue {
     fn apply(&mut self, db: &Connection) -> Result<(), Fault> {
         self.results.clear();
         let now = now_ms();
-        let mut declared = BTreeMap::new();
+        let (mut declared, mut chooser) = (BTreeMap::new(), Chooser::default());
+        self.rung.clear();
         for envelope in &self.batch {
             let result = match &envelope.route {
                 Route::Queue(queue) => {
@@ -86,15 +105,30 @@ impl Write for Enqueue {
                     }
                     if declared[queue] {
                         insert(db, queue, envelope, now)?;
+                        if !self.rung.contains(queue) {
+                            self.rung.insert(queue.clone());
+                        }
                         Ok(())
                     } else {
                         Err(EnqueueFailure::Unroutable)
                     }
                 }
-                Route::Exchange { .. } => {
-                    let error = BrokerError::unsupported("sqlite", "exchanges", "enqueue to a queue");
+                Route::Exchange { .. } if envelope.due != Due::Now => {
+                    let ways_out = "publish it when it is due";
+                    let error = BrokerError::unsupported("sqlite", "delays to an exchange", ways_out);
                     Err(EnqueueFailure::Refused(error))
                 }
+                Route::Exchange { name, key, mandatory } => match chooser.chosen(db, name, key, envelope)? {
+                    Ok(queues) if queues.is_empty() && *mandatory => Err(EnqueueFailure::Unroutable),
+                    Ok(queues) => {
+                        for queue in &queues {
+                            insert(db, queue, &envelope.copy_for(queue), now)?;
+                        }
+                        self.rung.extend(queues);
+                        Ok(())
+                    }
+                    Err(error) => Err(EnqueueFailure::Refused(error)),
+                },
             };
             self.results.push(result);
         }
@@ -104,9 +138,7 @@ impl Write for Enqueue {
     fn finish(self: Box<Self>, result: Result<(), WriteError>) {
         let results = match result {
             Ok(()) => {
-                let mut queues: Vec<_> = self.batch.iter().filter_map(queue_of).collect();
-                queues.dedup();
-                queues.into_iter().for_each(|queue| self.shared.ring(queue));
+                self.rung.iter().for_each(|queue| self.shared.ring(queue));
                 self.results
             }
             Err(error) => {
@@ -124,10 +156,6 @@ impl Write for Enqueue {
     fn rows(&self) -> usize {
         self.batch.len()
     }
-}
-
-fn queue_of(envelope: &Envelope) -> Option<&QueueName> {
-    if let Route::Queue(queue) = &envelope.route { Some(queue) } else { None }
 }
 
 /// Whether the queue was declared.

@@ -13,6 +13,7 @@
 mod column;
 mod consume;
 mod enqueue;
+mod exchanges;
 mod files;
 mod holder;
 mod inspect;
@@ -142,6 +143,7 @@ impl Broker for SqliteBroker {
             counts_all: true,
             priorities: true,
             ranks_returned: true,
+            exchanges: true,
             ..none
         }
     }

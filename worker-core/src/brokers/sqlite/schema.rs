@@ -24,10 +24,11 @@ use crate::{
 const APPLICATION_ID: i64 = 0x574A_4F42;
 
 /// The version this program writes.
-const VERSION: i64 = 1_000;
+const VERSION: i64 = 1_001;
 
 /// The script that makes each version from the one before, in order; the last is [`VERSION`].
-const MIGRATIONS: [(i64, &str); 1] = [(VERSION, include_str!("migrations/0001_first.sql"))];
+const MIGRATIONS: [(i64, &str); 2] =
+    [(1_000, include_str!("migrations/0001_first.sql")), (VERSION, include_str!("migrations/0002_exchanges.sql"))];
 
 /// The pause before opening is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
@@ -230,16 +231,21 @@ mod tests {
 
     use super::*;
 
-    const SECOND: (i64, &str) = (1_001, "ALTER TABLE jobs ADD COLUMN colour TEXT");
-    const THIRD: (i64, &str) = (2_000, "ALTER TABLE jobs RENAME COLUMN colour TO color");
+    /// Two versions to come.
+    const NEXT: (i64, &str) = (1_900, "ALTER TABLE jobs ADD COLUMN colour TEXT");
+    const MAJOR: (i64, &str) = (2_000, "ALTER TABLE jobs RENAME COLUMN colour TO color");
+
+    fn then(later: &[(i64, &'static str)]) -> Vec<(i64, &'static str)> {
+        MIGRATIONS.iter().chain(later).copied().collect()
+    }
 
     fn columns(db: &Connection) -> Vec<String> {
         let mut columns = db.prepare("SELECT name FROM pragma_table_info('jobs')").unwrap();
         columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    /// A file of the first version with one job in it.
-    fn first(folder: &Path) -> Connection {
+    /// A file of this version with one job in it.
+    fn ours(folder: &Path) -> Connection {
         let path = folder.join("jobs.db");
         create(&path).unwrap();
         let mut db = connect(&path, Duration::from_secs(5)).unwrap();
@@ -255,13 +261,13 @@ mod tests {
     #[test]
     fn an_older_file_is_brought_up_to_date_step_by_step_with_its_jobs() {
         let folder = tempfile::tempdir().unwrap();
-        let mut db = first(folder.path());
+        let mut db = ours(folder.path());
         let path = folder.path().join("jobs.db");
-        migrate(&mut db, &path, &[MIGRATIONS[0], SECOND]).unwrap();
-        assert_eq!(version(&db).unwrap(), 1_001);
+        migrate(&mut db, &path, &then(&[NEXT])).unwrap();
+        assert_eq!(version(&db).unwrap(), 1_900);
         assert!(columns(&db).contains(&"colour".to_owned()));
         // Also over a change of the major version, after which the older program is locked out.
-        migrate(&mut db, &path, &[MIGRATIONS[0], SECOND, THIRD]).unwrap();
+        migrate(&mut db, &path, &then(&[NEXT, MAJOR])).unwrap();
         assert_eq!(version(&db).unwrap(), 2_000);
         assert!(columns(&db).contains(&"color".to_owned()));
         let id: String = db.query_row("SELECT id FROM jobs", [], |row| row.get(0)).unwrap();
@@ -272,12 +278,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_the_first_version_is_brought_to_this_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.db");
+        create(&path).unwrap();
+        let mut db = connect(&path, Duration::from_secs(5)).unwrap();
+        migrate(&mut db, &path, &MIGRATIONS[..1]).unwrap();
+        prepare(&mut db, &path).unwrap();
+        assert_eq!(version(&db).unwrap(), VERSION);
+        let tables: i64 = db
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE name IN ('exchanges', 'bindings')", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(tables, 2);
+    }
+
+    #[test]
     fn a_migration_that_fails_half_way_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let mut db = first(folder.path());
-        let broken = (1_002, "CREATE TABLE palette (name TEXT); no such statement");
-        migrate(&mut db, &folder.path().join("jobs.db"), &[MIGRATIONS[0], SECOND, broken]).unwrap_err();
-        assert_eq!(version(&db).unwrap(), 1_000);
+        let mut db = ours(folder.path());
+        let broken = (1_901, "CREATE TABLE palette (name TEXT); no such statement");
+        migrate(&mut db, &folder.path().join("jobs.db"), &then(&[NEXT, broken])).unwrap_err();
+        assert_eq!(version(&db).unwrap(), VERSION);
         assert!(!columns(&db).contains(&"colour".to_owned()));
     }
 
