@@ -54,7 +54,10 @@ pub const HEADERS_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_DEPTH_MAX: usize = 8;
 
 /// Headers that the framework or a broker writes; an application cannot.
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 20] = [
+    // RabbitMQ sends a message to these queues, too.
+    "BCC",
+    "CC",
     "x-acquired-count",
     "x-attempts",
     "x-death",

@@ -2,11 +2,14 @@
 
 use tokio::runtime::{Builder, Runtime};
 use worker_tests::{
-    eventually::eventually,
+    eventually::{eventually, eventually_blocking},
     rabbit::{Vhost, shared_node, shared_vhost},
 };
 
 use crate::cli::program::Program;
+
+/// Innocents in each queue.
+const COPIES: usize = 4;
 
 /// Not a word that occurs elsewhere.
 const PASSWORD: &str = "Zq7-secret-xK9";
@@ -65,4 +68,55 @@ fn no_password_is_logged_however_much_is_asked_for() {
     let program = Program::new().with("WORKER_BROKER_URL", &url.replace(PASSWORD, "Wrong-Zq7-secret"));
     let refused = program.run(&["queues"]).exits(69).says(&["RabbitMQ", "ACCESS_REFUSED"]);
     assert!(!refused.to_string().contains("Zq7-secret"), "{refused}");
+}
+
+/// One killer, and innocents in four other queues whose worker had fetched them: while the killer runs no
+/// other suspect is in the hands of its process, where it would be blamed, too.
+#[test]
+fn a_killer_takes_no_innocent_of_another_queue_with_it() {
+    let (program, vhost) = on_rabbitmq();
+    program.run(&["enqueue", "wait", "ms=600000"]).exits(0);
+    let worker = program.start(&["run", "--concurrency", "1", "--prefetch", "20"]);
+    worker.stdout.wait_for("the job runs");
+    let innocents: [&[&str]; 4] =
+        [&["ping"], &["add", "a=1", "b=2"], &["greet", "name=Ada"], &["whole", "id=1", "amount=2.5"]];
+    for innocent in innocents.repeat(COPIES) {
+        program.run(&[&["enqueue"], innocent].concat()).exits(0);
+    }
+    let queues = ["default", "calculator", "emails", "orders"];
+    runtime().block_on(eventually("the innocents are fetched", async || {
+        let found = shared_node().list_queues(vhost.name()).await;
+        let fetched = |queue: &str| found.iter().any(|info| info.name == queue && info.unacked == COPIES as u64);
+        queues.iter().all(|queue| fetched(queue)).then_some(())
+    }));
+    worker.signal("KILL");
+    drop(worker.wait());
+    let dead = || program.run(&["dlq", "list", "--json"]).exits(0).json()["jobs"].as_array().unwrap().clone();
+    for _ in 0..10 {
+        let worker = program.start(&["run", "--concurrency", "16"]);
+        eventually_blocking("the killer runs or is dead", || {
+            worker.stdout.so_far().contains("the job runs") || !dead().is_empty()
+        });
+        let convicted = !dead().is_empty();
+        for _ in 0..10 {
+            let found = runtime().block_on(shared_node().list_queues(vhost.name()));
+            let taken = found.iter().filter(|info| info.name.ends_with("_suspects") && info.unacked > 0);
+            let taken: Vec<_> = taken.map(|info| &*info.name).collect();
+            assert!(convicted || taken.is_empty() || taken == ["slow_suspects"], "{taken:?} while the killer runs");
+        }
+        if convicted {
+            eventually_blocking("the innocents are done", || {
+                let stats = program.run(&["queues", "--json"]).exits(0).json();
+                stats["queues"].as_array().unwrap().iter().all(|queue| queue["ready"] == 0)
+            });
+        }
+        worker.signal(if convicted { "TERM" } else { "KILL" });
+        drop(worker.wait());
+        if convicted {
+            let names: Vec<_> = dead().iter().map(|dead| dead["job"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(names, ["wait"]);
+            return;
+        }
+    }
+    panic!("the killer was never convicted");
 }

@@ -4,6 +4,7 @@
 //! any of these, and what runs twice is counted against its bound.
 
 mod alarm;
+mod blame;
 mod cluster;
 mod confirm;
 mod connection;
@@ -11,6 +12,7 @@ mod crash;
 mod freeze;
 mod full;
 mod kill;
+mod neighbours;
 mod queue;
 mod refused;
 mod restart;

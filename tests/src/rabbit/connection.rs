@@ -55,7 +55,8 @@ impl Node {
         closed.as_u64().expect("it is a length")
     }
 
-    /// All consumers of a virtual host at this moment.
+    /// All consumers of a virtual host at this moment; without those who have only asked for one message, whom a
+    /// quorum queue counts too while they have it.
     ///
     /// # Panics
     ///
@@ -70,7 +71,8 @@ impl Node {
                 "[#{{queue => element(4, proplists:get_value(queue_name, C)),
                      tag => proplists:get_value(consumer_tag, C),
                      prefetch => proplists:get_value(prefetch_count, C),
-                     active => proplists:get_value(active, C)}} || C <- rabbit_amqqueue:consumers_all({})]",
+                     active => proplists:get_value(active, C)}} || C <- rabbit_amqqueue:consumers_all({}),
+                     is_integer(proplists:get_value(prefetch_count, C))]",
                 binary(vhost)
             ))
             .await;

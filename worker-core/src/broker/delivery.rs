@@ -135,7 +135,8 @@ pub struct Unsettled {
 /// The failure of a job that is dead-lettered because its worker died too often while it ran.
 #[must_use]
 pub fn crashed(starts: u32) -> Failure {
-    let message = format!("its worker process was gone before the job ended, {starts} times");
+    let message =
+        format!("its worker, or that one's connection to the broker, was gone before the job ended, {starts} times");
     Failure::new(FailureKind::Crashed, message)
 }
 

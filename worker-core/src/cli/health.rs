@@ -38,7 +38,8 @@ JSON:
   {"healthy", "broker": {"url", "reachable", "error": text or null,
    "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
    "exact_blame", "keeps_place", "counts_all", "priorities",
-   "ranks_returned", "exchanges", "server": text or null} or null}, "queues": [{"queue", "exists"}]}"#)]
+   "ranks_returned", "exchanges", "server": text or null} or null},
+   "queues": [{"queue", "exists"}]}"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]

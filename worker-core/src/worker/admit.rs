@@ -44,7 +44,8 @@ fn unknown(delivery: &Delivery, registry: &Registry, now: Timestamp, patience: D
         Some(name) => format!("no worker knows a job called `{name}`; this one knows: {known}"),
         None => format!("it has no job name, and queue `{}` has not just one job; known: {known}", delivery.queue),
     };
-    let since = delivery.envelope.unknown_since.unwrap_or(now);
+    // A date to come, from another program, would be waited for without end.
+    let since = delivery.envelope.unknown_since.unwrap_or(now).min(now);
     let failure = Failure::new(FailureKind::UnknownJob, message);
     Outcome::Unknown { failure, since, waited: now.since(since), patience }
 }

@@ -52,6 +52,13 @@ use crate::{
 /// How long a suspect waits to run alone before it runs beside what does not end.
 const ALONE_WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// How long nothing else starts once nothing runs, for a suspect that is on its way back: several
+/// times [`PUT_OFF`]. Another worker may have it.
+const ALONE_IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// How long a suspect is put off that cannot start now, where the broker takes a delivery for a start.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
 /// The shortest time a job is put off: a handler that never gets further is called ten times a second.
 const SNOOZE_MIN: Duration = Duration::from_millis(100);
 
@@ -73,6 +80,9 @@ pub(super) struct Dispatcher {
     settling: FuturesUnordered<SettledFuture>,
     draining: CancellationToken,
     alone: AloneWait,
+    /// The broker takes a suspect's delivery for its start: it must not be kept waiting here, where
+    /// another job may kill the process.
+    delivered_is_started: bool,
     report: DrainReport,
     meter: Meter,
     /// Not started, and to be given back when nothing more is fetched.
@@ -98,7 +108,10 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AloneWait {
     None,
+    /// Nothing else starts until then.
     Until(Instant),
+    /// Nothing runs any more, and the suspect, which was put off, has until then to come again.
+    Idle(Instant),
     Over,
 }
 
@@ -127,6 +140,7 @@ enum Event {
 
 impl Dispatcher {
     pub(super) fn new(plan: Plan) -> Self {
+        let delivered_is_started = !plan.broker.capabilities().exact_blame;
         let lanes = Lanes::new(plan.concurrency, plan.lanes.iter().map(|lane| lane.slots));
         let meter = Meter::new(
             plan.broker.capabilities().broker,
@@ -142,6 +156,7 @@ impl Dispatcher {
             settling: FuturesUnordered::new(),
             draining: CancellationToken::new(),
             alone: AloneWait::None,
+            delivered_is_started,
             report: DrainReport::default(),
             meter,
             unstarted: Vec::new(),
@@ -187,6 +202,7 @@ impl Dispatcher {
                 Event::Asked(ping) => ping.send(()).unwrap_or(()),
                 Event::DeadlineOver if matches!(self.phase, Phase::Aborting { .. }) => break,
                 Event::DeadlineOver => self.abort(),
+                Event::AloneWaitOver if matches!(self.alone, AloneWait::Idle(_)) => self.alone = AloneWait::None,
                 Event::AloneWaitOver => self.alone = AloneWait::Over,
                 Event::Ended(ended) => {
                     self.ended(ended);
@@ -265,6 +281,9 @@ impl Dispatcher {
 
     fn start_what_can(&mut self) {
         while self.phase == Phase::Serving {
+            if self.is_kept_free() {
+                return;
+            }
             let registry = &self.plan.registry;
             let limit = |delivery: &Delivery| {
                 let entry = registry.find(&delivery.queue, delivery.envelope.name.as_ref())?;
@@ -281,10 +300,32 @@ impl Dispatcher {
                     if self.alone == AloneWait::None {
                         self.alone = AloneWait::Until(monotonic_now() + ALONE_WAIT_MAX);
                     }
-                    return;
+                    return self.put_off_suspects();
                 }
-                Next::Nothing => return,
+                Next::Nothing => return self.put_off_suspects(),
             }
+        }
+    }
+
+    /// Whether nothing may start, because a suspect that must be alone was put off and is on its way back.
+    fn is_kept_free(&mut self) -> bool {
+        let waits = matches!(self.alone, AloneWait::Until(_) | AloneWait::Idle(_));
+        if !waits || !self.delivered_is_started || self.lanes.has_suspect() {
+            return false;
+        }
+        if self.running.is_empty() && matches!(self.alone, AloneWait::Until(_)) {
+            self.alone = AloneWait::Idle(monotonic_now() + ALONE_IDLE_MAX);
+        }
+        true
+    }
+
+    fn put_off_suspects(&mut self) {
+        if !self.delivered_is_started {
+            return;
+        }
+        for owned in self.lanes.take_suspects() {
+            let span = tracing::Span::none();
+            self.conclude(owned, Conclusion::PutOff, &RetryPolicy::DEFAULT, Duration::ZERO, span);
         }
     }
 
@@ -373,6 +414,7 @@ impl Dispatcher {
         let (cause, outcome) = match how {
             Conclusion::Ended(outcome) => (Cause::Ended, outcome),
             Conclusion::Unstarted => (Cause::Unstarted, Outcome::Interrupted),
+            Conclusion::PutOff => (Cause::PutOff, Outcome::Snoozed(PUT_OFF)),
             Conclusion::Interrupted => (Cause::Interrupted, Outcome::Interrupted),
             Conclusion::Abandoned => (Cause::Abandoned, Outcome::Interrupted),
         };
@@ -391,11 +433,16 @@ impl Dispatcher {
 
     fn count(&mut self, settled: &Settled) {
         let Settled { report, cause, span } = settled;
+        if *cause == Cause::PutOff {
+            return; // It was not ours to run yet, and will be again.
+        }
         let counter = match (cause, &report.ending) {
             (_, Ending::Lost) => &mut self.report.lost,
             (Cause::Interrupted, _) => &mut self.report.interrupted,
             (Cause::Abandoned, _) => &mut self.report.abandoned,
-            (Cause::Unstarted, _) | (Cause::Ended, Ending::Released { .. }) => &mut self.report.released,
+            (Cause::Unstarted | Cause::PutOff, _) | (Cause::Ended, Ending::Released { .. }) => {
+                &mut self.report.released
+            }
             (Cause::Ended, _) => &mut self.report.settled,
         };
         *counter += 1;
@@ -411,13 +458,14 @@ impl Dispatcher {
 enum Conclusion {
     Ended(Outcome),
     Unstarted,
+    PutOff,
     Interrupted,
     Abandoned,
 }
 
 impl AloneWait {
     fn over(self) -> impl Future<Output = ()> + use<> {
-        at(if let Self::Until(deadline) = self { Some(deadline) } else { None })
+        at(if let Self::Until(deadline) | Self::Idle(deadline) = self { Some(deadline) } else { None })
     }
 }
 

@@ -139,6 +139,15 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.running)
     }
 
+    pub(super) fn has_suspect(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.suspects.is_empty())
+    }
+
+    /// Takes out the suspects that wait.
+    pub(super) fn take_suspects(&mut self) -> Vec<Owned> {
+        self.lanes.iter_mut().flat_map(|lane| lane.suspects.drain(..)).collect()
+    }
+
     /// Takes out everything that waits, to be given back.
     pub(super) fn take_waiting(&mut self) -> Vec<Owned> {
         let take = |lane: &mut Lane| {

@@ -97,7 +97,7 @@ impl Meter {
         if report.ending == Ending::Lost {
             self.acks_lost.increment(1);
         }
-        if *cause == Cause::Unstarted {
+        if matches!(cause, Cause::Unstarted | Cause::PutOff) {
             return;
         }
         if report.ending == Ending::Lost {

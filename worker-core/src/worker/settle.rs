@@ -42,6 +42,8 @@ pub(super) enum Cause {
     Ended,
     /// It was never started here.
     Unstarted,
+    /// The same: a suspect that comes again when it can be started.
+    PutOff,
     /// It was cancelled at the end of the grace period.
     Interrupted,
     /// The same, but its thread still runs.

@@ -21,10 +21,11 @@ use crate::{
 const ROUNDS_MAX: usize = 16;
 
 /// Arguments by which a queue loses what nobody has taken, and what they do with it.
-const LOSING: [(&str, &str); 4] = [
+const LOSING: [(&str, &str); 5] = [
     ("x-message-ttl", "drops a dead letter after so many milliseconds"),
     ("x-max-length", "drops the oldest above so many dead letters"),
     ("x-max-length-bytes", "drops the oldest above so many bytes"),
+    ("x-delivery-limit", "drops a dead letter that was looked at more often"),
     ("x-expires", "is deleted with all dead letters after so many milliseconds without use"),
 ];
 
@@ -129,7 +130,8 @@ fn adopted(wanted: &FieldTable, argument: &ShortString, current: Option<AMQPValu
 /// Of `arguments` those that lose dead letters: name, value, and what it does.
 fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static str)> {
     let value = |name: &str| arguments.inner().get(name).and_then(super::headers::integer);
-    LOSING.into_iter().filter_map(|(name, what)| Some((name, value(name)?, what))).collect()
+    let losing = LOSING.into_iter().filter_map(|(name, what)| Some((name, value(name)?, what)));
+    losing.filter(|(name, value, _)| *name != "x-delivery-limit" || *value < topology::UNLIMITED.into()).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! connection is lost; `begin` and `submit` read it without waiting.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -26,8 +26,12 @@ use crate::{
         wire::Decoded,
     },
     error::{BrokerError, BrokerErrorKind},
+    id::JobId,
     settlement::Settlement,
 };
+
+/// Ids of lost deliveries that are remembered: above it, all are forgotten.
+const OUTLIVED_MAX: usize = 200_000;
 
 /// Deliveries of one subscription: what the worker sees of its lane.
 #[derive(Default)]
@@ -43,6 +47,8 @@ struct State {
     lost: CancellationToken,
     next: u64,
     owned: HashMap<u64, Held>,
+    /// Lost with a connection, not met again yet: this process lives, so none of them killed it.
+    outlived: HashSet<JobId>,
     /// Owned, and not returned yet.
     fetched: VecDeque<Delivery>,
     failure: Option<BrokerError>,
@@ -74,8 +80,19 @@ impl Table {
             state.lost.cancel();
             state.fetched.clear();
             state.failure = why;
-            std::mem::take(&mut state.owned).len()
+            let lost = std::mem::take(&mut state.owned);
+            // What others have taken since is never met again.
+            if state.outlived.len() > OUTLIVED_MAX {
+                state.outlived.clear();
+            }
+            state.outlived.extend(lost.values().map(|held| held.id.clone()));
+            lost.len()
         })
+    }
+
+    /// Whether the job was lost with a connection that this process outlived; once.
+    pub(super) fn outlived(&self, id: &JobId) -> bool {
+        self.lock().outlived.remove(id)
     }
 
     /// Reports a failure to whoever waits for a batch.

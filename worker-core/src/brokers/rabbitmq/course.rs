@@ -34,12 +34,23 @@ pub(super) enum Arrival {
     Deliver(Box<Decoded>),
     /// Its worker may have died of it: it goes on in the suspects' line with these starts.
     Suspect { starts: u32 },
+    /// Its worker is this process, which lives: it goes back where it was, without the mark.
+    Unmark,
     /// It can never be run.
     Bury { failure: Failure, attempts: u32, starts: u32 },
 }
 
 /// Decides what to do with a message of `queue` that arrived by `line`.
-pub(super) fn arrival(incoming: &Incoming, line: Line, queue: &QueueName, server: &Server, now: Timestamp) -> Arrival {
+///
+/// `outlived` says that this process had it, lost it with a connection, and lives.
+pub(super) fn arrival(
+    incoming: &Incoming,
+    line: Line,
+    outlived: bool,
+    queue: &QueueName,
+    server: &Server,
+    now: Timestamp,
+) -> Arrival {
     let undecodable = |what| {
         let failure = Failure::new(FailureKind::Undecodable, what);
         Arrival::Bury { failure, attempts: 0, starts: 0 }
@@ -56,6 +67,9 @@ pub(super) fn arrival(incoming: &Incoming, line: Line, queue: &QueueName, server
     let came_back = if server.nack_is_free() { incoming.message.delivery_count() > 0 } else { incoming.redelivered };
     if !came_back {
         return Arrival::Deliver(Box::new(decoded));
+    }
+    if outlived {
+        return Arrival::Unmark;
     }
     let starts = match line {
         Line::Main => 1,
@@ -84,6 +98,16 @@ pub(super) enum Place {
     DeadLetters,
 }
 
+impl Line {
+    /// Where it comes from.
+    pub(super) const fn place(self) -> Place {
+        match self {
+            Self::Main => Place::Queue,
+            Self::Suspects => Place::Suspects,
+        }
+    }
+}
+
 impl Place {
     /// The name of the queue that this is, for jobs of `queue`.
     pub(super) fn name(self, queue: &QueueName, ladder: &Ladder) -> String {
@@ -109,14 +133,6 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Where it came from.
-    const fn origin(&self) -> Place {
-        match self.line {
-            Line::Main => Place::Queue,
-            Line::Suspects => Place::Suspects,
-        }
-    }
-
     fn copy(&self) -> Copy {
         Copy::of(&self.message).id(&self.id)
     }
@@ -151,7 +167,7 @@ pub(super) fn step(
                 Some(Note::UnknownSince(since)) => held.copy().date(wire::UNKNOWN_SINCE, *since),
                 None => held.copy(),
             };
-            later(copy, held.origin(), *after, queue, ladder, now)
+            later(copy, held.line.place(), *after, queue, ladder, now)
         }
         Settlement::Retry { after, failure } => {
             let copy = held.copy().retried(held.attempt, failure, now);
@@ -173,7 +189,7 @@ pub(super) fn step(
 /// would: a copy leaves no trace. Ten restarts of a worker with 200 prefetched
 /// jobs would otherwise make 2,000 suspects.
 pub(super) fn give_back(held: &Held, server: &Server) -> Step {
-    if server.nack_is_free() { Step::Requeue } else { Step::Publish(held.origin(), held.copy().message()) }
+    if server.nack_is_free() { Step::Requeue } else { Step::Publish(held.line.place(), held.copy().message()) }
 }
 
 fn later(copy: Copy, target: Place, after: Duration, queue: &QueueName, ladder: &Ladder, now: Timestamp) -> Step {

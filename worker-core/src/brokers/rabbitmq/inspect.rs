@@ -8,6 +8,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -28,14 +29,20 @@ use crate::{
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     name::QueueName,
+    telemetry::TARGET,
     time::Timestamp,
 };
 
 /// How long one person waits for another who reads the same dead-letter queue.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The pause between two looks whether it is our turn.
-const TURN_PAUSE: Duration = Duration::from_millis(50);
+/// The first and the longest pause between two looks whether it is our turn. Each costs a channel,
+/// which the server closes.
+const TURN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A dead letter that was looked at so often is renewed at the next look, and so many at the same time.
+const LOOKS_KEPT: i64 = 2;
+const RENEWED_AT_ONCE: usize = 200;
 
 pub(super) struct RabbitInspector {
     shared: Arc<Shared>,
@@ -92,28 +99,66 @@ impl RabbitInspector {
     async fn read_all(&self, queue: &QueueName, name: &str, visit: &mut dyn Visit) -> Result<(), BrokerError> {
         let failed =
             |error: LinkError| broker_error(&format!("the dead letters of queue `{queue}` cannot be read"), &error);
+        // So many and no more: what is put back as a copy stands at the end, and would come again.
+        let mut left = self.depth(name).await?.map_or(0, |depth| depth.ready);
         let channel = self.shared.declarer.channel().await.map_err(failed)?;
-        let (mut kept, mut done) = (None, Ok(()));
-        while let Some((incoming, _)) = channel.get(name).await.map_err(failed)? {
+        let (mut kept, mut aged, mut done) = (BTreeSet::new(), Vec::new(), Ok(()));
+        while left > 0
+            && let Some((incoming, _)) = channel.get(name).await.map_err(failed)?
+        {
+            left -= 1;
             let Incoming { tag, message, .. } = incoming;
             match visit.visit(&self.shared, queue, &message).await {
-                Ok(Visited::Keep) => kept = Some(tag),
-                Ok(Visited::KeepAndEnd) => {
-                    kept = Some(tag);
-                    break;
+                Ok(Visited::Gone) => {
+                    channel.ack(tag, false).await.map_err(failed)?;
+                    continue;
                 }
-                Ok(Visited::Gone) => channel.ack(tag, false).await.map_err(failed)?,
-                Err(error) => {
-                    (kept, done) = (Some(tag), Err(error));
-                    break;
-                }
+                Ok(Visited::Keep) => {}
+                Ok(Visited::KeepAndEnd) => left = 0,
+                Err(error) => (left, done) = (0, Err(error)),
+            }
+            if message.delivery_count() >= LOOKS_KEPT {
+                aged.push((tag, message));
+            }
+            kept.insert(tag);
+            if aged.len() >= RENEWED_AT_ONCE {
+                self.renew(&*channel, queue, std::mem::take(&mut aged), &mut kept).await.map_err(failed)?;
             }
         }
-        if let Some(last) = kept {
-            channel.requeue(last, true).await.map_err(failed)?;
+        self.renew(&*channel, queue, aged, &mut kept).await.map_err(failed)?;
+        if let Some(last) = kept.last() {
+            channel.requeue(*last, true).await.map_err(failed)?;
         }
         channel.close().await;
         done
+    }
+
+    /// Replaces dead letters by copies of themselves: each look is counted, and a limit that others
+    /// have set, in the queue's arguments or by a policy, drops them.
+    async fn renew(
+        &self,
+        channel: &dyn Channel,
+        queue: &QueueName,
+        aged: Vec<(u64, Message)>,
+        kept: &mut BTreeSet<u64>,
+    ) -> Result<(), LinkError> {
+        let renewing = aged.into_iter().map(|(tag, message)| async move {
+            let sent = self.shared.send(Place::DeadLetters, queue, wire::renewed(message)).await;
+            sent.map(|()| tag)
+        });
+        for renewed in join_all(renewing).await {
+            match renewed {
+                Ok(tag) => {
+                    channel.ack(tag, false).await?;
+                    kept.remove(&tag);
+                }
+                // It goes back as it is.
+                Err(error) => {
+                    tracing::warn!(target: TARGET, %queue, error = error.detail(), "a dead letter that was looked at often could not be renewed");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until nobody else reads this queue; `None` where we may not say that we do.
@@ -121,6 +166,7 @@ impl RabbitInspector {
         let lock = format!("{name}.turn");
         let failed = |error: LinkError| broker_error(&format!("`{name}` cannot be read"), &error);
         let taking = async {
+            let mut pause = TURN_PAUSE.0;
             loop {
                 let channel = self.shared.declarer.channel().await?;
                 match channel.declare(&lock, Declare::Exclusive).await {
@@ -128,7 +174,10 @@ impl RabbitInspector {
                         let tasks = self.shared.plumbing.clone();
                         return Ok(Some(Turn { held: Some((channel, lock.clone())), tasks }));
                     }
-                    Err(error) if error.kind == LinkErrorKind::Locked => sleep(TURN_PAUSE).await,
+                    Err(error) if error.kind == LinkErrorKind::Locked => {
+                        sleep(pause).await;
+                        pause = (pause * 2).min(TURN_PAUSE.1);
+                    }
                     Err(error) if error.kind == LinkErrorKind::Refused => return Ok(None),
                     Err(error) => return Err(error),
                 }

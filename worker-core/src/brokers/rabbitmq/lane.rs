@@ -1,13 +1,14 @@
 //! The task of one subscription: fetches, settles, moves suspects, gives back.
 //!
 //! It has two lines: the queue, with the worker's prefetch, and the queue's
-//! suspects, one at a time. Everything that leaves a queue by another way than
+//! suspects, which a process takes one at a time. Everything that leaves a queue by another way than
 //! success is copied first: the copy is published and confirmed, and only then
 //! is the original acknowledged, so that a crash between the two makes two of
 //! a job and never none.
 
 mod lines;
 mod stop;
+mod suspects;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::lines::{Answer, Errand, LineState, Lines, tell};
+use self::{
+    lines::{Answer, Errand, LineState, Lines, tell},
+    suspects::Look,
+};
 
 use crate::{
     broker::{Delivery, SettleError, Subscription, Unsettled},
@@ -186,22 +190,20 @@ impl Lane {
     }
 
     async fn open(&self, up: &Arc<Up>) -> Result<Lines, LinkError> {
-        let main = self.line(up, self.queue().as_str(), self.subscription.prefetch.get()).await?;
-        let suspects = self.line(up, &super::topology::suspects(self.queue()), 1).await?;
-        Ok(Lines::new(Arc::clone(up), main, suspects))
-    }
-
-    async fn line(&self, up: &Up, queue: &str, prefetch: u16) -> Result<LineState, LinkError> {
         let channel = up.link.channel().await?;
+        let (queue, prefetch) = (self.queue().as_str(), self.subscription.prefetch.get());
         let messages =
             if self.stopped { stream::pending().boxed() } else { channel.consume(queue, TAG, prefetch).await? };
-        Ok(LineState::new(channel, messages))
+        let suspects = LineState::new(up.link.channel().await?);
+        let look = Look::new(Arc::clone(&self.shared.suspects));
+        Ok(Lines::new(Arc::clone(up), LineState::new(channel), messages, suspects, look))
     }
 
     /// Works on one connection until it is lost or the lane is over.
     async fn serve(&mut self, mut lines: Lines) -> Left {
         let mut received = Vec::with_capacity(COMMANDS_MAX);
         let up = Arc::clone(&lines.up);
+        let suspects = super::topology::suspects(self.queue());
         loop {
             let worked = tokio::select! {
                 biased;
@@ -221,8 +223,14 @@ impl Lane {
                     Ok(())
                 }
                 Some((answers, seen)) = lines.written.next(), if !lines.written.is_empty() => tell(answers, seen),
-                message = lines.main.messages.next(), if !self.stopped => self.arrived(&mut lines, Line::Main, message),
-                message = lines.suspects.messages.next(), if !self.stopped => self.arrived(&mut lines, Line::Suspects, message),
+                message = lines.messages.next(), if !self.stopped => self.received(&mut lines, message),
+                found = lines.look.look(&lines.suspects.channel, &suspects), if !self.stopped => match found {
+                    Ok(found) => {
+                        found.into_iter().for_each(|incoming| self.arrived(&mut lines, Line::Suspects, incoming));
+                        Ok(())
+                    }
+                    Err(error) => self.mend_suspects(&mut lines, error).await,
+                },
             };
             let worked = match worked {
                 Ok(()) => lines.flush().await,
@@ -265,6 +273,9 @@ impl Lane {
         answer: Answer,
     ) -> Result<(), LinkError> {
         let shared = &self.shared;
+        if held.line == Line::Suspects && matches!(settlement, Settlement::Release { .. }) {
+            lines.look.put_off();
+        }
         let when = (shared.now(), shared.death());
         let step = course::step(&held, &settlement, self.queue(), &shared.declarer.ladder, &shared.server, when);
         match step {
@@ -298,7 +309,12 @@ impl Lane {
                     drop(answer.send(Err(SettleError::Lost)));
                 }
             }
-            (Errand::Forward { line, incoming, .. }, Ok(())) => lines.state(line).unacked.finished(incoming.tag),
+            (Errand::Forward { line, incoming, place, .. }, Ok(())) => {
+                lines.state(line).unacked.finished(incoming.tag);
+                if place == Place::Suspects {
+                    lines.look.soon();
+                }
+            }
             (Errand::Forward { line, incoming, place, message, pause }, Err(error)) => {
                 tracing::warn!(target: TARGET, queue = %self.queue(), error = error.detail(), ?pause, "a job could not be moved on; trying again");
                 let (shared, queue) = (Arc::clone(&self.shared), self.queue().clone());
@@ -317,31 +333,52 @@ impl Lane {
         }
     }
 
-    fn arrived(
-        &self,
-        lines: &mut Lines,
-        line: Line,
-        message: Option<Result<Incoming, LinkError>>,
-    ) -> Result<(), LinkError> {
+    /// What the queue's stream says.
+    fn received(&self, lines: &mut Lines, message: Option<Result<Incoming, LinkError>>) -> Result<(), LinkError> {
         let Some(incoming) = message.transpose()? else {
             // Cancelled by the server: the queue is gone, or its node.
             return Err(LinkError::new(LinkErrorKind::NotFound, "the server cancelled the consumer"));
         };
+        self.arrived(lines, Line::Main, incoming);
+        Ok(())
+    }
+
+    /// The suspects' queue cannot be looked into: gone, say. What the other line has is not concerned.
+    async fn mend_suspects(&self, lines: &mut Lines, error: LinkError) -> Result<(), LinkError> {
+        tracing::warn!(target: TARGET, queue = %self.queue(), %error, "the suspects' queue cannot be looked into; declaring it again");
+        self.shared.declarer.forget(&super::topology::suspects(self.queue()));
+        lines.suspects = LineState::new(lines.up.link.channel().await?);
+        self.shared
+            .declarer
+            .place(Place::Suspects, self.queue())
+            .await
+            .map_err(|error| LinkError::new(LinkErrorKind::Gone, error.detail()))
+    }
+
+    fn arrived(&self, lines: &mut Lines, line: Line, incoming: Incoming) {
         let (shared, queue) = (&self.shared, self.queue());
         lines.state(line).unacked.delivered(incoming.tag);
         // Once: a message that has none gets a new one each time it is asked.
         let id = incoming.message.id();
         let copy = || Copy::of(&incoming.message).id(&id);
-        let (place, message) = match course::arrival(&incoming, line, queue, &shared.server, shared.now()) {
+        let (place, message) = match course::arrival(
+            &incoming,
+            line,
+            self.table.outlived(&id),
+            queue,
+            &shared.server,
+            shared.now(),
+        ) {
             Arrival::Deliver(decoded) => {
                 let Incoming { tag, message, .. } = incoming;
                 self.table.fetch(queue, line, tag, *decoded, message);
-                return Ok(());
+                return;
             }
             Arrival::Suspect { starts } => {
                 tracing::warn!(target: TARGET, %queue, %id, starts, "a job came back from a worker that is gone; it runs apart from the others");
                 (Place::Suspects, copy().integer(wire::STARTS, starts).message())
             }
+            Arrival::Unmark => (line.place(), copy().message()),
             Arrival::Bury { failure, attempts, starts } => {
                 tracing::warn!(target: TARGET, %queue, %id, kind = %failure.kind, "a job is dead-lettered without being run");
                 let copy = if starts > 0 { copy().integer(wire::STARTS, starts) } else { copy() };
@@ -350,7 +387,6 @@ impl Lane {
         };
         let errand = Errand::Forward { line, incoming, place, message: message.clone(), pause: PAUSE.0 };
         lines.send(shared, queue, place, message, errand);
-        Ok(())
     }
 }
 

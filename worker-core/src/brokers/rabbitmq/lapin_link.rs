@@ -40,6 +40,7 @@ use crate::{
         wire::{self, Incoming, Message},
     },
     exchange::ExchangeKind,
+    telemetry::TARGET,
 };
 
 /// How long a connection or channel may take to close in an orderly way.
@@ -180,8 +181,20 @@ impl LapinLink {
 #[async_trait]
 impl Link for LapinLink {
     async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
-        let channel = answer("opening a channel", self.connection.create_channel()).await?;
-        Ok(Box::new(LapinLinkChannel { channel }))
+        match timeout(ANSWER_WAIT_MAX, self.connection.create_channel()).await {
+            Ok(Ok(channel)) => Ok(Box::new(LapinLinkChannel { channel })),
+            Ok(Err(error)) => {
+                // A number that the server has closed a channel of keeps that channel's error, and opening
+                // it again fails with it (4.12.3, after 2,047 channels). Such a connection is of no more use.
+                if matches!(error.kind(), ErrorKind::ProtocolError(_) | ErrorKind::ChannelsLimitReached) {
+                    tracing::warn!(target: TARGET, %error, "a connection has no more channels; making a new one");
+                    self.close().await;
+                }
+                let why = LinkError::from(error);
+                Err(LinkError::new(LinkErrorKind::Gone, format!("no channel could be opened; connecting anew: {why}")))
+            }
+            Err(_) => Err(LinkError::no_answer("opening a channel")),
+        }
     }
 
     fn blocked(&self) -> Option<String> {
@@ -375,6 +388,13 @@ impl From<lapin::Error> for LinkError {
             ErrorKind::IOError(cause) => {
                 tls::explain(cause).unwrap_or_else(|| Self::new(LinkErrorKind::Gone, cause.to_string()))
             }
+            // Not for a new try at once: the message is still there, and each try is counted against its neighbours.
+            ErrorKind::ParsingError(_) => Self::new(
+                LinkErrorKind::Hopeless,
+                format!(
+                    "{error}: a message has a property or a header's name that is not UTF-8; take it out of its queue by other means"
+                ),
+            ),
             ErrorKind::MissingHeartbeatError => Self::new(LinkErrorKind::Gone, "the server shows no sign of life"),
             _ => Self::new(LinkErrorKind::Gone, error.to_string()),
         }

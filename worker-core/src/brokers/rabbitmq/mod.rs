@@ -45,7 +45,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::Mutex,
+    sync::{Mutex, Semaphore},
     time::{Instant, sleep, timeout},
 };
 
@@ -165,6 +165,7 @@ impl RabbitBroker {
             clock,
             lanes,
             plumbing,
+            suspects: Arc::new(Semaphore::new(1)),
             porter: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             last_death: AtomicU64::new(0),

@@ -20,6 +20,7 @@ use crate::{
         link::{Address, LinkError, LinkErrorKind},
         publisher::PublishError,
         shared::{Shared, publish_error},
+        topology::{Ladder, Level},
         wire::{Copy, Incoming, Message},
     },
     error::BrokerError,
@@ -33,6 +34,9 @@ const HANDS: u16 = 200;
 
 /// The first and the longest pause after a failure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How much longer a job waits whose queue does not take it now.
+const AGAIN_MS: u64 = 4_096;
 
 /// How long the porter may take to put down what it carries.
 const PUT_DOWN_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -154,21 +158,29 @@ fn carried(
     .boxed()
 }
 
+/// Carries one message on. What its next queue does not take now waits on in the ladder: it must
+/// not stand in the way of those for other queues.
 async fn carry_one(shared: &Arc<Shared>, message: &Message) -> Result<(), BrokerError> {
+    let Err(error) = next_step(shared, message).await else { return Ok(()) };
+    tracing::warn!(target: TARGET, id = %message.id(), error = error.detail(), "a delayed job could not be carried on; it waits a little longer");
+    to_ladder(shared, Ladder::level(AGAIN_MS), Copy::of(message).message()).await
+}
+
+async fn next_step(shared: &Arc<Shared>, message: &Message) -> Result<(), BrokerError> {
     match course::onward(message, shared.now()) {
-        Onward::Wait(level, copy) => {
-            let anywhere = &*shared.declarer.ladder.due();
-            let queue = anywhere.parse().map_err(|_| astray(anywhere))?;
-            shared.send(Place::Ladder(level), &queue, copy).await
-        }
+        Onward::Wait(level, copy) => to_ladder(shared, level, copy).await,
         Onward::Due(queue, target, copy) => {
-            match shared.publisher.publish(Address::queue(&*target), copy.clone()).await {
+            let to = Address::queue(&*target);
+            match shared.publisher.publish_once(to, copy.clone(), shared.publisher.timeout).await {
+                // Only the suspects' line is gone, which is made again.
+                Err(PublishError::Unroutable) if target != queue.as_str() => {
+                    shared.declarer.forget(&target);
+                    shared.send(Place::Suspects, &queue, copy).await
+                }
                 Err(PublishError::Unroutable) => {
-                    let failure = Failure::new(
-                        FailureKind::Unroutable,
-                        format!("queue `{target}` was gone when the job became due"),
-                    );
-                    tracing::warn!(target: TARGET, queue = target, id = %message.id(), "a delayed job's queue is gone; the job is dead-lettered");
+                    let why = format!("queue `{target}` was gone when the job became due");
+                    let failure = Failure::new(FailureKind::Unroutable, why);
+                    tracing::warn!(target: TARGET, queue = target, id = %copy.id(), "a delayed job's queue is gone; the job is dead-lettered");
                     let dead = Copy::of(&copy).dead(&queue, &failure, 0, shared.death()).message();
                     shared.send(Place::DeadLetters, &queue, dead).await
                 }
@@ -183,6 +195,12 @@ async fn carry_one(shared: &Arc<Shared>, message: &Message) -> Result<(), Broker
             shared.send(Place::DeadLetters, &queue, dead).await
         }
     }
+}
+
+async fn to_ladder(shared: &Arc<Shared>, level: Level, copy: Message) -> Result<(), BrokerError> {
+    let anywhere = &*shared.declarer.ladder.due();
+    let queue = anywhere.parse().map_err(|_| astray(anywhere))?;
+    shared.send(Place::Ladder(level), &queue, copy).await
 }
 
 fn astray(name: &str) -> BrokerError {

@@ -101,6 +101,18 @@ impl Publisher {
         self.begin(to, message).await.await
     }
 
+    /// The same within this time, and not again when it is refused.
+    pub(super) async fn publish_once(
+        &self,
+        to: Address,
+        message: Message,
+        within: Duration,
+    ) -> Result<(), PublishError> {
+        let told = self.hand_over(to, message, monotonic_now() + within).await.await;
+        count(&told);
+        told
+    }
+
     /// Resolves when everything was answered and nothing more is taken.
     pub(super) async fn ended(&self) {
         self.commands.closed().await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
 
 use crate::{
     brokers::rabbitmq::{
@@ -18,6 +18,7 @@ use crate::{
         declare::Declarer,
         link::{Address, LinkErrorKind},
         publisher::{PublishError, Publisher},
+        topology,
         version::Server,
         wire::{DeathDate, Message},
     },
@@ -28,6 +29,9 @@ use crate::{
 
 /// How long closing waits for the lanes to give back what they own, and then for the connections.
 const CLOSE_WAIT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+
+/// How long a copy that is given back may take: a stop waits for it.
+const GIVE_BACK_WAIT: Duration = Duration::from_millis(1_500);
 
 pub(super) struct Shared {
     pub(super) server: Server,
@@ -41,6 +45,8 @@ pub(super) struct Shared {
     pub(super) lanes: Tasks,
     /// Publisher and supervisors.
     pub(super) plumbing: Tasks,
+    /// One: how many suspects this process has in hand.
+    pub(super) suspects: Arc<Semaphore>,
     pub(super) porter: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) last_death: AtomicU64,
@@ -77,6 +83,24 @@ impl Shared {
             sent = self.publisher.publish(Address::queue(&*name), message).await;
         }
         sent.map_err(|error| publish_error(&name, &error))
+    }
+
+    /// Gives a copy back in a hurry. A queue that is full gets it through its shortest rung, which
+    /// holds it until there is room.
+    pub(super) async fn give_back(&self, place: Place, queue: &QueueName, message: Message) -> Result<(), BrokerError> {
+        let name = place.name(queue, &self.declarer.ladder);
+        self.declarer.place(place, queue).await?;
+        let given = self.publisher.publish_once(Address::queue(&*name), message.clone(), GIVE_BACK_WAIT).await;
+        match given {
+            Err(PublishError::Nacked) if place == Place::Queue => {
+                let rung = Place::Retry(topology::shortest_rung());
+                self.declarer.place(rung, queue).await?;
+                let name = rung.name(queue, &self.declarer.ladder);
+                let held = self.publisher.publish_once(Address::queue(&*name), message, GIVE_BACK_WAIT).await;
+                held.map_err(|error| publish_error(&name, &error))
+            }
+            given => given.map_err(|error| publish_error(&name, &error)),
+        }
     }
 
     pub(super) async fn close(&self) {

@@ -29,7 +29,7 @@ use crate::name::{DEAD_LETTER_SUFFIX, QueueName};
 const DELIVERY_LIMIT: i32 = 1_000;
 
 /// Enough for a person who looks at a dead letter all day.
-const UNLIMITED: i32 = 1_000_000_000;
+pub(super) const UNLIMITED: i32 = 1_000_000_000;
 
 /// The pauses of a retry that have a queue of their own, in milliseconds.
 ///
@@ -84,6 +84,11 @@ pub(super) fn rung(pause: Duration) -> Option<Rung> {
     let ms = u64::try_from(pause.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
     let rung = RUNGS_MS.into_iter().find(|rung| *rung >= ms)?;
     (rung - ms <= rung / RUNG_SLACK).then_some(Rung(rung))
+}
+
+/// The rung with the shortest wait.
+pub(super) const fn shortest_rung() -> Rung {
+    Rung(RUNGS_MS[0])
 }
 
 /// The queues that all jobs share, under one prefix.

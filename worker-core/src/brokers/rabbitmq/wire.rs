@@ -41,8 +41,8 @@ pub(super) const DIED_AT: &str = "x-died-at-us";
 pub(super) const QUEUE: &str = "x-queue";
 pub(super) const DUE_AT: &str = "x-due-at";
 
-/// Written by brokers, and by nobody else.
-const BROKER_OWNED: [&str; 3] = ["x-death", "x-delivery-count", "x-acquired-count"];
+/// Not copied: what brokers write, and what tells RabbitMQ to send a message to other queues, too.
+const BROKER_OWNED: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"];
 const BROKER_OWNED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
 /// Written by this framework about the job's course; not the application's headers.
@@ -325,6 +325,15 @@ pub(super) fn came_by(message: Message, exchange: &str, key: &str) -> Message {
     insert(&mut table, ORIGIN_EXCHANGE, AMQPValue::LongString(exchange.into()));
     insert(&mut table, ORIGIN_KEY, AMQPValue::LongString(key.into()));
     Message { properties: message.properties.with_headers(table), ..message }
+}
+
+/// The same message without the count of its deliveries, and persistent; all else stays, also what
+/// tells of its death.
+pub(super) fn renewed(message: Message) -> Message {
+    let table = message.properties.headers().clone().unwrap_or_default();
+    let left = ["x-delivery-count", "x-acquired-count", "CC", "BCC"];
+    let table = only(&table, |name, _| !left.contains(&name));
+    Message { properties: message.properties.with_headers(table).with_delivery_mode(PERSISTENT), ..message }
 }
 
 /// What a binding by headers asks for, as AMQP has it.

@@ -37,7 +37,7 @@ fn message(headers: &[(&str, i64)]) -> Message {
 }
 
 fn arrive(line: Line, server: &Server, redelivered: bool, headers: &[(&str, i64)]) -> Arrival {
-    arrival(&Incoming { tag: 1, redelivered, message: message(headers) }, line, &orders(), server, NOW)
+    arrival(&Incoming { tag: 1, redelivered, message: message(headers) }, line, false, &orders(), server, NOW)
 }
 
 fn held(line: Line, headers: &[(&str, i64)]) -> Held {
@@ -123,7 +123,7 @@ fn what_can_never_run_is_buried_with_the_reason() {
     table.insert("blob".into(), AMQPValue::LongString("x".repeat(100_000).into()));
     large.properties = large.properties.with_headers(table);
     let incoming = Incoming { tag: 1, redelivered: false, message: large };
-    let buried = arrival(&incoming, Line::Main, &orders(), &new(), NOW);
+    let buried = arrival(&incoming, Line::Main, false, &orders(), &new(), NOW);
     let Arrival::Bury { failure, .. } = buried else { panic!("{buried:?}") };
     assert!(failure.message.contains("left behind"), "{}", failure.message);
 }

@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::suspects::Look;
 use crate::{
     broker::{Delivery, SettleError},
     brokers::rabbitmq::{
@@ -45,29 +46,31 @@ pub(super) type Errands = FuturesUnordered<BoxFuture<'static, (Errand, Result<()
 /// Who waits for acknowledgements, once the server has seen them.
 type Written = BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>;
 
-type Messages = BoxStream<'static, Result<Incoming, LinkError>>;
+pub(super) type Messages = BoxStream<'static, Result<Incoming, LinkError>>;
 
 /// Both lines on one connection.
 pub(super) struct Lines {
     pub(super) up: Arc<Up>,
     pub(super) main: LineState,
+    /// What the main line brings.
+    pub(super) messages: Messages,
     pub(super) suspects: LineState,
+    pub(super) look: Look,
     pub(super) errands: Errands,
     /// Acknowledgements that were written, until the server has seen them, with who waits for them.
     pub(super) written: FuturesUnordered<Written>,
 }
 
 pub(super) struct LineState {
-    pub(super) channel: Box<dyn Channel>,
-    pub(super) messages: Messages,
+    pub(super) channel: Arc<dyn Channel>,
     pub(super) unacked: Unacked,
     /// Who waits for the acknowledgements that the next flush writes.
     answers: Vec<Answer>,
 }
 
 impl Lines {
-    pub(super) fn new(up: Arc<Up>, main: LineState, suspects: LineState) -> Self {
-        Self { up, main, suspects, errands: Errands::new(), written: FuturesUnordered::new() }
+    pub(super) fn new(up: Arc<Up>, main: LineState, messages: Messages, suspects: LineState, look: Look) -> Self {
+        Self { up, main, messages, suspects, look, errands: Errands::new(), written: FuturesUnordered::new() }
     }
 
     pub(super) const fn state(&mut self, line: Line) -> &mut LineState {
@@ -88,7 +91,10 @@ impl Lines {
     ) {
         let (shared, queue) = (Arc::clone(shared), queue.clone());
         let mut sending: BoxFuture<'static, _> = Box::pin(async move {
-            let sent = shared.send(place, &queue, message).await;
+            let sent = match errand {
+                Errand::GiveBack { .. } => shared.give_back(place, &queue, message).await,
+                _ => shared.send(place, &queue, message).await,
+            };
             (errand, sent)
         });
         // Polled once now: copies are sent in the order in which they were asked for.
@@ -111,6 +117,9 @@ impl Lines {
                 let (answers, barrier) = (std::mem::take(&mut state.answers), state.channel.barrier());
                 self.written.push(Box::pin(async move { (answers, barrier.await) }));
             }
+        }
+        if self.suspects.unacked.open() == 0 {
+            self.look.settled();
         }
         Ok(())
     }
@@ -140,8 +149,8 @@ impl Lines {
 }
 
 impl LineState {
-    pub(super) fn new(channel: Box<dyn Channel>, messages: Messages) -> Self {
-        Self { channel, messages, unacked: Unacked::default(), answers: Vec::new() }
+    pub(super) fn new(channel: Box<dyn Channel>) -> Self {
+        Self { channel: channel.into(), unacked: Unacked::default(), answers: Vec::new() }
     }
 
     /// The delivery is done with: acknowledged with the next flush, and told to whoever waits.

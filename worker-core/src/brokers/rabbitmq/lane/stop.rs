@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, timeout_at};
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     COMMANDS_MAX, Lane, Left, TAG,
@@ -35,13 +35,15 @@ impl Lane {
         // A server that stands still must not hold up the end.
         let silent = |_| Err(LinkError::new(LinkErrorKind::Gone, "no answer to the end of consuming"));
         timeout_at(deadline, self.settle_down(lines)).await.unwrap_or_else(silent)?;
-        for line in [Line::Main, Line::Suspects] {
-            timeout_at(deadline, lines.state(line).channel.cancel(TAG)).await.unwrap_or_else(silent)?;
-            // What was on its way still comes, and then the stream ends.
-            while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.state(line).messages.next()).await {
-                self.arrived(lines, line, Some(Ok(incoming)))?;
-            }
-            lines.state(line).messages = futures_util::stream::pending().boxed();
+        timeout_at(deadline, lines.main.channel.cancel(TAG)).await.unwrap_or_else(silent)?;
+        // What was on its way still comes, and then the stream ends.
+        while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.messages.next()).await {
+            self.arrived(lines, Line::Main, incoming);
+        }
+        lines.messages = stream::pending().boxed();
+        // A suspect that was asked for comes, too.
+        if let Ok(Ok(Some(incoming))) = timeout_at(deadline, lines.look.answer()).await {
+            self.arrived(lines, Line::Suspects, incoming);
         }
         let mut unstarted = self.table.take_fetched();
         unstarted.sort_unstable_by_key(|held| held.tag);
@@ -60,13 +62,9 @@ impl Lane {
         lines.main.channel.barrier().await?;
         // A busy server takes longer for everything.
         let quiet = (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1);
-        while lines.main.unacked.open() < prefetch || lines.suspects.unacked.open() < 1 {
-            let (line, message) = tokio::select! {
-                message = lines.main.messages.next() => (Line::Main, message),
-                message = lines.suspects.messages.next() => (Line::Suspects, message),
-                () = sleep(quiet) => return Ok(()),
-            };
-            self.arrived(lines, line, message)?;
+        while lines.main.unacked.open() < prefetch {
+            let Ok(message) = timeout(quiet, lines.messages.next()).await else { return Ok(()) };
+            self.received(lines, message)?;
         }
         Ok(())
     }

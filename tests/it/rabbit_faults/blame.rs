@@ -1,0 +1,85 @@
+//! Who is blamed for a death, and who is not.
+
+use std::sync::Mutex;
+
+use worker_core::FailureKind;
+use worker_tests::{eventually::eventually_within, rabbit::shared_node};
+
+use super::scene::{LONG, Scene};
+use crate::system::crew::{Die, Mark};
+
+/// Runs workers one after the other, each until it dies, as a service manager would; until `done`.
+async fn keep_running(scene: &Scene<'_>, settings: &[(&str, &str)], done: impl AsyncFn() -> bool) {
+    for _ in 0..20 {
+        let worker = Mutex::new(scene.crew.worker(settings));
+        let died = eventually_within(LONG, "the worker died or all was done", || async {
+            if !worker.lock().unwrap().is_running() {
+                return Some(true);
+            }
+            done().await.then_some(false)
+        })
+        .await;
+        if !died {
+            return;
+        }
+    }
+    panic!("still dying after 20 starts");
+}
+
+#[tokio::test]
+async fn five_killers_in_one_queue_are_all_convicted_and_none_of_their_neighbours() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    for killer in 0..5 {
+        crew.enqueue((0..60).map(|n| Mark { n: killer * 60 + n, millis: 20 })).await;
+        crew.enqueue([Die { n: 9_000 + killer }]).await;
+    }
+    let done = async || crew.ended().len() == 300 && scene.dead().await == 5;
+    keep_running(&scene, &[("WORKER_PREFETCH", "500")], done).await;
+    let dead = crew.dead().await;
+    assert_eq!(dead.len(), 5, "no neighbour is blamed: {dead:?}");
+    for killer in &dead {
+        assert_eq!((killer.failure.kind, killer.starts), (FailureKind::Crashed, 3), "{killer:?}");
+    }
+    // Of those that a dead worker held, who had not begun is not told apart: at most one start is only counted.
+    let starts = crew.starts();
+    assert!((9_000..9_005).all(|n| (2..=3).contains(&starts[&n])), "{starts:?}");
+}
+
+#[tokio::test]
+async fn a_suspect_is_not_blamed_for_the_killers_that_come_after_it() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    // Long enough for a killer to come in the middle of it, at its first start and once more.
+    crew.enqueue([Mark { n: 1, millis: 1_500 }]).await;
+    for killer in 0..4 {
+        crew.enqueue([Die { n: 9_000 + killer }]).await;
+        let worker = Mutex::new(crew.worker(&[("WORKER_CONCURRENCY", "2")]));
+        eventually_within(LONG, "the worker died", || async {
+            let is_gone = !worker.lock().unwrap().is_running() || scene.dead().await > 0;
+            is_gone.then_some(())
+        })
+        .await;
+    }
+    let done = async || crew.ended().contains(&1) && scene.dead().await == 4;
+    keep_running(&scene, &[], done).await;
+    let dead = crew.dead().await;
+    assert!(dead.iter().all(|dead| dead.job.as_ref().is_some_and(|job| *job == "die")), "{dead:?}");
+}
+
+#[tokio::test]
+async fn a_job_whose_connection_is_lost_three_times_is_not_called_a_killer_by_the_process_that_lives() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    let worker = scene.worker(&[]).await;
+    crew.enqueue([Mark { n: 1, millis: 4_000 }]).await;
+    for lost in 1..=3 {
+        scene.wait_for(lost, "start").await;
+        assert!(shared_node().close_connections_of(scene.vhost.name()).await >= 1);
+        worker.said("deliveries were lost").await;
+    }
+    scene.wait_until_done().await;
+    assert_eq!(scene.dead().await, 0, "{}", worker.log());
+    assert!(!worker.log().contains("came back from a worker that is gone"), "{}", worker.log());
+    assert!(crew.ended().contains(&1));
+}
