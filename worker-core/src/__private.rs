@@ -7,8 +7,9 @@ pub use serde;
 
 use crate::{envelope::Priority, handler::Supplied};
 pub use crate::{
+    exchange::ExchangeKind,
     handler::{Argument, Arguments, Context, Handler, Payload, Registration, Requirement},
-    job::{Enqueue, Job, JobOptions},
+    job::{Enqueue, Job, JobOptions, On},
     outcome::JobResult,
     retry::RetryPolicy,
 };

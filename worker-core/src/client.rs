@@ -18,16 +18,17 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     broker::{BATCH_MAX, Broker, Declared, Topology},
     client::meter::Meter,
     envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
+    event::{Event, Publish},
     id::JobId,
     job::{Enqueueable, InvalidJob, Prepared},
-    name::QueueName,
+    name::{ExchangeName, QueueName},
     time::{Clock, SystemClock, monotonic_now},
 };
 
@@ -73,6 +74,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: ClientOptions,
     declared: Mutex<HashSet<QueueName>>,
+    /// Exchanges that events were published to.
+    exchanges: Mutex<HashSet<ExchangeName>>,
     meter: Meter,
 }
 
@@ -118,7 +121,16 @@ impl Client {
     /// The same with dates of the caller's choice, for tests in virtual time.
     #[must_use]
     pub fn with_clock(broker: Arc<dyn Broker>, options: ClientOptions, clock: Arc<dyn Clock>) -> Self {
-        Self { inner: Arc::new(Inner { broker, clock, options, declared: Mutex::default(), meter: Meter::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                broker,
+                clock,
+                options,
+                declared: Mutex::default(),
+                exchanges: Mutex::default(),
+                meter: Meter::default(),
+            }),
+        }
     }
 
     /// The broker behind this client: its capabilities, its inspector.
@@ -265,6 +277,41 @@ impl Client {
     /// ```
     pub async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
         self.inner.broker.declare(topology).await
+    }
+
+    /// Publishes an event to its exchange: a copy for each job that runs for it. `Ok` means that the broker has
+    /// each copy, also where there is none.
+    ///
+    /// The exchange is declared when this client first publishes to it. See [`Event`].
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue); `Unroutable` only where it was [mandatory](Publish::mandatory).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: after dropping the future the event may or may not be published.
+    pub async fn publish<E: Event>(&self, event: impl Into<Publish<E>>) -> Result<Enqueued, EnqueueError> {
+        let prepared = event.into().prepare()?;
+        let Route::Exchange { name, .. } = prepared.route().clone() else {
+            return self.enqueue(prepared).await;
+        };
+        let known = || self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().contains(&name) {
+            let topology = Topology::default().exchange(name.clone(), E::KIND);
+            let within = self.inner.options.enqueue_timeout;
+            let declared = timeout(within, self.declare(&topology)).await.unwrap_or_else(|_| Err(self.no_answer()));
+            if let Err(error) = declared {
+                return Err(EnqueueError::from_failure(prepared, EnqueueFailure::Refused(error)));
+            }
+            known().insert(name.clone());
+        }
+        let published = self.enqueue(prepared).await;
+        if published.is_err() {
+            // It may be gone: whoever tries again has it declared again.
+            known().remove(&name);
+        }
+        published
     }
 
     /// Waits until the broker has finished what it was told, and lets go of it.

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     envelope::{Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
-    exchange::key_problem,
+    exchange::{ExchangeKind, key_problem},
     id::JobId,
     name::{InvalidName, JobName, QueueName},
     outcome::JobReturn,
@@ -60,16 +60,39 @@ pub struct JobOptions {
     pub concurrency: Option<NonZeroUsize>,
     /// Other names under which it may arrive: what it was called before.
     pub aliases: &'static [&'static str],
+    /// What its queue gets copies of, beside the jobs that are enqueued into it.
+    pub on: Option<On>,
+}
+
+/// That a job runs for what is published to an exchange: its queue is bound there when a worker starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct On {
+    /// The exchange's name.
+    pub exchange: &'static str,
+    /// Its kind, where it has to be made; it must be this where it exists.
+    pub kind: ExchangeKind,
+    /// Keys (direct) or patterns (topic) of what to take; none for all (fanout, topic).
+    pub keys: &'static [&'static str],
+}
+
+impl On {
+    /// What is published to this exchange with one of these keys.
+    #[must_use]
+    pub const fn new(exchange: &'static str, kind: ExchangeKind, keys: &'static [&'static str]) -> Self {
+        Self { exchange, kind, keys }
+    }
 }
 
 impl JobOptions {
-    /// [`RetryPolicy::DEFAULT`], [`DEFAULT_TIMEOUT`], [`Priority::DEFAULT`], no limit of its own, no aliases.
+    /// [`RetryPolicy::DEFAULT`], [`DEFAULT_TIMEOUT`], [`Priority::DEFAULT`], no limit of its own, no aliases, no exchange.
     pub const DEFAULT: Self = Self {
         retry: RetryPolicy::DEFAULT,
         timeout: DEFAULT_TIMEOUT,
         priority: Priority::DEFAULT,
         concurrency: None,
         aliases: &[],
+        on: None,
     };
 
     /// With this retry policy.
@@ -97,6 +120,13 @@ impl JobOptions {
     #[must_use]
     pub const fn concurrency(mut self, concurrency: NonZeroUsize) -> Self {
         self.concurrency = Some(concurrency);
+        self
+    }
+
+    /// Also for what is published to an exchange.
+    #[must_use]
+    pub const fn on(mut self, on: On) -> Self {
+        self.on = Some(on);
         self
     }
 
@@ -248,7 +278,8 @@ impl Prepared {
         &self.name
     }
 
-    /// The queue of its type, into which it goes unless it goes [through an exchange](Enqueue::via).
+    /// The queue of its type, into which it goes unless it goes [through an exchange](Enqueue::via); of an event,
+    /// the name of its exchange.
     #[must_use]
     pub const fn queue(&self) -> &QueueName {
         &self.queue
@@ -278,6 +309,27 @@ impl Prepared {
         let body = serde_json::to_vec(job)
             .map_err(|error| invalid(format!("its payload cannot be written as JSON: {error}")))?;
         Self::checked(name, queue, body.into(), J::OPTIONS.priority, asked)
+    }
+
+    /// An event, for the exchange and with the key that are given, mandatory or not.
+    pub(crate) fn event<E: Serialize>(
+        name: &str,
+        (exchange, key, mandatory): (&str, String, bool),
+        event: &E,
+        priority: Priority,
+        like: Enqueue<()>,
+    ) -> Result<Self, InvalidJob> {
+        let invalid = |problem: String| InvalidJob::new(name, problem);
+        let body = serde_json::to_vec(event)
+            .map_err(|error| invalid(format!("its payload cannot be written as JSON: {error}")))?;
+        let parsed = name.parse::<JobName>().map_err(|error| invalid(error.to_string()))?;
+        // What is counted by queue is counted by exchange here.
+        let queue = exchange.parse::<QueueName>().map_err(|error| invalid(error.to_string()))?;
+        let mut prepared = Self::checked(parsed, queue, body.into(), priority, like.via(exchange, key).asked)?;
+        if let Route::Exchange { mandatory: asked, .. } = &mut prepared.route {
+            *asked = mandatory;
+        }
+        Ok(prepared)
     }
 
     /// A job whose payload is JSON already.

@@ -94,6 +94,7 @@ pub mod config;
 mod connect;
 pub mod envelope;
 mod error;
+mod event;
 pub mod exchange;
 mod handler;
 mod id;
@@ -122,9 +123,10 @@ pub use crate::{
         BrokerError, BrokerErrorKind, ConfigError, ConnectError, EnqueueError, EnqueueErrorKind, EnqueueFailure,
         RunError,
     },
+    event::{Event, Publish},
     handler::{Argument, Arguments, Context, Handler, JobContext, Payload, Registration, Requirement, State, Supplied},
     id::{InvalidJobId, JOB_ID_BYTES_MAX, JobId},
-    job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, InvalidJob, Job, JobOptions, Prepared},
+    job::{DEFAULT_QUEUE, DEFAULT_TIMEOUT, Enqueue, Enqueueable, InvalidJob, Job, JobOptions, On, Prepared},
     name::{DEAD_LETTER_SUFFIX, ExchangeName, InvalidName, JobName, NAME_BYTES_MAX, QueueName},
     outcome::{BoxError, Failure, FailureKind, JobError, JobResult, JobReturn},
     registry::Registry,
@@ -141,7 +143,7 @@ pub mod prelude {
     #[cfg(feature = "cli")]
     pub use crate::cli::App;
     pub use crate::{
-        Client, Context, Enqueueable, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied, Worker,
-        days, hours, job, minutes, seconds,
+        Client, Context, Enqueueable, Event, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied,
+        Worker, days, hours, job, minutes, seconds,
     };
 }

@@ -7,10 +7,12 @@
 use std::{collections::HashMap, fmt};
 
 use crate::{
-    broker::Capabilities,
+    broker::{Capabilities, Topology},
     envelope::Priority,
+    exchange::{Binding, Exchange, ExchangeKind, key_problem},
     handler::{Handler, Registration, States},
-    name::{JobName, QueueName},
+    job::On,
+    name::{InvalidName, JobName, QueueName},
 };
 
 inventory::collect!(Registration);
@@ -43,6 +45,15 @@ pub(crate) struct Entry {
     pub(crate) name: JobName,
     pub(crate) queue: QueueName,
     pub(crate) registration: Registration,
+    /// What its queue gets copies of.
+    pub(crate) on: Option<Listening>,
+}
+
+/// An exchange that a job runs for, with its names checked.
+#[derive(Clone)]
+pub(crate) struct Listening {
+    pub(crate) exchange: Exchange,
+    pub(crate) keys: Vec<String>,
 }
 
 impl Registry {
@@ -103,8 +114,36 @@ impl Registry {
             }
             self.by_name.insert(known_as, index);
         }
-        self.entries.push(Entry { name, queue, registration });
+        let on = registration.options.on.and_then(|on| match listening(&on) {
+            Ok(on) => Some(on),
+            Err(problem) => {
+                self.problems.push(format!("job `{name}`: {problem} ({here})"));
+                None
+            }
+        });
+        self.entries.push(Entry { name, queue, registration, on });
         self
+    }
+
+    /// What must exist for the jobs of `queue`: itself, and what its jobs run for.
+    pub(crate) fn topology(&self, queue: &QueueName) -> Topology {
+        let mut topology = Topology::queues([queue.clone()]);
+        for entry in self.entries.iter().filter(|entry| entry.queue == *queue) {
+            let Some(Listening { exchange, keys }) = &entry.on else { continue };
+            topology = topology.exchange(exchange.name.clone(), exchange.kind);
+            for key in keys {
+                topology = topology.bind(Binding::by_key(exchange.name.clone(), queue.clone(), key));
+            }
+        }
+        topology
+    }
+
+    /// The job of `queue` that runs for what is published to `exchange`.
+    ///
+    /// Whatever name a publisher gave its message: that is the event's, not a job's.
+    pub(crate) fn listener(&self, queue: &QueueName, exchange: &str) -> Option<&Entry> {
+        let on = |entry: &&Entry| entry.on.as_ref().is_some_and(|on| on.exchange.name == *exchange);
+        self.entries.iter().filter(|entry| entry.queue == *queue).find(on)
     }
 
     /// The queues of all handlers, by name, each once.
@@ -175,9 +214,53 @@ impl Registry {
                     options.priority, broker.broker
                 ));
             }
+            let Some(Listening { exchange, .. }) = &entry.on else { continue };
+            if !broker.exchanges {
+                problems.push(format!(
+                    "job `{name}` ({file}:{line}) runs for exchange `{}`, and the {} broker has no exchanges; choose another broker",
+                    exchange.name, broker.broker
+                ));
+            }
+            let others = self.entries.iter().filter(|other| other.name < entry.name);
+            for (other, theirs) in others.filter_map(|other| Some((other, &other.on.as_ref()?.exchange))) {
+                let Registration { file: file_2, line: line_2, .. } = &other.registration;
+                let both = format!("jobs `{}` ({file_2}:{line_2}) and `{name}` ({file}:{line})", other.name);
+                if theirs.name == exchange.name && theirs.kind != exchange.kind {
+                    problems.push(format!(
+                        "{both} run for exchange `{}`, one as {} and one as {}; it has one kind",
+                        exchange.name, theirs.kind, exchange.kind
+                    ));
+                } else if theirs.name == exchange.name && other.queue == entry.queue {
+                    problems.push(format!(
+                        "{both} run for exchange `{}` from one queue, `{}`, where only one copy arrives; give each a queue of its own",
+                        exchange.name, entry.queue
+                    ));
+                }
+            }
         }
         problems
     }
+}
+
+/// What a job runs for, with its names checked.
+fn listening(on: &On) -> Result<Listening, String> {
+    let On { exchange, kind, keys } = *on;
+    let name = exchange.parse().map_err(|error: InvalidName| error.to_string())?;
+    if let Some(problem) = keys.iter().find_map(|key| key_problem(key)) {
+        return Err(problem);
+    }
+    let keys = match (kind, keys) {
+        (ExchangeKind::Topic, []) => vec!["#".to_owned()],
+        (ExchangeKind::Fanout, _) => vec![String::new()],
+        (ExchangeKind::Direct, []) => {
+            return Err(format!("a direct exchange sends by key: say which keys of `{exchange}` it runs for"));
+        }
+        (ExchangeKind::Headers, _) => {
+            return Err(format!("`{exchange}` sends by headers: bind the queue with `Client::declare`"));
+        }
+        (_, keys) => keys.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    Ok(Listening { exchange: Exchange::new(name, kind), keys })
 }
 
 impl fmt::Debug for Registry {
@@ -233,6 +316,40 @@ mod tests {
         assert!(all.contains("asks for priority 31, which the toy broker cannot honour"), "{all}");
         assert_eq!(problems.len(), 5, "{all}");
         assert!(all.lines().all(|line| line.contains("registry.rs:")), "{all}");
+    }
+
+    const EVENTS: JobOptions =
+        JobOptions::DEFAULT.on(On::new("events", ExchangeKind::Topic, &["order.*", "#.created"]));
+    job!(Audit, "audit", "q", EVENTS);
+    job!(Bill, "bill", "q", EVENTS);
+    job!(Send, "send", "mail", JobOptions::DEFAULT.on(On::new("events", ExchangeKind::Fanout, &[])));
+    job!(Pick, "pick", "p", JobOptions::DEFAULT.on(On::new("direct", ExchangeKind::Direct, &[])));
+
+    #[test]
+    fn what_a_job_runs_for_is_in_the_topology_of_its_queue_and_its_listener_is_found() {
+        let (registry, queue) = (Registry::new().with::<Audit>().with::<First>(), "q".parse().unwrap());
+        let topology = registry.topology(&queue);
+        assert_eq!((topology.queues.len(), topology.exchanges.len(), topology.bindings.len()), (1, 1, 2));
+        assert_eq!(registry.listener(&queue, "events").unwrap().name, "audit");
+        assert!(registry.listener(&queue, "others").is_none());
+        assert!(registry.listener(&"mail".parse().unwrap(), "events").is_none());
+    }
+
+    #[test]
+    fn jobs_that_cannot_both_get_what_they_run_for_are_refused() {
+        let registry = Registry::new().with::<Audit>().with::<Bill>().with::<Send>().with::<Pick>();
+        let mut able = Capabilities::none("toy");
+        let mut states = States::default();
+        states.insert(std::sync::Arc::new(String::new()));
+        let unable = registry.problems(&registry.queues(), &states, &able).join("\n");
+        assert!(unable.contains("`audit`") && unable.contains("the toy broker has no exchanges"), "{unable}");
+        able.exchanges = true;
+        let problems = registry.problems(&registry.queues(), &states, &able);
+        let all = problems.join("\n");
+        assert!(all.contains("say which keys of `direct` it runs for"), "{all}");
+        assert!(all.contains("from one queue, `q`, where only one copy arrives"), "{all}");
+        assert!(all.contains("one as topic and one as fanout"), "{all}");
+        assert_eq!(problems.len(), 4, "{all}");
     }
 
     #[test]

@@ -21,10 +21,13 @@ use crate::{mistake::Mistakes, text::text};
 pub(crate) struct Args {
     pub(crate) aliases: Vec<LitStr>,
     pub(crate) backoff: Option<LitStr>,
+    pub(crate) bind: Vec<LitStr>,
     pub(crate) concurrency: Option<LitInt>,
+    pub(crate) kind: Option<LitStr>,
     pub(crate) krate: Option<Path>,
     pub(crate) max_retries: Option<LitInt>,
     pub(crate) name: Option<LitStr>,
+    pub(crate) on: Option<LitStr>,
     pub(crate) priority: Option<LitInt>,
     pub(crate) queue: Option<LitStr>,
     pub(crate) timeout: Option<LitStr>,
@@ -40,7 +43,7 @@ struct Known {
 
 /// Every option. `crate` is not among those that are listed to people: it is
 /// for crates that re-export this one.
-const OPTIONS: [Known; 9] = [
+const OPTIONS: [Known; 12] = [
     Known {
         name: "aliases",
         example: r#"aliases = ["old_name"]"#,
@@ -52,10 +55,16 @@ const OPTIONS: [Known; 9] = [
         read: |args, value| value.duration().map(|text| args.backoff = text),
     },
     Known {
+        name: "bind",
+        example: r#"bind = ["order.*"]"#,
+        read: |args, value| value.names().map(|keys| args.bind = keys),
+    },
+    Known {
         name: "concurrency",
         example: "concurrency = 2",
         read: |args, value| value.number().map(|number| args.concurrency = number),
     },
+    Known { name: "kind", example: r#"kind = "topic""#, read: |args, value| value.text().map(|text| args.kind = text) },
     Known {
         name: "max_retries",
         example: "max_retries = 8",
@@ -66,6 +75,7 @@ const OPTIONS: [Known; 9] = [
         example: r#"name = "send_welcome""#,
         read: |args, value| value.text().map(|text| args.name = text),
     },
+    Known { name: "on", example: r#"on = "events""#, read: |args, value| value.text().map(|text| args.on = text) },
     Known {
         name: "priority",
         example: "priority = 9",
@@ -89,13 +99,17 @@ const OPTIONS: [Known; 9] = [
 ];
 
 /// What people write who come from another framework, and what it is called here.
-const ELSEWHERE: [(&str, &str); 21] = [
+const ELSEWHERE: [(&str, &str); 25] = [
     ("attempts", MAX_ATTEMPTS),
     ("autoretry_for", "every error is retried; to give up at once return `JobError::discard(why)`"),
+    ("binding_key", BIND),
+    ("binding_keys", BIND),
     ("countdown", DELAY),
     ("default_retry_delay", r#"the pause between retries is `backoff = "5s"`"#),
     ("delay", DELAY),
     ("eta", DELAY),
+    ("exchange", r#"write `on = "events"`: the exchange whose messages it runs for"#),
+    ("exchange_type", r#"write `kind = "fanout"`, beside `on = "events"`"#),
     ("max_attempts", MAX_ATTEMPTS),
     ("max_concurrency", "write `concurrency = 2`: how many run at once in one worker"),
     ("max_retry", MAX_RETRIES),
@@ -105,13 +119,17 @@ const ELSEWHERE: [(&str, &str); 21] = [
     ("retry_backoff", r#"the pause between retries is `backoff = "2s..10m"`: the first, and the longest"#),
     ("retry_delay", r#"the pause between retries is `backoff = "5s"`"#),
     ("retry_kwargs", MAX_RETRIES),
-    ("routing_key", r#"write `queue = "emails"`"#),
+    (
+        "routing_key",
+        r#"write `queue = "emails"`; what an exchange sends is chosen by `on = "events", bind = ["order.*"]`"#,
+    ),
     ("task_name", r#"write `name = "send_welcome"`"#),
     ("time_limit", r#"write `timeout = "30s"`"#),
     ("topic", r#"write `queue = "emails"`"#),
     ("tries", MAX_ATTEMPTS),
     ("wait", DELAY),
 ];
+const BIND: &str = r#"write `bind = ["order.*"]`, beside `on = "events"`"#;
 const DELAY: &str =
     r#"the pause between retries is `backoff = "5s"`; one job starts later with `my_job::new(…).delay(minutes(5))`"#;
 const MAX_ATTEMPTS: &str = "write `max_retries`, which does not count the first run: 3 attempts are `max_retries = 2`";
@@ -268,16 +286,17 @@ impl Value<'_> {
         let content;
         bracketed!(content in self.input);
         let names = Punctuated::<Expr, Token![,]>::parse_terminated(&content)?;
-        Ok(names.into_iter().filter_map(|name| self.alias(&name)).collect())
+        Ok(names.into_iter().filter_map(|name| self.item(&name)).collect())
     }
 
-    fn alias(&mut self, name: &Expr) -> Option<LitStr> {
-        let alias = syn::parse2(name.to_token_stream()).ok();
-        if alias.is_none() {
-            let what = format!("an alias must be a string literal: `{}`", text(name));
-            self.mistakes.add(name, what, format!("write `{}`", self.known.example));
+    fn item(&mut self, item: &Expr) -> Option<LitStr> {
+        let literal = syn::parse2(item.to_token_stream()).ok();
+        if literal.is_none() {
+            let one = if self.known.name == "aliases" { "an alias" } else { "a key" };
+            let what = format!("{one} must be a string literal: `{}`", text(item));
+            self.mistakes.add(item, what, format!("write `{}`", self.known.example));
         }
-        alias
+        literal
     }
 
     fn path(&mut self) -> syn::Result<Option<Path>> {

@@ -8,6 +8,7 @@ use crate::{
     args::Args,
     duration::{self, Backoff},
     item::{Argument, Function, Source, last_segment},
+    listening::{Listening, listening},
     mistake::Mistakes,
     ownership::{self, Statics},
     text::text,
@@ -30,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) priority: Option<u32>,
     pub(crate) concurrency: Option<u32>,
+    pub(crate) on: Option<Listening>,
 }
 
 /// Checks the values of the options.
@@ -42,9 +44,13 @@ pub(crate) fn options(args: &Args, function: &Ident, mistakes: &mut Mistakes) ->
         mistakes.add(function, what, "give it a name of its own: `#[job(name = \"…\")]`");
     }
     let given_name = args.name.as_ref().and_then(|name| checked_name(name, "name", mistakes));
+    let name = given_name.unwrap_or(function_name);
+    // In a queue that several share, one of them would get the only copy.
+    let own_queue = || args.on.as_ref().map(|_| name.clone());
     Options {
-        name: given_name.unwrap_or(function_name),
-        queue: args.queue.as_ref().and_then(|queue| checked_name(queue, "queue", mistakes)),
+        queue: args.queue.as_ref().and_then(|queue| checked_name(queue, "queue", mistakes)).or_else(own_queue),
+        name,
+        on: listening(args, mistakes),
         aliases: args.aliases.iter().filter_map(|alias| checked_name(alias, "alias", mistakes)).collect(),
         max_retries: args.max_retries.as_ref().and_then(|number| {
             let fix = "write 0 to 1000; 0 is never to try again";
@@ -68,7 +74,7 @@ pub(crate) fn options(args: &Args, function: &Ident, mistakes: &mut Mistakes) ->
     }
 }
 
-fn checked_name(literal: &LitStr, what: &str, mistakes: &mut Mistakes) -> Option<String> {
+pub(crate) fn checked_name(literal: &LitStr, what: &str, mistakes: &mut Mistakes) -> Option<String> {
     let name = literal.value();
     let Some(problem) = name_problem(&name) else { return Some(name) };
     mistakes.add(literal, format!("`{what}` {problem}: {}", text(literal)), NAME_FIX);

@@ -7,6 +7,7 @@ use syn::{Path, Type, parse_quote, spanned::Spanned};
 use crate::{
     check::Options,
     item::{Function, Source},
+    listening::Listening,
     payload::Payload,
     wire::field,
 };
@@ -89,6 +90,10 @@ impl Job<'_> {
         let concurrency = options.concurrency.map(Literal::u32_unsuffixed).into_iter();
         let aliases = &options.aliases;
         let aliases = (!aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
+        let on = options.on.as_ref().map(|Listening { exchange, kind, keys }| {
+            let kind = format_ident!("{}", kind.variant());
+            quote!(.on(#private::On::new(#exchange, #private::ExchangeKind::#kind, &[#(#keys),*])))
+        });
         quote! {
             #private::JobOptions::DEFAULT
                 #(.retry(#retry))*
@@ -96,6 +101,7 @@ impl Job<'_> {
                 #(.priority(#private::priority(#priority)))*
                 #(.concurrency(#private::concurrency(#concurrency)))*
                 #aliases
+                #on
         }
     }
 

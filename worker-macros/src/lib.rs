@@ -13,6 +13,7 @@ mod duration;
 mod expand;
 mod fallback;
 mod item;
+mod listening;
 mod mistake;
 mod ownership;
 mod payload;
@@ -109,6 +110,9 @@ use crate::{
 /// | option | value | without it |
 /// |---|---|---|
 /// | `queue` | 1 to 128 of `a-z A-Z 0-9 . _ : -` | `"default"` |
+/// | `on` | an exchange: the job runs for what is published to it, too. Its queue is bound there when a worker starts, and is by default one of its own, named like the job | only for what is in its queue |
+/// | `bind` | `["order.*", "#.created"]`: which keys, for `*` one word and for `#` any number | everything |
+/// | `kind` | `"topic"`, `"direct"` or `"fanout"`: what the exchange is | `"topic"` |
 /// | `name` | what travels with the job; the same alphabet | the function's name |
 /// | `aliases` | `["old_name"]`: other names under which it may arrive | none |
 /// | `max_retries` | 0 to 1000 tries after the first | 3, which with the pauses outlives a deploy |

@@ -82,6 +82,7 @@ fn metrics_tell_what_the_jobs_did() {
     program.run(&["enqueue", "fail", "message=no"]).exits(0);
     program.run(&["enqueue", "reject", "message=no", "--id", "an-id-of-mine"]).exits(0);
     let (running, site) = started(&program, &["--concurrency", "7"]);
+    site.wait_until_ready();
     eventually_blocking("five jobs are done", || site.metrics().value("worker_jobs_processed_total", &[]) == 5.0);
     let answer = site.get("/metrics");
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{answer:?}");

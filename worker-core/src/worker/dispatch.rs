@@ -175,7 +175,8 @@ impl Dispatcher {
         for (lane, plan) in self.plan.lanes.iter().enumerate() {
             let (broker, subscription) = (Arc::clone(&self.plan.broker), plan.subscription.clone());
             let (fetched, draining, board) = (sender.clone(), self.draining.clone(), self.plan.board.lane(lane));
-            fetching.spawn(Fetching { lane, broker, subscription, fetched, draining, board }.run());
+            let topology = self.plan.registry.topology(&subscription.queue);
+            fetching.spawn(Fetching { lane, broker, subscription, topology, fetched, draining, board }.run());
         }
         drop(sender);
         let (mut shutdown, mut abort) = (pin!(shutdown), pin!(abort));
@@ -269,13 +270,23 @@ impl Dispatcher {
     }
 
     fn arrive(&mut self, lane: usize, settler: &Arc<dyn Settler>, deliveries: Vec<Delivery>) {
-        for delivery in deliveries {
+        for mut delivery in deliveries {
+            self.address(&mut delivery);
             let owned = Owned { delivery, settler: Arc::clone(settler) };
             match self.phase {
                 Phase::Serving => self.lanes.arrive(lane, owned),
                 Phase::Draining { .. } => self.unstarted.push(owned),
                 Phase::Aborting { .. } => self.give_back(owned),
             }
+        }
+    }
+
+    /// A copy that an exchange sent is for the job that runs for it, whatever name it came with.
+    fn address(&self, delivery: &mut Delivery) {
+        let listener =
+            delivery.envelope.origin().and_then(|(exchange, _)| self.plan.registry.listener(&delivery.queue, exchange));
+        if let Some(listener) = listener {
+            delivery.envelope.name = Some(listener.name.clone());
         }
     }
 

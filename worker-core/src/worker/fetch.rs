@@ -44,6 +44,8 @@ pub(super) struct Fetching {
     pub(super) lane: usize,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) subscription: Subscription,
+    /// What the jobs of the queue need.
+    pub(super) topology: Topology,
     pub(super) fetched: mpsc::Sender<Fetched>,
     pub(super) draining: CancellationToken,
     pub(super) board: LaneBoard,
@@ -80,9 +82,9 @@ impl Fetching {
         self.board.ended();
     }
 
-    /// Consumes the queue, which is declared first: a queue may be new, or gone.
+    /// Consumes the queue, which is declared first, with what sends to it: it may be new, or gone.
     async fn subscribe(&self) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
-        self.broker.declare(&Topology::queues([self.subscription.queue.clone()])).await?;
+        self.broker.declare(&self.topology).await?;
         self.broker.consume(self.subscription.clone()).await
     }
 

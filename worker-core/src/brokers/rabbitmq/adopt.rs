@@ -10,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use crate::{
     brokers::rabbitmq::{
         declare::Declarer,
+        inspect::LOOKS_KEPT,
         link::{Declare, LinkError, LinkErrorKind},
         topology,
     },
@@ -131,7 +132,8 @@ fn adopted(wanted: &FieldTable, argument: &ShortString, current: Option<AMQPValu
 fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static str)> {
     let value = |name: &str| arguments.inner().get(name).and_then(super::headers::integer);
     let losing = LOSING.into_iter().filter_map(|(name, what)| Some((name, value(name)?, what)));
-    losing.filter(|(name, value, _)| *name != "x-delivery-limit" || *value < topology::UNLIMITED.into()).collect()
+    // Above it, a dead letter is renewed before the limit is reached.
+    losing.filter(|(name, value, _)| *name != "x-delivery-limit" || *value <= LOOKS_KEPT).collect()
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 const TURN_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A dead letter that was looked at so often is renewed at the next look, and so many at the same time.
-const LOOKS_KEPT: i64 = 2;
+pub(super) const LOOKS_KEPT: i64 = 2;
 const RENEWED_AT_ONCE: usize = 200;
 
 pub(super) struct RabbitInspector {
