@@ -200,7 +200,7 @@ impl Registry {
             let Entry { name, registration: Registration { file, line, requirements, options, .. }, .. } = entry;
             for missing in requirements().into_iter().filter(|requirement| !states.satisfies(requirement)) {
                 problems.push(format!(
-                    "job `{name}` ({file}:{line}) needs `State<{}>`, which was not given; given: {}",
+                    "job `{name}` ({file}:{line}) needs `State<{}>`, which was not given: add `.state(…)`; given: {}",
                     missing.type_name(),
                     match &*states.type_names() {
                         [] => "none".into(),

@@ -70,6 +70,41 @@ fn no_password_is_logged_however_much_is_asked_for() {
     assert!(!refused.to_string().contains("Zq7-secret"), "{refused}");
 }
 
+#[test]
+fn a_queue_that_is_named_is_shown_and_its_dead_letters_are_found() {
+    let (program, vhost) = on_rabbitmq();
+    let quorum = serde_json::json!({"x-queue-type": "quorum"});
+    runtime().block_on(async {
+        for queue in ["audit", "audit_dlq"] {
+            shared_node().declare_queue(vhost.name(), queue, quorum.clone()).await;
+        }
+        shared_node().publish(vhost.name(), "audit_dlq", serde_json::json!({"message_id": "lost"}), "{}").await;
+    });
+    let unseen = program.run(&["queues", "--json"]).exits(0).json();
+    assert!(!unseen.to_string().contains("audit"), "AMQP lists no queues: {unseen}");
+    let program = program.with("WORKER_QUEUES", "emails,audit");
+    assert_eq!(program.run(&["queues"]).exits(0).row("audit")[1..], ["0", "-", "-", "1", "0"]);
+    program.run(&["dlq", "list"]).exits(0).prints(&["lost"]);
+}
+
+#[test]
+fn a_job_that_no_worker_knows_is_warned_of() {
+    let (program, vhost) = on_rabbitmq();
+    let worker = program.start(&["run", "--queues", "emails"]);
+    let node = shared_node();
+    runtime().block_on(async {
+        eventually("the queue is consumed", async || {
+            let found = node.list_queues(vhost.name()).await;
+            found.iter().any(|info| info.name == "emails" && info.consumers > 0).then_some(())
+        })
+        .await;
+        node.publish(vhost.name(), "emails", serde_json::json!({"type": "gret"}), "{}").await;
+    });
+    worker.stderr.wait_for("a job is not known here");
+    worker.signal("TERM");
+    worker.wait().exits(0).says(&["no worker knows a job called `gret`"]);
+}
+
 /// One killer, and innocents in four other queues whose worker had fetched them: while the killer runs no
 /// other suspect is in the hands of its process, where it would be blamed, too.
 #[test]

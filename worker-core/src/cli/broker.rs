@@ -7,6 +7,8 @@ use crate::{
     cli::{exit, fail::Fail},
     client::Client,
     config::{Settings, Target},
+    name::QueueName,
+    registry::Registry,
     telemetry::TARGET,
 };
 
@@ -67,6 +69,16 @@ pub(super) fn check(settings: &Settings, missing: Missing) -> Result<(), Fail> {
         },
         Target::Sqlite(_) | Target::Amqp(_) => Ok(()),
     }
+}
+
+/// The queues that a command can name to a broker that cannot list its own: those of the registered jobs and
+/// those that WORKER_QUEUES adds.
+pub(super) fn known_queues(settings: &Settings, registry: &Registry) -> Vec<QueueName> {
+    let mut known = registry.queues();
+    known.extend(settings.queues.iter().flatten().map(|served| served.queue.clone()));
+    known.sort_unstable();
+    known.dedup();
+    known
 }
 
 /// The broker's view for people.

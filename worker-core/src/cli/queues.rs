@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{
     broker::QueueStats,
     cli::{
-        broker::{Missing, inspector, with_client},
+        broker::{Missing, inspector, known_queues, with_client},
         exit,
         fail::Fail,
         out::{Out, count, hint, say},
@@ -48,7 +48,7 @@ pub(super) async fn queues(
     name: &str,
     out: Out,
 ) -> Result<u8, Fail> {
-    let known = registry.queues();
+    let known = known_queues(settings, registry);
     let look = async |client: &Client| Ok(inspector(client)?.queues(&known).await?);
     let queues = with_client(settings, Missing::Refuse, look).await?;
     if args.json {

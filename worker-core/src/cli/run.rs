@@ -35,8 +35,8 @@ use crate::{
 #[command(after_help = r#"The first SIGTERM or SIGINT (Ctrl-C) drains: no further job is taken, what was
 not started is given back at once, and what runs may finish within
 --shutdown-timeout. A second one cancels what runs and gives it back. Nothing
-is lost either way; the exit code is 0 when everything could finish and 75 when
-something was given back.
+is lost either way; the exit code is 0 when what ran could finish and 75 when
+running jobs were cancelled and given back.
 
 Examples:
   myapp run --queues emails=4,orders --concurrency 32

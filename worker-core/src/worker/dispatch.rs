@@ -347,6 +347,12 @@ impl Dispatcher {
             Admission::Run(entry) => entry.clone(),
             Admission::Refuse(outcome, retry) => {
                 let span = span(delivery, delivery.envelope.name.as_ref());
+                // Once: from then on the job carries since when nobody has known it.
+                if let Outcome::Unknown { failure, patience, .. } = &outcome
+                    && delivery.envelope.unknown_since.is_none()
+                {
+                    span.in_scope(|| tracing::warn!(target: TARGET, reason = failure.message, ?patience, "a job is not known here; it is offered again until a worker knows it or the patience is over"));
+                }
                 self.lanes.leave(&place);
                 return self.conclude(owned, Conclusion::Ended(outcome), &retry, Duration::ZERO, span);
             }

@@ -312,7 +312,7 @@ impl WorkerBuilder {
             Some(names) => named_queues(names, &mut problems),
         };
         if queues.is_empty() && problems.is_empty() {
-            problems.push("there is no queue to serve: no job is registered and no queue was named".into());
+            problems.push("there is no queue to serve: no job is registered and no queue was named; jobs in a library crate need one mention, `use my_jobs as _;`, or the linker leaves them out".into());
         }
         problems.extend(registry.problems(&queues, &self.states, &self.client.broker().capabilities()));
         for unserved in self.queue_concurrency.keys().filter(|name| !queues.iter().any(|queue| queue == name.as_str()))

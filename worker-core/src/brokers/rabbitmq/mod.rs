@@ -211,9 +211,12 @@ async fn introduced(dialer: &LapinDialer, deadline: Instant) -> Result<Server, B
             Ok(server) => return Ok(server),
             Err(error) => error,
         };
-        if error.kind == LinkErrorKind::Hopeless || crate::time::monotonic_now() + pause >= deadline {
+        let left = deadline.saturating_duration_since(crate::time::monotonic_now());
+        if error.kind == LinkErrorKind::Hopeless || left.is_zero() {
             return Err(unreachable(&error));
         }
+        // The last try is at the deadline, not a pause before it.
+        pause = pause.min(left);
         tracing::warn!(target: crate::telemetry::TARGET, %error, ?pause, "RabbitMQ cannot be reached; trying again");
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
@@ -223,6 +226,9 @@ async fn introduced(dialer: &LapinDialer, deadline: Instant) -> Result<Server, B
 fn unreachable(error: &LinkError) -> BrokerError {
     let (kind, what) = match error.kind {
         LinkErrorKind::Gone | LinkErrorKind::Locked => (BrokerErrorKind::Transient, "RabbitMQ cannot be reached"),
+        LinkErrorKind::Refused => {
+            (BrokerErrorKind::Permanent, "RabbitMQ does not let us in: check user, password and rights")
+        }
         _ => (BrokerErrorKind::Permanent, "RabbitMQ does not let us in"),
     };
     BrokerError::new(kind, format!("{what}: {error}"))

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, builder::TypedValueParser as _};
 use crate::{
     broker::Selection,
     cli::{
-        broker::{Missing, inspector, with_client},
+        broker::{Missing, inspector, known_queues, with_client},
         fail::Fail,
         out::Out,
     },
@@ -96,7 +96,7 @@ pub(super) async fn dlq(
         what.check()?;
     }
     let work = async |client: &Client| {
-        let known = registry.queues();
+        let known = known_queues(settings, registry);
         let desk = Desk { inspector: inspector(client)?, known, now: client.clock().now(), name, out };
         match args.command {
             Command::List(args) => list::list(&args, &desk).await,

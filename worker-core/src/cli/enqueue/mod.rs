@@ -126,7 +126,7 @@ fn find<'a>(name: &str, registry: &'a Registry) -> Result<&'a Entry, Fail> {
         let meant = did_you_mean(name, known.iter().copied());
         let fail = Fail::usage(format_args!("there is no job `{name}`{meant}"));
         match &*known {
-            [] => fail.hint("no job is registered in this program"),
+            [] => fail.hint("no job is registered in this program; jobs in a library crate need one mention, `use my_jobs as _;`, or the linker leaves them out"),
             _ => fail.hint(format_args!("jobs: {}", known.join(", "))),
         }
     })
