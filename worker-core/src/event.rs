@@ -14,27 +14,19 @@ use crate::{
     job::{Enqueue, InvalidJob, Prepared},
 };
 
-/// A type of event.
+/// A type of event. `#[derive(Event)]` implements it.
 ///
 /// # Examples
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use worker_core::{Event, prelude::*};
+/// use worker_core::prelude::*;
 ///
-/// #[derive(Serialize, Deserialize)]
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(exchange = "events", key = "order.placed.{country}")]
 /// struct OrderPlaced {
 ///     order_id: u64,
 ///     country: String,
-/// }
-///
-/// impl Event for OrderPlaced {
-///     const NAME: &'static str = "order_placed";
-///     const EXCHANGE: &'static str = "events";
-///
-///     fn key(&self) -> String {
-///         format!("order.placed.{}", self.country)
-///     }
 /// }
 ///
 /// /// Runs for each order of Switzerland, in a queue of its own.

@@ -114,7 +114,7 @@ mod worker;
 #[doc(hidden)]
 pub mod __private;
 
-pub use worker_macros::job;
+pub use worker_macros::{Event, job};
 
 pub use crate::{
     client::{Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued},

@@ -1,4 +1,4 @@
-//! `#[job]`, the attribute macro of `worker-core`, which re-exports it; depend on that.
+//! `#[job]` and `#[derive(Event)]`, the macros of `worker-core`, which re-exports them; depend on that.
 //!
 //! What was written is parsed into a model that keeps its spans (`args`, `item`),
 //! then everything is checked (`check`), and only then code is written (`expand`,
@@ -10,6 +10,7 @@
 mod args;
 mod check;
 mod duration;
+mod event;
 mod expand;
 mod fallback;
 mod item;
@@ -233,6 +234,43 @@ use crate::{
 #[proc_macro_attribute]
 pub fn job(options: proc_macro::TokenStream, item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     expanded(options.into(), item.into()).into()
+}
+
+/// Implements `Event` for a struct: something that is published to an exchange, for whoever runs for it.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use worker_core::prelude::*;
+///
+/// #[derive(Serialize, Deserialize, Event)]
+/// #[event(exchange = "events", key = "order.placed.{country}")]
+/// struct OrderPlaced {
+///     order_id: u64,
+///     country: String,
+/// }
+///
+/// let event = OrderPlaced { order_id: 42, country: "ch".into() };
+/// assert_eq!((OrderPlaced::NAME, event.key().as_str()), ("order_placed", "order.placed.ch"));
+/// ```
+///
+/// | option | value | without it |
+/// |---|---|---|
+/// | `exchange` | its name: 1 to 128 of `a-z A-Z 0-9 . _ : -` | it must be given |
+/// | `key` | the routing key; `{field}` is the field's text, as `Display` writes it | it must be given, but for `kind = "fanout"` |
+/// | `kind` | `"topic"`, `"direct"` or `"fanout"` | `"topic"` |
+/// | `name` | what it is called for others: AMQP's `type` | the type's name, `order_placed` |
+/// | `crate` | the path of `worker_core`, for crates that re-export it | `::worker_core` |
+///
+/// A dot in a field's text makes two words of it, which a pattern counts.
+#[proc_macro_derive(Event, attributes(event))]
+pub fn derive_event(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let mut mistakes = Mistakes::default();
+    let expansion = match syn::parse(input) {
+        Ok(input) => event::expanded(&input, &mut mistakes),
+        Err(error) => error.into_compile_error(),
+    };
+    let errors = mistakes.into_compile_errors();
+    quote!(#errors #expansion).into()
 }
 
 /// Parses, checks everything, and only then expands.

@@ -5,7 +5,7 @@ use syn::LitStr;
 use crate::{args::Args, check::checked_name, mistake::Mistakes, text::text};
 
 /// The most bytes of a key: AMQP's short string.
-const KEY_BYTES_MAX: usize = 255;
+pub(crate) const KEY_BYTES_MAX: usize = 255;
 
 /// An exchange and the keys of what to take from it.
 pub(crate) struct Listening {
@@ -45,7 +45,9 @@ pub(crate) fn listening(args: &Args, mistakes: &mut Mistakes) -> Option<Listenin
     };
     let kind = match &args.kind {
         None => Kind::Topic,
-        Some(literal) => kind(literal, mistakes)?,
+        Some(literal) => {
+            kind(literal, "bind the job's queue by `Client::declare`: a headers exchange sends by no key", mistakes)?
+        }
     };
     let keys: Vec<_> = args.bind.iter().filter_map(|literal| key(literal, kind, mistakes)).collect();
     match (kind, args.bind.first()) {
@@ -64,12 +66,13 @@ pub(crate) fn listening(args: &Args, mistakes: &mut Mistakes) -> Option<Listenin
     Some(Listening { exchange: checked_name(on, "on", mistakes)?, kind, keys })
 }
 
-fn kind(literal: &LitStr, mistakes: &mut Mistakes) -> Option<Kind> {
+/// The kind; `headers` is the advice for the one that has no keys.
+pub(crate) fn kind(literal: &LitStr, headers: &str, mistakes: &mut Mistakes) -> Option<Kind> {
     let fix = match &*literal.value() {
         "direct" => return Some(Kind::Direct),
         "fanout" => return Some(Kind::Fanout),
         "topic" => return Some(Kind::Topic),
-        "headers" => "bind the job's queue by `Client::declare`: a headers exchange sends by no key",
+        "headers" => headers,
         _ => "write `direct`, `fanout` or `topic`, which is the default",
     };
     mistakes.add(literal, format!("`kind` is none that can be bound here: {}", text(literal)), fix);

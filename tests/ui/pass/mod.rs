@@ -7,6 +7,7 @@
 mod arguments;
 mod attributes;
 mod borrows_across_awaits;
+mod events;
 mod fields_without_clone_or_debug;
 mod lints_of_types;
 mod named_like_the_job;
