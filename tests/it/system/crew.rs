@@ -97,7 +97,9 @@ impl Crew {
             let (n, attempt, pid) = (n.parse().unwrap(), attempt.parse().unwrap(), pid.parse().unwrap());
             Noted { event: (*event).to_owned(), n, attempt, pid }
         };
-        text.lines().map(noted).collect()
+        // A line that crosses a page of the file may be seen half-way.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(noted).collect()
     }
 
     pub(crate) fn count(&self, event: &str) -> usize {
