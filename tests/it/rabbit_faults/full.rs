@@ -12,9 +12,10 @@ use worker_tests::{
     rabbit::{Vhost, shared_node, shared_vhost},
 };
 
+/// A job of a queue that nobody serves.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-struct Parcel {
-    id: u32,
+pub(super) struct Parcel {
+    pub(super) id: u32,
 }
 
 impl Job for Parcel {

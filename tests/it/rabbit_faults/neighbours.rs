@@ -6,20 +6,11 @@ use serde_json::json;
 use worker_core::{Enqueue, EnqueueErrorKind, FailureKind, Job};
 use worker_tests::{eventually::eventually_within, rabbit::shared_node};
 
-use super::scene::{LONG, QUEUE, Scene};
+use super::{
+    full::Parcel,
+    scene::{LONG, QUEUE, Scene},
+};
 use crate::system::crew::Mark;
-
-/// A job of a queue that nobody serves.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-struct Parcel {
-    id: u32,
-}
-
-impl Job for Parcel {
-    const NAME: &'static str = "parcel";
-    const QUEUE: &'static str = "parcels";
-    type Return = ();
-}
 
 #[tokio::test]
 async fn delayed_jobs_for_a_full_queue_hold_up_no_others() {

@@ -42,7 +42,7 @@ impl Lane {
         }
         lines.messages = stream::pending().boxed();
         // A suspect that was asked for comes, too.
-        if let Ok(Ok(Some(incoming))) = timeout_at(deadline, lines.look.answer()).await {
+        if let Ok(Ok(Some(incoming))) = timeout_at(deadline, lines.look.last()).await {
             self.arrived(lines, Line::Suspects, incoming);
         }
         let mut unstarted = self.table.take_fetched();

@@ -25,17 +25,15 @@ use crate::{
 /// a suspect there looks soon; the longest is for what another left, who died before it looked.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
-/// The pause where another queue of this process has a suspect in hand.
-const PAUSE_TAKEN: Duration = Duration::from_millis(50);
-
 /// The pause after one could not be started.
 const PAUSE_PUT_OFF: Duration = Duration::from_millis(500);
 
 type Asking = BoxFuture<'static, Result<Option<(Incoming, u32)>, LinkError>>;
 
 pub(super) struct Look {
-    /// One, for the process.
+    /// One, for the process; given in the order of asking, so that no queue's suspects wait for all of another's.
     permits: Arc<Semaphore>,
+    acquiring: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     /// Ours while we ask, and while a suspect is in hand.
     permit: Option<OwnedSemaphorePermit>,
     asking: Option<Asking>,
@@ -45,7 +43,7 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn new(permits: Arc<Semaphore>) -> Self {
-        Self { permits, permit: None, asking: None, next: monotonic_now(), pause: PAUSE.0 }
+        Self { permits, acquiring: None, permit: None, asking: None, next: monotonic_now(), pause: PAUSE.0 }
     }
 
     /// Looks when it is time; what was found, if anything. Never while one is in hand.
@@ -63,19 +61,23 @@ impl Look {
                 pending::<()>().await;
             }
             sleep_until(self.next).await;
-            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                self.next = monotonic_now() + PAUSE_TAKEN;
-                return Ok(None);
-            };
-            self.permit = Some(permit);
+            let permits = Arc::clone(&self.permits);
+            let acquire = || -> BoxFuture<'static, _> { Box::pin(async move { permits.acquire_owned().await.ok() }) };
+            self.permit = self.acquiring.get_or_insert_with(acquire).await;
+            self.acquiring = None;
             let (channel, queue) = (Arc::clone(channel), queue.to_owned());
             self.asking = Some(Box::pin(async move { channel.get(&queue).await }));
         }
         self.answer().await
     }
 
-    /// The answer to a question that is under way; at once where there is none.
-    pub(super) async fn answer(&mut self) -> Result<Option<Incoming>, LinkError> {
+    /// The last answer: to a question that is under way, if there is one. No other is asked.
+    pub(super) async fn last(&mut self) -> Result<Option<Incoming>, LinkError> {
+        self.acquiring = None;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<Option<Incoming>, LinkError> {
         let Some(asking) = &mut self.asking else { return Ok(None) };
         let found = asking.await;
         self.asking = None;
