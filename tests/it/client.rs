@@ -49,6 +49,24 @@ async fn an_enqueue_whose_answer_is_lost_can_be_repeated_under_its_id() {
     }
 }
 
+/// Each declaration takes a channel of a server, which has some thousands.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_first_enqueues_at_once_declare_their_queue_once() {
+    let declared = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&declared);
+    let bench = Bench::faulty(move |call| {
+        if matches!(call, Call::Declare) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return Fault::Late(seconds(1));
+        }
+        Fault::None
+    });
+    let enqueues = (0..1_000).map(|_| bench.client.enqueue(anonymous()));
+    let answers = futures_util::future::join_all(enqueues).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!((declared.load(Ordering::SeqCst), bench.stats("q").await.ready), (1, 1_000));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_enqueue_without_an_answer_is_unknown_after_the_time_allowed() {
     for (fault, stored) in [(Fault::Hangs, 0), (Fault::AnswerHangs, 1), (Fault::Late(seconds(60)), 0)] {

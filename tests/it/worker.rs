@@ -3,6 +3,7 @@
 //! On the memory broker in virtual time, so that an hour passes at once and
 //! every time can be compared exactly; `journeys` runs on all brokers.
 
+mod calls;
 mod events;
 mod faults;
 mod journeys;

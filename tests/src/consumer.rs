@@ -150,7 +150,7 @@ impl Consumer {
     ///
     /// Not cancel safe.
     pub async fn ack(&self, delivery: Delivery) {
-        self.settle(delivery, Settlement::Ack).await;
+        self.settle(delivery, Settlement::Ack { reply: None }).await;
     }
 
     /// These jobs are done: told all at once, in this order.
@@ -163,7 +163,7 @@ impl Consumer {
     ///
     /// Not cancel safe.
     pub async fn ack_all(&self, deliveries: impl IntoIterator<Item = Delivery>) {
-        let submit = |delivery| self.settler.submit(delivery, Settlement::Ack);
+        let submit = |delivery| self.settler.submit(delivery, Settlement::Ack { reply: None });
         let tickets: Vec<_> = deliveries.into_iter().map(submit).collect();
         for ticket in tickets {
             soon("a settlement is answered", ticket).await.expect("it can be acknowledged");

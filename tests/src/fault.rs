@@ -14,12 +14,13 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use worker_core::{
-    BrokerError, BrokerErrorKind, EnqueueFailure,
+    BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure,
     broker::{
         Begin, Broker, Capabilities, Declared, Delivery, Inspector, Reach, SettleError, Settler, Source, Subscription,
         Ticket, Topology, Unsettled,
     },
     envelope::Envelope,
+    reply::Reply,
     settlement::Settlement,
 };
 
@@ -181,6 +182,10 @@ impl Broker for FaultyBroker {
             _ => answers.next().unwrap(),
         };
         faults.into_iter().map(answer).collect()
+    }
+
+    async fn call(&self, envelope: Envelope) -> Result<Reply, CallFailure> {
+        self.inner.call(envelope).await
     }
 
     async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {

@@ -55,6 +55,8 @@ mod pages {
     struct Testing;
     #[doc = include_str!("../../docs/guides/exchanges.md")]
     struct Exchanges;
+    #[doc = include_str!("../../docs/guides/calls.md")]
+    struct Calls;
     #[doc = include_str!("../../docs/guides/choosing-a-broker.md")]
     struct ChoosingABroker;
     #[doc = include_str!("../../docs/guides/configuration.md")]

@@ -97,7 +97,7 @@ pub fn selection(set: impl FnOnce(&mut Selection)) -> Selection {
 /// One settlement of each kind.
 #[must_use]
 pub fn four_settlements() -> [Settlement; 4] {
-    [Settlement::Ack, bury(FailureKind::Error), release(Duration::ZERO), retry(Duration::ZERO)]
+    [Settlement::Ack { reply: None }, bury(FailureKind::Error), release(Duration::ZERO), retry(Duration::ZERO)]
 }
 
 /// Whether these are the numbers of ready, running, delayed and dead jobs, as far as the broker knows them.

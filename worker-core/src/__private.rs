@@ -102,6 +102,7 @@ mod tests {
             enqueued_at: Timestamp::default(),
             timeout: J::OPTIONS.timeout,
             headers: Default::default(),
+            is_call: false,
             stopping: CancellationToken::new(),
             states: Arc::new(states),
         });

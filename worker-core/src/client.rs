@@ -4,10 +4,11 @@
 //! is not `Ok` says which of three things is true: nothing was enqueued and
 //! why, nothing was enqueued for now, or nobody can know.
 
+mod call;
 mod meter;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     future::Future,
     mem,
@@ -18,7 +19,7 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     broker::{BATCH_MAX, Broker, Declared, Topology},
@@ -27,10 +28,12 @@ use crate::{
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
     event::{Event, Publish},
     id::JobId,
-    job::{Enqueueable, InvalidJob, Prepared},
+    job::{Enqueue, Enqueueable, InvalidJob, Job, Prepared},
     name::{ExchangeName, QueueName},
     time::{Clock, SystemClock, monotonic_now},
 };
+
+pub use call::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout};
 
 /// How long an enqueue waits for the broker's answer before it says that it does not know.
 ///
@@ -74,6 +77,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     options: ClientOptions,
     declared: Mutex<HashSet<QueueName>>,
+    /// Held while declaring: of thousands of enqueues that come at once, one declares what all need.
+    declaring: tokio::sync::Mutex<()>,
     /// Exchanges that events were published to.
     exchanges: Mutex<HashSet<ExchangeName>>,
     meter: Meter,
@@ -127,6 +132,7 @@ impl Client {
                 clock,
                 options,
                 declared: Mutex::default(),
+                declaring: tokio::sync::Mutex::default(),
                 exchanges: Mutex::default(),
                 meter: Meter::default(),
             }),
@@ -314,6 +320,42 @@ impl Client {
         published
     }
 
+    /// Calls a job: enqueues it, and waits for what its handler returns.
+    ///
+    /// The worker that runs it answers through the broker, whichever process it is in. What is awaited is a
+    /// [`Call`], on which the timeout is set; many can be on their way at once. A call that fails is not tried
+    /// again by the worker, unless that is [asked for](Call::retries): whoever waits decides. It expires with
+    /// its timeout, so that a backlog of calls nobody waits for is not worked off.
+    ///
+    /// For an answer that must not be lost, enqueue a job and have it store what it found: a reply is sent
+    /// once, and a caller that is gone by then does not get it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use worker_core::{CallError, prelude::*};
+    ///
+    /// #[job(queue = "calculator")]
+    /// async fn divide(a: f64, b: f64) -> JobResult<f64> {
+    ///     if b == 0.0 {
+    ///         return Err("division by zero".into());
+    ///     }
+    ///     Ok(a / b)
+    /// }
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let half: f64 = client.call(divide::new(1.0, 2.0)).timeout("5s").await?;
+    /// match client.call(divide::new(1.0, 0.0)).await {
+    ///     Err(CallError::Failed { failure, .. }) => println!("{}", failure.message),
+    ///     other => drop(other?),
+    /// }
+    /// # Ok(()) }
+    /// # fn main() {}
+    /// ```
+    pub fn call<J: Job>(&self, job: impl Into<Enqueue<J>>) -> Call<J> {
+        Call::new(self.clone(), job.into())
+    }
+
     /// Waits until the broker has finished what it was told, and lets go of it.
     ///
     /// Nothing is lost without it; a process that ends right after its last `Ok`
@@ -371,19 +413,28 @@ impl Client {
         let limit = broker.enqueue_limit().filter(|limit| *limit <= options.enqueue_timeout);
         let patience = limit.map_or(options.enqueue_timeout, |limit| options.enqueue_timeout.max(limit + MARGIN));
         let deadline = monotonic_now() + patience;
-        let declared = timeout_at(deadline, self.declare_queues(&envelopes)).await;
-        if let Err(error) = declared.unwrap_or_else(|_| Err(self.no_answer())) {
+        if let Err(error) = self.declare_until(deadline, &envelopes).await {
             return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect();
         }
         let answers = timeout_at(deadline, broker.enqueue(envelopes)).await;
         let has_no_queue = |answer: &_| matches!(answer, Err(EnqueueFailure::Unroutable));
         if answers.as_ref().is_ok_and(|answers| answers.iter().any(has_no_queue)) {
-            // It was deleted since: whoever tries again has it declared again.
-            self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.forget_declared();
         }
         debug_assert!(answers.as_ref().is_ok_and(|answers| answers.len() == expected) || answers.is_err(), "clause E2");
         // The broker may still do it: that is what unknown means.
         answers.unwrap_or_else(|_| (0..expected).map(|_| Err(EnqueueFailure::Unknown(self.no_answer()))).collect())
+    }
+
+    /// A queue was deleted since it was declared: whoever tries again has it declared again.
+    fn forget_declared(&self) {
+        self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Declares what is missing for these, within the time allowed.
+    async fn declare_until(&self, deadline: Instant, envelopes: &[Envelope]) -> Result<(), BrokerError> {
+        let declared = timeout_at(deadline, self.declare_queues(envelopes)).await;
+        declared.unwrap_or_else(|_| Err(self.no_answer()))
     }
 
     fn no_answer(&self) -> BrokerError {
@@ -394,23 +445,26 @@ impl Client {
 
     /// Declares the queues that this client has not declared yet.
     async fn declare_queues(&self, envelopes: &[Envelope]) -> Result<(), BrokerError> {
-        let Inner { broker, declared, .. } = &*self.inner;
-        let mut missing: Vec<QueueName> = {
-            let declared = declared.lock().unwrap_or_else(PoisonError::into_inner);
-            let queue = |envelope: &Envelope| match &envelope.route {
-                Route::Queue(queue) if !declared.contains(queue) => Some(queue.clone()),
-                _ => None,
-            };
-            envelopes.iter().filter_map(queue).collect()
-        };
-        if missing.is_empty() {
+        if self.undeclared(envelopes).is_empty() {
             return Ok(());
         }
-        missing.sort_unstable();
-        missing.dedup();
-        broker.declare(&Topology::queues(missing.iter().cloned())).await?;
-        declared.lock().unwrap_or_else(PoisonError::into_inner).extend(missing);
+        let _turn = self.inner.declaring.lock().await;
+        let missing = self.undeclared(envelopes);
+        if !missing.is_empty() {
+            self.inner.broker.declare(&Topology::queues(missing.iter().cloned())).await?;
+            self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(missing);
+        }
         Ok(())
+    }
+
+    /// The queues of these that this client has not declared, each once.
+    fn undeclared(&self, envelopes: &[Envelope]) -> BTreeSet<QueueName> {
+        let declared = self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = |envelope: &Envelope| match &envelope.route {
+            Route::Queue(queue) if !declared.contains(queue) => Some(queue.clone()),
+            _ => None,
+        };
+        envelopes.iter().filter_map(queue).collect()
     }
 }
 

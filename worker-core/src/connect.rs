@@ -110,6 +110,8 @@ impl Settings {
             heartbeat: self.rabbitmq_heartbeat,
             confirm_timeout: self.publish_timeout(),
             connect_timeout: self.connect_timeout,
+            channels: self.rabbitmq_channels,
+            reply_queues: self.rabbitmq_reply_queues.clone(),
             namespace: self.rabbitmq_namespace.clone(),
             queue_kind: match self.rabbitmq_queue_type {
                 RabbitmqQueueType::Quorum => QueueKind::Quorum,

@@ -16,6 +16,7 @@
 //! | `enqueued_at` | property `timestamp` | `enqueued_ms` | |
 //! | `expires_at` | header `x-expires-at` | `expires_ms` | |
 //! | the exchange and key it came by | headers `x-origin-exchange`, `x-origin-key` | in `headers` | 255 bytes |
+//! | `caller` | properties `reply_to`, `correlation_id`, header `x-call-retries` | `reply_to`, `correlation`, `call_retries` | 255 bytes each |
 //! | `unknown_since` | header `x-unknown-since` | `unknown_since_ms` | |
 //! | retries so far | header `x-retry-count` | `retries` | 1,000 |
 //! | last error | header `x-last-error` | `last_error` | 2 KiB |
@@ -54,12 +55,13 @@ pub const HEADERS_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_DEPTH_MAX: usize = 8;
 
 /// Headers that the framework or a broker writes; an application cannot.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 21] = [
     // RabbitMQ sends a message to these queues, too.
     "BCC",
     "CC",
     "x-acquired-count",
     "x-attempts",
+    CALL_RETRIES,
     "x-death",
     "x-delivery-count",
     "x-died-at-us",
@@ -81,6 +83,8 @@ const RESERVED: [&str; 20] = [
 /// it through retries, dead-lettering and replay on every broker.
 pub(crate) const ORIGIN_EXCHANGE: &str = "x-origin-exchange";
 pub(crate) const ORIGIN_KEY: &str = "x-origin-key";
+/// That a call is retried as its job is, which it is not unless its caller asks.
+pub(crate) const CALL_RETRIES: &str = "x-call-retries";
 
 const RESERVED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
@@ -108,6 +112,19 @@ pub struct Envelope {
     pub expires_at: Option<Timestamp>,
     /// Since when no worker has known its name.
     pub unknown_since: Option<Timestamp>,
+    /// Who waits for what it returns, where somebody does: then it is a *call*.
+    pub caller: Option<Caller>,
+}
+
+/// Who waits for the reply of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Where the reply goes: what a broker knows the caller by, at most 255 bytes.
+    pub address: String,
+    /// Which of the caller's calls it answers, at most 255 bytes.
+    pub correlation: String,
+    /// Whether the job is retried as one that nobody waits for. Otherwise its first failure is the reply.
+    pub retries: bool,
 }
 
 impl Envelope {
@@ -125,6 +142,7 @@ impl Envelope {
             enqueued_at: now,
             expires_at: None,
             unknown_since: None,
+            caller: None,
         }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! What a handler fails with is not here: it is data, see [`outcome`](crate::outcome).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
-    envelope::Route,
+    envelope::{Body, Route},
     id::JobId,
     job::{InvalidJob, Prepared},
-    outcome::{BoxError, chain},
+    outcome::{BoxError, Failure, chain},
 };
 
 /// What the caller of a broker can do about a failure.
@@ -83,6 +83,16 @@ pub enum EnqueueFailure {
     Unroutable,
     /// It may or may not be enqueued.
     Unknown(BrokerError),
+}
+
+/// Why a call has no reply.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CallFailure {
+    /// Its job was not enqueued, or may not have been.
+    NotEnqueued(EnqueueFailure),
+    /// The reply cannot come any more.
+    Lost(BrokerError),
 }
 
 /// What the caller of an enqueue can do about its failure.
@@ -190,6 +200,57 @@ impl fmt::Debug for EnqueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EnqueueError").field("kind", &self.kind).field("message", &self.to_string()).finish()
     }
+}
+
+/// A call brought no value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The job was not enqueued, or nobody knows: nobody waits for its reply.
+    #[error(transparent)]
+    NotEnqueued(#[from] EnqueueError),
+    /// The job ran and failed, or could not be run: what the worker says about it.
+    #[error("call of job `{name}` ({id}) failed: {failure}")]
+    Failed {
+        /// The job's name.
+        name: String,
+        /// The job's id.
+        id: JobId,
+        /// What sort of failure, and its text.
+        failure: Failure,
+    },
+    /// There was no reply in time. The job may have run, may run still, or may wait until it expires.
+    #[error("call of job `{name}` ({id}) was not answered within {}; it may have run", humantime::format_duration(*.within))]
+    TimedOut {
+        /// The job's name.
+        name: String,
+        /// The job's id.
+        id: JobId,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// The reply cannot come any more: the connection it would have come by was lost, say. The job may have run.
+    #[error("the reply to the call of job `{name}` ({id}) was lost, it may have run: {source}")]
+    Lost {
+        /// The job's name.
+        name: String,
+        /// The job's id.
+        id: JobId,
+        /// How.
+        source: BrokerError,
+    },
+    /// The reply is not what the job returns: caller and worker disagree about the type.
+    #[error("the reply to the call of job `{name}` ({id}) is not what the job returns: {problem}")]
+    Undecodable {
+        /// The job's name.
+        name: String,
+        /// The job's id.
+        id: JobId,
+        /// What does not fit.
+        problem: String,
+        /// The reply.
+        body: Body,
+    },
 }
 
 /// The configuration is wrong: all that is wrong with it.

@@ -25,6 +25,7 @@ use crate::{
     job::{Job, JobOptions},
     name::{JobName, QueueName},
     outcome::{JobError, JobResult, JobReturn},
+    reply,
     time::{Timestamp, monotonic_now},
 };
 
@@ -299,6 +300,7 @@ pub(crate) struct ContextParts {
     pub(crate) enqueued_at: Timestamp,
     pub(crate) timeout: Duration,
     pub(crate) headers: Headers,
+    pub(crate) is_call: bool,
     pub(crate) stopping: CancellationToken,
     pub(crate) states: Arc<States>,
 }
@@ -355,6 +357,12 @@ impl Context {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&serde_json::Value> {
         self.inner.parts.headers.get(name)
+    }
+
+    /// Whether somebody waits for what this job returns.
+    #[must_use]
+    pub fn is_call(&self) -> bool {
+        self.inner.parts.is_call
     }
 
     /// When this attempt's time is over.
@@ -434,8 +442,8 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) enum Invoked {
     /// The body is not what the handler takes.
     Undecodable(String),
-    /// The handler ran.
-    Ran(JobResult),
+    /// The handler ran; and what it returned, where somebody waits for it.
+    Ran(JobResult<Option<Body>>),
 }
 
 /// A handler whose type is forgotten, with where it was written.
@@ -476,7 +484,10 @@ impl Registration {
                 Box::pin(async move {
                     match decode::<J>(&body.0) {
                         Err(error) => Invoked::Undecodable(error.to_string()),
-                        Ok(job) => Invoked::Ran(job.run(cx).await.and_then(JobReturn::into_result)),
+                        Ok(job) => {
+                            let is_call = cx.is_call();
+                            Invoked::Ran(job.run(cx).await.and_then(|returned| returned_by(returned, is_call)))
+                        }
                     }
                 })
             },
@@ -488,6 +499,13 @@ impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "job `{}` of queue `{}` at {}:{}", self.name, self.queue, self.file, self.line)
     }
+}
+
+/// What a handler that returned this did, and its value where somebody waits for it.
+fn returned_by<R: JobReturn>(returned: R, is_call: bool) -> JobResult<Option<Body>> {
+    let value = returned.into_result()?;
+    let reply = is_call.then(|| reply::encode(&value)).transpose();
+    reply.map_err(JobError::discard)
 }
 
 /// Reads a payload. A job without arguments is content with `{}`, `null` and an empty body.

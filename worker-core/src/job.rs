@@ -226,6 +226,19 @@ impl<J> Enqueue<J> {
         self
     }
 
+    /// What one is asked for that somebody waits for: it expires `after` it, unless another date was asked for.
+    ///
+    /// # Errors
+    ///
+    /// A date to start at, which nobody can wait for.
+    pub(crate) fn for_caller(mut self, after: Duration) -> Result<Self, String> {
+        if self.asked.due != Due::Now {
+            return Err("it is a call and would be delayed: wait, and call then".into());
+        }
+        self.asked.expiry.get_or_insert(Expiry::In(after));
+        Ok(self)
+    }
+
     /// Dead-lettered as expired when it has not been started within `time`.
     pub fn expires_in(mut self, time: Duration) -> Self {
         self.asked.expiry = Some(Expiry::In(time));
@@ -412,6 +425,7 @@ impl Prepared {
             enqueued_at: now,
             expires_at,
             unknown_since: None,
+            caller: None,
         })
     }
 }
@@ -425,7 +439,7 @@ pub struct InvalidJob {
 }
 
 impl InvalidJob {
-    fn new(name: &str, problem: String) -> Self {
+    pub(crate) fn new(name: &str, problem: String) -> Self {
         Self { name: name.into(), problem }
     }
 }

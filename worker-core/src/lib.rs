@@ -102,6 +102,7 @@ mod job;
 mod name;
 pub mod outcome;
 mod registry;
+pub mod reply;
 pub mod retry;
 pub mod settlement;
 mod suggest;
@@ -117,11 +118,11 @@ pub mod __private;
 pub use worker_macros::{Event, job};
 
 pub use crate::{
-    client::{Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued},
+    client::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout, Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued},
     envelope::{Headers, Priority},
     error::{
-        BrokerError, BrokerErrorKind, ConfigError, ConnectError, EnqueueError, EnqueueErrorKind, EnqueueFailure,
-        RunError,
+        BrokerError, BrokerErrorKind, CallError, CallFailure, ConfigError, ConnectError, EnqueueError,
+        EnqueueErrorKind, EnqueueFailure, RunError,
     },
     event::{Event, Publish},
     handler::{Argument, Arguments, Context, Handler, JobContext, Payload, Registration, Requirement, State, Supplied},

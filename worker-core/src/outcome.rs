@@ -7,7 +7,7 @@ use std::{error::Error, fmt, time::Duration};
 
 use serde::Serialize;
 
-use crate::time::Timestamp;
+use crate::{envelope::Body, time::Timestamp};
 
 /// Any error that can travel between threads.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -23,8 +23,8 @@ const CAUSES_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The handler returned success.
-    Completed,
+    /// The handler returned success; and what it returned, where somebody waits for it.
+    Completed(Option<Body>),
     /// It failed; another attempt may help.
     Failed {
         /// Why.
@@ -297,30 +297,39 @@ impl fmt::Debug for JobError {
     note = "a bare `Box<dyn Error>` cannot leave its thread: write `Box<dyn Error + Send + Sync>`, or return `JobResult`"
 )]
 pub trait JobReturn {
+    /// What a [call](crate::Client::call) of the job is answered with.
+    type Reply: Serialize;
+
     /// The outcome this value stands for.
     ///
     /// # Errors
     ///
     /// What the handler failed with.
-    fn into_result(self) -> Result<(), JobError>;
+    fn into_result(self) -> Result<Self::Reply, JobError>;
 }
 
 impl JobReturn for () {
+    type Reply = ();
+
     fn into_result(self) -> Result<(), JobError> {
         Ok(())
     }
 }
 
 impl JobReturn for bool {
-    fn into_result(self) -> Result<(), JobError> {
-        if self { Ok(()) } else { Err("the job returned `false`".into()) }
+    type Reply = Self;
+
+    fn into_result(self) -> Result<Self, JobError> {
+        if self { Ok(self) } else { Err("the job returned `false`".into()) }
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize, E: Into<JobError>> JobReturn for Result<T, E> {
-    fn into_result(self) -> Result<(), JobError> {
-        self.map(drop).map_err(Into::into)
+    type Reply = T;
+
+    fn into_result(self) -> Result<T, JobError> {
+        self.map_err(Into::into)
     }
 }
 

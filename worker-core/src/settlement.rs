@@ -12,7 +12,9 @@
 use std::time::Duration;
 
 use crate::{
+    envelope::Caller,
     outcome::{Failure, FailureKind, Outcome},
+    reply::Reply,
     retry::{DELAY_MAX, RetryPolicy},
     time::Timestamp,
 };
@@ -24,8 +26,11 @@ const UNKNOWN_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settlement {
-    /// The job is done: it leaves its queue.
-    Ack,
+    /// The job is done: it leaves its queue, and whoever waits for it gets the reply.
+    Ack {
+        /// How it ended, for the caller; none where nobody waits.
+        reply: Option<Reply>,
+    },
     /// The job failed for good: it leaves its queue for the dead-letter queue.
     DeadLetter {
         /// Why, kept with the job.
@@ -63,7 +68,7 @@ pub enum Note {
 #[must_use]
 pub fn decide(outcome: Outcome, attempt: u32, policy: &RetryPolicy, draw: f64) -> Settlement {
     match outcome {
-        Outcome::Completed => Settlement::Ack,
+        Outcome::Completed(value) => Settlement::Ack { reply: value.map(Reply::Returned) },
         Outcome::Failed { failure, .. } if attempt > policy.max_retries() => Settlement::DeadLetter { failure },
         Outcome::Failed { failure, retry_after } => {
             let after = retry_after.unwrap_or_else(|| policy.delay(attempt, draw));
@@ -83,6 +88,28 @@ pub fn decide(outcome: Outcome, attempt: u32, policy: &RetryPolicy, draw: f64) -
             Settlement::Release { after: pause, note: Some(Note::UnknownSince(since)) }
         }
         Outcome::Interrupted => Settlement::Release { after: Duration::ZERO, note: None },
+    }
+}
+
+/// Decides the same where somebody may wait for the reply: the end of a call is told to its caller, who
+/// decides what follows.
+///
+/// A call is tried once, unless its caller asked for the retries of its job: a caller that waits calls
+/// again, and each of its calls would otherwise become several. It leaves no dead letter, since its
+/// failure is the caller's; a broker that knows that there is no caller any more keeps it all the same.
+#[must_use]
+pub fn decide_for(
+    caller: Option<&Caller>,
+    outcome: Outcome,
+    attempt: u32,
+    policy: &RetryPolicy,
+    draw: f64,
+) -> Settlement {
+    let Some(caller) = caller else { return decide(outcome, attempt, policy, draw) };
+    let once = RetryPolicy::new(0, policy.base(), policy.cap());
+    match decide(outcome, attempt, if caller.retries { policy } else { &once }, draw) {
+        Settlement::DeadLetter { failure } => Settlement::Ack { reply: Some(Reply::Failed(failure)) },
+        settlement => settlement,
     }
 }
 
@@ -137,6 +164,29 @@ mod tests {
         }
         assert_eq!(waited, patience);
         assert!((50..100).contains(&deliveries), "{deliveries}");
+    }
+
+    fn caller(retries: bool) -> Option<Caller> {
+        Some(Caller { address: "a".into(), correlation: "c".into(), retries })
+    }
+
+    #[test]
+    fn a_call_that_fails_is_over_unless_its_caller_asked_for_retries() {
+        let policy = RetryPolicy::new(3, Duration::from_secs(1), Duration::from_secs(600));
+        let decided = |retries, attempt| decide_for(caller(retries).as_ref(), failed(None), attempt, &policy, 0.0);
+        let told = Settlement::Ack { reply: Some(Reply::Failed(Failure::new(FailureKind::Error, "no"))) };
+        assert_eq!(decided(false, 1), told);
+        assert!(matches!(decided(true, 3), Settlement::Retry { .. }));
+        assert_eq!(decided(true, 4), told);
+    }
+
+    #[test]
+    fn what_ends_no_call_is_decided_as_for_any_job() {
+        let policy = RetryPolicy::DEFAULT;
+        for outcome in [Outcome::Snoozed(Duration::from_secs(1)), Outcome::Interrupted, Outcome::Completed(None)] {
+            let decided = decide_for(caller(false).as_ref(), outcome.clone(), 1, &policy, 0.0);
+            assert_eq!(decided, decide(outcome, 1, &policy, 0.0));
+        }
     }
 
     proptest! {

@@ -35,6 +35,7 @@
 //! | `panic` | panicked, the same |
 //! | `retry` | failed in another way, and is tried again |
 //! | `dead` | failed in another way, and is among the dead |
+//! | `call_failed` | failed in another way, and its caller was told |
 //! | `released` | gave the job back: it snoozed, or this worker does not know it |
 //! | `cancelled` | was cancelled at the end of the grace period, and given back |
 //! | `lost` | ended when the job was no longer ours |
@@ -71,6 +72,9 @@ pub const DEAD_LETTERS: &str = "worker_dead_letters_total";
 
 /// How long the broker took to confirm a publish.
 pub const PUBLISH_CONFIRM: &str = "worker_publish_confirm_seconds";
+
+/// Publishes that were written to the broker and that it has not confirmed yet.
+pub const PUBLISH_OUTSTANDING: &str = "worker_publish_outstanding";
 
 /// Publishes that failed.
 pub const PUBLISH_FAILURES: &str = "worker_publish_failures_total";
@@ -158,6 +162,7 @@ pub static METRICS: &[Metric] = {
         metric(CONCURRENCY, Gauge, &["queue"], "jobs of the queue that may run at once"),
         metric(DEAD_LETTERS, Counter, &["job", "queue", "reason"], "jobs that this worker dead-lettered, by reason"),
         metric(PUBLISH_CONFIRM, Histogram, &[], "how long the broker took to confirm a publish that it took"),
+        metric(PUBLISH_OUTSTANDING, Gauge, &[], "publishes that the broker has not confirmed yet"),
         metric(
             PUBLISH_FAILURES,
             Counter,

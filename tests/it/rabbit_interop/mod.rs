@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod adoption;
+mod calls;
 mod capabilities;
 mod dead;
 mod exchanges;

@@ -1,11 +1,12 @@
-//! The programs on the page about the wire format, run as they stand there.
+//! The programs on the pages about the wire format and about calls, run as they stand there.
 
 use std::{path::Path, process::Stdio};
 
 use tokio::process::{Child, Command};
 use worker_core::{
-    Client, FailureKind, JobId,
+    Client, FailureKind, JobId, Registry, Worker,
     broker::{Page, Selection, Topology},
+    prelude::*,
 };
 use worker_tests::{
     eventually::{eventually, soon},
@@ -13,16 +14,39 @@ use worker_tests::{
 };
 
 use super::orders::{ShipOrder, Shop};
+use crate::bench::Running;
 
-/// The page's program under this heading, started with the URL of `vhost`.
-fn start(heading: &str, vhost: &Vhost) -> Child {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides/wire-format.md");
+/// The page's program under this heading, as a command with the URL of `vhost`.
+fn program(page: &str, heading: &str, vhost: &Vhost) -> Command {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides").join(page);
     let page = std::fs::read_to_string(page).unwrap();
     let section = page.split(&format!("## {heading}\n")).nth(1).unwrap();
     let program = section.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
     let mut python = Command::new("/usr/bin/python3");
     python.args(["-c", program, vhost.url()]).stdin(Stdio::null()).kill_on_drop(true);
-    python.spawn().unwrap()
+    python
+}
+
+fn start(heading: &str, vhost: &Vhost) -> Child {
+    program("wire-format.md", heading, vhost).spawn().unwrap()
+}
+
+#[job(queue = "calculator")]
+async fn divide(a: f64, b: f64) -> JobResult<f64> {
+    Ok(a / b)
+}
+
+#[tokio::test]
+async fn the_caller_of_the_page_gets_its_reply() {
+    let vhost = shared_vhost();
+    let client = Client::connect(vhost.url()).await.unwrap();
+    client.declare(&Topology::queues(["calculator".parse().unwrap()])).await.unwrap();
+    let running = Running::start(Worker::builder(&client).registry(Registry::new().with::<divide>()));
+    let mut caller = program("calls.md", "Neighbours on RabbitMQ", &vhost);
+    let said = soon("the caller ended", caller.output()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "(0.5, None)", "{said:?}");
+    running.stop().await;
+    client.close().await.unwrap();
 }
 
 #[tokio::test]

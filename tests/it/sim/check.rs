@@ -252,7 +252,7 @@ impl<'a> Model<'a> {
             _ => self.demand(owned.begun && !runs, || format!("{job} was settled before it had run")),
         }
         match settlement {
-            Settlement::Ack => {
+            Settlement::Ack { .. } => {
                 self.ends.push(End { job: job.clone(), kind: None, attempts: attempt - 1, starts: *starts });
             }
             Settlement::DeadLetter { failure } => {

@@ -8,13 +8,14 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use worker_core::{
-    BrokerError, EnqueueFailure,
+    BrokerError, CallFailure, EnqueueFailure,
     broker::{
         Begin, Broker, Capabilities, Declared, Delivery, Inspector, Reach, SettleError, Settler, Source, Subscription,
         Ticket, Topology,
     },
     brokers::memory::MemoryBroker,
     envelope::{Due, Envelope},
+    reply::Reply,
     settlement::Settlement,
 };
 
@@ -59,6 +60,10 @@ impl Broker for Witness {
             self.record.write(self.process, What::Stored { job, due_in });
         }
         answers
+    }
+
+    async fn call(&self, envelope: Envelope) -> Result<Reply, CallFailure> {
+        self.inner.call(envelope).await
     }
 
     async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {

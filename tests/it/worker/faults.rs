@@ -68,7 +68,7 @@ async fn every_kind_of_settlement_is_submitted_again() {
             let once = (
                 delivery.envelope.id.clone(),
                 delivery.attempt,
-                std::mem::discriminant(settlement) == std::mem::discriminant(&Settlement::Ack),
+                std::mem::discriminant(settlement) == std::mem::discriminant(&Settlement::Ack { reply: None }),
             );
             if refused.insert((once.0, once.1, once.2)) { Fault::Refused(Transient) } else { Fault::None }
         }

@@ -238,9 +238,12 @@ pub async fn every_field_arrives_as_it_was_sent_and_stays_so<F: BrokerFixture>(f
     let sent = extremes(sender.broker.capabilities().priorities);
     sender.enqueue(sent.clone()).await;
     let mut consumer = receiver.consume(10).await;
-    for settlement in
-        [release(Duration::ZERO), retry(Duration::ZERO), release(Duration::from_millis(20)), Settlement::Ack]
-    {
+    for settlement in [
+        release(Duration::ZERO),
+        retry(Duration::ZERO),
+        release(Duration::from_millis(20)),
+        Settlement::Ack { reply: None },
+    ] {
         let mut delivered = by_id(consumer.take(sent.len()).await);
         for sent in &sent {
             let delivery = delivered.remove(&sent.id.to_string()).expect("each is delivered, under its id");

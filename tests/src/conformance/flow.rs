@@ -52,7 +52,7 @@ pub async fn every_settlement_makes_room_for_one_delivery<F: BrokerFixture>(fx: 
     let mut consumer = process.consume(2).await;
     let mut owned = consumer.take(2).await;
     for settlement in [
-        Settlement::Ack,
+        Settlement::Ack { reply: None },
         bury(FailureKind::Error),
         release(HOUR),
         retry(HOUR),
@@ -76,7 +76,7 @@ pub async fn a_lost_settlement_makes_no_room<F: BrokerFixture>(fx: &F) {
     consumer.ack(first).await;
     owned.push(consumer.one().await);
     for _ in 0..3 {
-        let answer = consumer.try_settle(copy(&again), Settlement::Ack).await;
+        let answer = consumer.try_settle(copy(&again), Settlement::Ack { reply: None }).await;
         assert!(matches!(answer, Err(SettleError::Lost)), "{answer:?}");
     }
     consumer.nothing().await;
@@ -187,7 +187,13 @@ pub async fn a_settlement_wakes_a_consumer_that_was_full<F: BrokerFixture>(fx: &
     process.enqueue(jobs("job", 10)).await;
     let mut consumer = process.consume(1).await;
     let mut owned = consumer.one().await;
-    for settlement in [Settlement::Ack, bury(FailureKind::Error), release(HOUR), retry(HOUR), Settlement::Ack] {
+    for settlement in [
+        Settlement::Ack { reply: None },
+        bury(FailureKind::Error),
+        release(HOUR),
+        retry(HOUR),
+        Settlement::Ack { reply: None },
+    ] {
         let settler = Arc::clone(&consumer.settler);
         owned = woken_by(fx, &mut consumer, async || settler.submit(owned, settlement).await.unwrap()).await;
     }

@@ -47,7 +47,7 @@ pub async fn a_queue_counts_its_jobs_by_what_they_wait_for<F: BrokerFixture>(fx:
     counted([1, 6, 0, 0], "after a start, which is counted by nobody").await;
     consumer.stop().await;
     for (settlement, expected) in [
-        (Settlement::Ack, [1, 5, 0, 0]),
+        (Settlement::Ack { reply: None }, [1, 5, 0, 0]),
         (bury(FailureKind::Error), [1, 4, 0, 1]),
         (release(Duration::from_secs(3_600)), [1, 3, 1, 1]),
         (retry(Duration::from_millis(300)), [1, 2, 2, 1]),

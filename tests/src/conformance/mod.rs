@@ -5,6 +5,7 @@
 //! nothing on it and fails by panicking. Where a broker lacks a capability,
 //! the case that needs it says so and another asserts the refusal.
 
+pub mod calls;
 pub mod dead;
 pub mod delay;
 pub mod enqueue;
@@ -129,6 +130,18 @@ macro_rules! conformance {
                 settling_a_suspect_wakes_a_consumer_that_waits_for_the_next
                 each_subscription_owns_a_suspect_of_its_own
                 waiting_suspects_take_no_room
+            }
+            calls {
+                a_call_is_answered_with_what_its_job_is_acknowledged_with
+                a_call_survives_the_worker_that_had_it
+                calls_get_their_own_replies_in_whatever_order
+                a_dropped_call_is_forgotten_and_its_reply_changes_nothing
+                a_caller_that_is_gone_costs_nothing_and_its_failure_is_kept
+                a_caller_that_has_died_costs_the_worker_nothing
+                a_call_to_an_undeclared_queue_is_unroutable
+                the_reply_finds_its_caller_in_another_process
+                a_replayed_call_is_a_job_that_nobody_waits_for
+                a_call_is_refused_by_name_where_there_are_none
             }
             inspect {
                 a_queue_counts_its_jobs_by_what_they_wait_for

@@ -162,7 +162,7 @@ pub async fn a_settlement_whose_ticket_is_dropped_is_made_true<F: BrokerFixture>
     process.enqueue(jobs("job", 40)).await;
     let mut consumer = process.consume(40).await;
     for (n, delivery) in consumer.take(40).await.into_iter().enumerate() {
-        let settlement = if n % 2 == 0 { Settlement::Ack } else { bury(FailureKind::Error) };
+        let settlement = if n % 2 == 0 { Settlement::Ack { reply: None } } else { bury(FailureKind::Error) };
         drop(consumer.settler.submit(delivery, settlement));
     }
     eventually("all are settled", async || {

@@ -274,12 +274,12 @@ async fn own_alone(consumer: Consumer, shared: Arc<Mutex<Ownership>>, count: usi
             let settlement = match delivery.attempt {
                 1 if draw.bool() => release(Duration::ZERO),
                 1 | 2 => retry(Duration::ZERO),
-                _ => Settlement::Ack,
+                _ => Settlement::Ack { reply: None },
             };
             {
                 let mut shared = shared.lock().unwrap();
                 shared.owned.remove(&id);
-                if settlement == Settlement::Ack {
+                if matches!(settlement, Settlement::Ack { .. }) {
                     shared.done.insert(id);
                 }
             }

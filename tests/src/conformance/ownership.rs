@@ -67,8 +67,13 @@ pub async fn what_was_returned_before_a_stop_is_still_owned<F: BrokerFixture>(fx
     // The settler alone keeps them.
     drop(source);
     next.nothing().await;
-    let settlements =
-        [Settlement::Ack, bury(FailureKind::Error), release(Duration::ZERO), retry(Duration::ZERO), Settlement::Ack];
+    let settlements = [
+        Settlement::Ack { reply: None },
+        bury(FailureKind::Error),
+        release(Duration::ZERO),
+        retry(Duration::ZERO),
+        Settlement::Ack { reply: None },
+    ];
     for settlement in settlements {
         let delivery = owned.next().unwrap();
         assert!(!delivery.lost.is_cancelled());

@@ -161,7 +161,7 @@ pub async fn closing_finishes_what_was_submitted<F: BrokerFixture>(fx: &F) {
         .take(200)
         .await
         .into_iter()
-        .map(|delivery| consumer.settler.submit(delivery, Settlement::Ack))
+        .map(|delivery| consumer.settler.submit(delivery, Settlement::Ack { reply: None }))
         .collect();
     closing.broker.close().await.unwrap();
     for ticket in tickets {

@@ -280,7 +280,9 @@ async fn settle_five<F: BrokerFixture>(process: &Process<'_, F>) {
     consumer.stop().await;
     let note = Some(Note::UnknownSince(Timestamp::from_unix_ms(5)));
     let released = Settlement::Release { after: Duration::ZERO, note };
-    for settlement in [Settlement::Ack, bury(FailureKind::Error), released, release(ms(300)), retry(ms(30))] {
+    for settlement in
+        [Settlement::Ack { reply: None }, bury(FailureKind::Error), released, release(ms(300)), retry(ms(30))]
+    {
         let delivery = owned.next().unwrap();
         consumer.begin(&delivery);
         consumer.settle(delivery, settlement).await;

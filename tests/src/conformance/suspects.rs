@@ -89,7 +89,9 @@ pub async fn a_subscription_owns_one_suspect_at_a_time_beside_other_jobs<F: Brok
     owned.extend(consumer.take(19).await);
     assert_eq!(suspects(&owned), 1, "{owned:?}");
     // As soon as one is settled, whichever way, there is the next.
-    for settlement in [Settlement::Ack, release(Duration::ZERO), bury(FailureKind::Error), retry(hours(1))] {
+    for settlement in
+        [Settlement::Ack { reply: None }, release(Duration::ZERO), bury(FailureKind::Error), retry(hours(1))]
+    {
         let suspect = owned.iter().position(Delivery::is_suspect).unwrap();
         consumer.settle(owned.remove(suspect), settlement).await;
         while suspects(&owned) == 0 {
@@ -107,7 +109,7 @@ pub async fn settling_a_suspect_wakes_a_consumer_that_waits_for_the_next<F: Brok
     make_suspects(fx, 5).await;
     let mut consumer = process.consume(10).await;
     let mut suspect = consumer.one().await;
-    for settlement in [Settlement::Ack, bury(FailureKind::Error), release(hours(1)), retry(hours(1))] {
+    for settlement in [Settlement::Ack { reply: None }, bury(FailureKind::Error), release(hours(1)), retry(hours(1))] {
         let settler = Arc::clone(&consumer.settler);
         let settle = async {
             fx.pass(Duration::from_millis(50)).await;

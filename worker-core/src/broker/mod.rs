@@ -86,6 +86,22 @@
 //! * **P7** A delay to an exchange is refused as `Unsupported`.
 //! * **P8** Exchanges and bindings are there for all processes, as queues are, and as durable.
 //!
+//! # Calls
+//!
+//! Where [`Capabilities::calls`] is set. A *call* is a job whose enqueuer waits for what it returns.
+//!
+//! * **C1** [`Broker::call`] answers with the reply that the job's [`Settlement::Ack`] has; until then
+//!   the job is one as any other: released, retried and taken over with its [`Caller`](crate::envelope::Caller).
+//! * **C2** No call gets the reply of another, whatever the ids of their jobs.
+//! * **C3** Dropping the future of `call` forgets it: the job is run all the same, and its reply
+//!   changes nothing.
+//! * **C4** A caller that is gone costs the worker nothing: the settlement is `Ok`, and the job leaves its
+//!   queue. Where the broker knows that it is gone, a failure is among the dead.
+//! * **C5** A call to a queue that was not declared is `Unroutable`, at once.
+//! * **C6** The reply finds the caller whichever process settles the job.
+//! * **C7** A dead letter has no caller any more: replayed, it is a job that nobody waits for.
+//! * **C8** Closing the caller's broker ends its calls with an error.
+//!
 //! # Inspection
 //!
 //! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
@@ -105,6 +121,7 @@
 //! * **X1** [`Broker::close`] finishes what was submitted and gives back what is owned, attempts
 //!   and starts unchanged. After it, everything fails with an error; nothing hangs.
 
+mod callers;
 mod delivery;
 mod inspect;
 mod topology;
@@ -115,10 +132,13 @@ use async_trait::async_trait;
 
 use crate::{
     envelope::Envelope,
-    error::{BrokerError, EnqueueFailure},
+    error::{BrokerError, CallFailure, EnqueueFailure},
+    reply::Reply,
     settlement::Settlement,
 };
 
+pub use callers::CALLS_MAX;
+pub(crate) use callers::Callers;
 pub use delivery::{Begin, Delivery, Receipt, SettleError, Ticket, Unsettled, attempts_failed, crashed};
 pub use inspect::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection};
 pub use topology::{Capabilities, Declared, Reach, Subscription, Topology};
@@ -170,6 +190,26 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// Not cancel safe: dropping the future leaves the batch in an unknown state.
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>>;
+
+    /// Enqueues a job, and waits for what it is answered with, however long that takes.
+    ///
+    /// The broker chooses by what it finds the caller again: of the envelope's
+    /// [`caller`](Envelope::caller) only `retries` is looked at.
+    ///
+    /// # Errors
+    ///
+    /// * [`CallFailure::NotEnqueued`] — as [`enqueue`](Self::enqueue) says it.
+    /// * [`CallFailure::Lost`] — the reply cannot come any more: the way it would have come by is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the call; the job may or may not be enqueued.
+    async fn call(&self, envelope: Envelope) -> Result<Reply, CallFailure> {
+        drop(envelope);
+        let ways_out = "enqueue the job instead";
+        let error = BrokerError::unsupported(self.capabilities().broker, "calls", ways_out);
+        Err(CallFailure::NotEnqueued(EnqueueFailure::Refused(error)))
+    }
 
     /// Begins to consume a queue.
     ///

@@ -115,6 +115,8 @@ pub struct Capabilities {
     pub ranks_returned: bool,
     /// There are [exchanges](crate::exchange), and [`Route::Exchange`](crate::envelope::Route::Exchange) works.
     pub exchanges: bool,
+    /// [`Broker::call`](super::Broker::call) works.
+    pub calls: bool,
     /// The server's product and version, where there is a server.
     pub server: Option<String>,
 }
@@ -134,6 +136,7 @@ impl Capabilities {
             priorities: false,
             ranks_returned: false,
             exchanges: false,
+            calls: false,
             server: None,
         }
     }

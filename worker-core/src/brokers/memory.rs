@@ -24,14 +24,15 @@ use tokio_util::sync::CancellationToken;
 use self::inspect::View;
 use crate::{
     broker::{
-        Begin, Broker, Capabilities, DeadJob, Declared, Delivery, Inspector, Receipt, STARTS_MAX, SettleError, Settler,
-        Source, Subscription, Ticket, Topology, attempts_failed, crashed,
+        Begin, Broker, Callers, Capabilities, DeadJob, Declared, Delivery, Inspector, Receipt, STARTS_MAX, SettleError,
+        Settler, Source, Subscription, Ticket, Topology, attempts_failed, crashed,
     },
-    envelope::{Due, Envelope, Priority, Route},
-    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
+    envelope::{Caller, Due, Envelope, Priority, Route},
+    error::{BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure},
     exchange::{Binding, Exchange, ExchangeKind},
     name::{ExchangeName, QueueName},
     outcome::Failure,
+    reply::Reply,
     settlement::{Note, Settlement},
     time::{Clock, Timestamp, TokioClock},
 };
@@ -51,11 +52,13 @@ use crate::{
 pub struct MemoryBroker {
     shared: Arc<Shared>,
     session: Arc<Session>,
+    /// The calls of this process.
+    callers: Arc<Callers>,
 }
 
 struct Shared {
     clock: Arc<dyn Clock>,
-    /// Priorities and exchanges.
+    /// Priorities, exchanges and calls.
     whole: bool,
     store: Mutex<Store>,
     /// Wakes in the order of waiting, so that the same test gives the same run.
@@ -71,6 +74,8 @@ struct Session {
 
 #[derive(Debug, Default)]
 struct Store {
+    /// The living processes that have called, by their addresses.
+    callers: BTreeMap<String, Arc<Callers>>,
     /// Source of sequence numbers, tags and session numbers.
     last: u64,
     queues: BTreeMap<QueueName, Queue>,
@@ -128,14 +133,14 @@ impl MemoryBroker {
 
     fn build(clock: Arc<dyn Clock>, whole: bool) -> Self {
         let shared = Shared { clock, whole, store: Mutex::default(), changed: Notify::new() };
-        Self { shared: Arc::new(shared), session: Session::new(0) }
+        Self { shared: Arc::new(shared), session: Session::new(0), callers: Arc::default() }
     }
 
     /// The same jobs, seen by another process.
     #[must_use]
     pub fn another_process(&self) -> Self {
         let id = self.shared.store().next();
-        Self { shared: Arc::clone(&self.shared), session: Session::new(id) }
+        Self { shared: Arc::clone(&self.shared), session: Session::new(id), callers: Arc::default() }
     }
 
     /// The death of this process: what it owned comes back, blamed if it had begun.
@@ -155,7 +160,9 @@ impl MemoryBroker {
         self.shared.change(|store| {
             store.give_back(|held| held.session == session, blame, now);
             store.queues.values_mut().for_each(|queue| queue.consumers.retain(|_, of| *of != session));
+            store.callers.remove(&address(session));
         });
+        self.callers.fail(&closed());
     }
 
     /// The jobs that wait, in the order of their enqueueing, with when each is due.
@@ -193,7 +200,7 @@ impl Session {
 
     fn check(&self) -> Result<(), BrokerError> {
         if self.closed.load(Ordering::SeqCst) {
-            return Err(BrokerError::new(BrokerErrorKind::Permanent, "the memory broker is closed"));
+            return Err(closed());
         }
         Ok(())
     }
@@ -249,6 +256,15 @@ impl Store {
         let bindings = self.bindings.iter().filter(|binding| binding.exchange == *name);
         let taking = bindings.filter(|binding| binding.takes(kind, key, &envelope.headers));
         Ok(taking.map(|binding| binding.queue.clone()).collect())
+    }
+
+    /// Gives a reply to its caller; what must be kept where there is none any more.
+    fn tell(&self, caller: Option<&Caller>, reply: Option<Reply>) -> Option<Failure> {
+        let (caller, reply) = (caller?, reply?);
+        let Some(callers) = self.callers.get(&caller.address) else { return reply.unheard().cloned() };
+        // One that waits no longer has gone its way, and lives.
+        callers.tell(&caller.correlation, reply);
+        None
     }
 
     /// Puts back what `which` selects; `blame` raises the starts of those that had begun.
@@ -412,8 +428,16 @@ impl Settler for Half {
         let settled = self.shared.change(|store| {
             let queue = store.queues.get_mut(&delivery.queue)?;
             let mut job = queue.held.remove(&delivery.receipt.tag)?.job;
+            let settlement = match settlement {
+                Settlement::Ack { reply } => match store.tell(job.envelope.caller.as_ref(), reply) {
+                    Some(failure) => Settlement::DeadLetter { failure },
+                    None => return Some(()),
+                },
+                settlement => settlement,
+            };
+            let queue = store.queues.get_mut(&delivery.queue)?;
             match settlement {
-                Settlement::Ack => {}
+                Settlement::Ack { .. } => {}
                 Settlement::DeadLetter { failure } => {
                     store.last += 1;
                     queue.bury(store.last, failure, job, now);
@@ -450,6 +474,7 @@ impl Broker for MemoryBroker {
             priorities: whole,
             ranks_returned: whole,
             exchanges: whole,
+            calls: whole,
             ..none
         }
     }
@@ -513,6 +538,24 @@ impl Broker for MemoryBroker {
         self.shared.change(|store| batch.into_iter().map(|envelope| put(store, envelope)).collect())
     }
 
+    async fn call(&self, envelope: Envelope) -> Result<Reply, CallFailure> {
+        if !self.shared.whole {
+            let error = BrokerError::unsupported("memory", "calls", "enqueue the job instead");
+            return Err(CallFailure::NotEnqueued(EnqueueFailure::Refused(error)));
+        }
+        let refused = |error| CallFailure::NotEnqueued(EnqueueFailure::Refused(error));
+        let mut expected = self.callers.expect().map_err(refused)?;
+        self.session.check().map_err(refused)?;
+        let address = address(self.session.id);
+        self.shared.store().callers.insert(address.clone(), Arc::clone(&self.callers));
+        let retries = envelope.caller.as_ref().is_some_and(|caller| caller.retries);
+        let caller = Caller { address, correlation: expected.correlation.clone(), retries };
+        for answer in self.enqueue(vec![Envelope { caller: Some(caller), ..envelope }]).await {
+            answer.map_err(CallFailure::NotEnqueued)?;
+        }
+        expected.reply().await.map_err(CallFailure::Lost)
+    }
+
     async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {
         self.session.check()?;
         let id = self.shared.change(|store| {
@@ -539,6 +582,15 @@ impl Broker for MemoryBroker {
         self.leave(false);
         Ok(())
     }
+}
+
+/// What a process is known by to those who answer its calls.
+fn address(session: u64) -> String {
+    format!("process-{session}")
+}
+
+fn closed() -> BrokerError {
+    BrokerError::new(BrokerErrorKind::Permanent, "the memory broker is closed")
 }
 
 fn no_exchanges() -> BrokerError {

@@ -108,6 +108,16 @@ impl Given {
                 default.rabbitmq_queue_type,
                 parse::rabbitmq_queue_type,
             ),
+            rabbitmq_channels: self.value(
+                &table::RABBITMQ_CHANNELS,
+                default.rabbitmq_channels,
+                parse::rabbitmq_channels,
+            ),
+            rabbitmq_reply_queues: self.value(
+                &table::RABBITMQ_REPLY_QUEUES,
+                default.rabbitmq_reply_queues,
+                parse::rabbitmq_reply_queues,
+            ),
             rabbitmq_namespace: self.value(
                 &table::RABBITMQ_NAMESPACE,
                 default.rabbitmq_namespace,

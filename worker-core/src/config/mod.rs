@@ -18,7 +18,7 @@ mod secret;
 pub(crate) mod table;
 mod url;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU8, path::PathBuf, time::Duration};
 
 use crate::{
     broker::LEASE_DEFAULT,
@@ -91,6 +91,10 @@ pub struct Settings {
     pub rabbitmq_confirm_timeout: Duration,
     /// What kind of queues is declared on RabbitMQ.
     pub rabbitmq_queue_type: RabbitmqQueueType,
+    /// How many channels publish to RabbitMQ.
+    pub rabbitmq_channels: NonZeroU8,
+    /// Which queues on RabbitMQ replies may go to, where a call names one.
+    pub rabbitmq_reply_queues: Vec<String>,
     /// What the names of the shared queues on RabbitMQ begin with.
     pub rabbitmq_namespace: String,
     /// Who signed RabbitMQ's certificate; `None` for one of the system's authorities.
@@ -178,6 +182,8 @@ impl Default for Settings {
             rabbitmq_heartbeat: table::HEARTBEAT_DEFAULT,
             rabbitmq_confirm_timeout: table::CONFIRM_TIMEOUT_DEFAULT,
             rabbitmq_queue_type: RabbitmqQueueType::Quorum,
+            rabbitmq_channels: NonZeroU8::MIN,
+            rabbitmq_reply_queues: vec![table::RABBITMQ_REPLY_QUEUES.default.into()],
             rabbitmq_namespace: table::NAMESPACE_DEFAULT.into(),
             rabbitmq_ca_file: None,
             rabbitmq_cert_file: None,
@@ -317,6 +323,10 @@ mod tests {
                     parse::rabbitmq_confirm_timeout(text) == Ok(default.rabbitmq_confirm_timeout)
                 }
                 "rabbitmq_queue_type" => parse::rabbitmq_queue_type(text) == Ok(default.rabbitmq_queue_type),
+                "rabbitmq_channels" => parse::rabbitmq_channels(text) == Ok(default.rabbitmq_channels),
+                "rabbitmq_reply_queues" => {
+                    parse::rabbitmq_reply_queues(text) == Ok(default.rabbitmq_reply_queues.clone())
+                }
                 "rabbitmq_namespace" => default.rabbitmq_namespace == text,
                 "rabbitmq_ca_file" => text == "the system's certificates" && default.rabbitmq_ca_file.is_none(),
                 "rabbitmq_cert_file" => text == "no certificate" && default.rabbitmq_cert_file.is_none(),

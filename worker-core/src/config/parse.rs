@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU8,
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -73,6 +74,21 @@ pub(super) fn rabbitmq_heartbeat(text: &str) -> Result<Duration, Misfit> {
 
 pub(super) fn rabbitmq_confirm_timeout(text: &str) -> Result<Duration, Misfit> {
     bounded(text, MS, HOUR)
+}
+
+pub(super) fn rabbitmq_channels(text: &str) -> Result<NonZeroU8, Misfit> {
+    text.trim().parse::<NonZeroU8>().ok().filter(|count| count.get() <= 64).ok_or(Form)
+}
+
+/// Names of queues, or beginnings of names; none for none.
+pub(super) fn rabbitmq_reply_queues(text: &str) -> Result<Vec<String>, Misfit> {
+    let names: Vec<String> =
+        text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    let is_name = |name: &String| {
+        let plain = name.strip_suffix('*').unwrap_or(name);
+        name.len() <= 255 && !plain.contains('*') && plain.chars().all(|c| !c.is_control() && !c.is_whitespace())
+    };
+    if names.iter().all(is_name) { Ok(names) } else { Err(Form) }
 }
 
 fn bounded(text: &str, min: Duration, max: Duration) -> Result<Duration, Misfit> {

@@ -233,6 +233,28 @@ pub(super) static RABBITMQ_QUEUE_TYPE: Setting = Setting {
     secret: false,
 };
 
+pub(super) static RABBITMQ_CHANNELS: Setting = Setting {
+    name: "rabbitmq_channels",
+    variable: "WORKER_RABBITMQ_CHANNELS",
+    flag: None,
+    meaning: "how many channels publish; what goes to one queue goes by one of them, in order",
+    form: "1 to 64",
+    default: "1",
+    why: "one has 500 publishes on their way at once, and a second gains nothing measurable",
+    secret: false,
+};
+
+pub(super) static RABBITMQ_REPLY_QUEUES: Setting = Setting {
+    name: "rabbitmq_reply_queues",
+    variable: "WORKER_RABBITMQ_REPLY_QUEUES",
+    flag: None,
+    meaning: "which queues the reply to a call may go to, where its message names one; a `*` at the end stands for any rest",
+    form: "names, separated by commas, such as `amq.gen-*,replies.*`",
+    default: "amq.gen-*",
+    why: "callers' queues are named by the server as a rule, and a message must not choose any queue at all for a worker to write to",
+    secret: false,
+};
+
 pub(super) static RABBITMQ_NAMESPACE: Setting = Setting {
     name: "rabbitmq_namespace",
     variable: "WORKER_RABBITMQ_NAMESPACE",
@@ -289,7 +311,7 @@ pub(super) static LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting there is.
-pub static SETTINGS: [&Setting; 21] = [
+pub static SETTINGS: [&Setting; 23] = [
     &BROKER_URL,
     &QUEUES,
     &CONCURRENCY,
@@ -306,6 +328,8 @@ pub static SETTINGS: [&Setting; 21] = [
     &RABBITMQ_HEARTBEAT,
     &RABBITMQ_CONFIRM_TIMEOUT,
     &RABBITMQ_QUEUE_TYPE,
+    &RABBITMQ_CHANNELS,
+    &RABBITMQ_REPLY_QUEUES,
     &RABBITMQ_NAMESPACE,
     &RABBITMQ_CA_FILE,
     &RABBITMQ_CERT_FILE,

@@ -27,6 +27,7 @@ impl Context {
             enqueued_at: SystemClock.now(),
             timeout: DEFAULT_TIMEOUT,
             headers: Headers::default(),
+            is_call: false,
             stopping: CancellationToken::new(),
             states: Arc::new(States::default()),
         })

@@ -19,7 +19,7 @@ use crate::{
     job::Job,
     name::{JobName, QueueName},
     registry::{Entry, Registry},
-    settlement::decide,
+    settlement::decide_for,
     time::{Clock as _, ManualClock, SystemClock, Timestamp},
     worker::{
         Ending, UNKNOWN_JOB_PATIENCE_DEFAULT,
@@ -263,7 +263,7 @@ impl TestQueue {
                 (execute(handler, delivery.envelope.body.clone(), cx).await, handler.options.retry)
             }
         };
-        let settlement = decide(outcome, attempt, &retry, 0.0);
+        let settlement = decide_for(delivery.envelope.caller.as_ref(), outcome, attempt, &retry, 0.0);
         let ending = settler.submit(delivery, settlement.clone()).await.map_or(Ending::Lost, |()| settlement.into());
         Some(Execution { id, job, queue, attempt, at: at.since(self.started), ending })
     }
@@ -277,6 +277,7 @@ impl TestQueue {
             enqueued_at: delivery.envelope.enqueued_at,
             timeout: entry.registration.options.timeout,
             headers: delivery.envelope.headers.clone(),
+            is_call: delivery.envelope.caller.is_some(),
             stopping: CancellationToken::new(),
             states: Arc::clone(&self.states),
         })

@@ -3,7 +3,7 @@
 //! Each round waits for one event and acts on it. Executions and fetching run
 //! beside the loop and share no state with it. Nothing is decided here that
 //! could be decided without it: which delivery starts next is `lanes`, what an
-//! outcome means is [`decide`].
+//! outcome means is [`decide_for`].
 //!
 //! What must stay true: a delivery leaves this task only by `submit`; every
 //! spawned task is in one of the two `JoinSet`s; after `draining` no job starts.
@@ -33,7 +33,7 @@ use crate::{
     outcome::{Failure, FailureKind, Outcome},
     registry::Entry,
     retry::RetryPolicy,
-    settlement::decide,
+    settlement::decide_for,
     telemetry::{SPAN_JOB, TARGET},
     time::monotonic_now,
     worker::{
@@ -387,6 +387,7 @@ impl Dispatcher {
             enqueued_at: delivery.envelope.enqueued_at,
             timeout: handler.options.timeout,
             headers: delivery.envelope.headers.clone(),
+            is_call: delivery.envelope.caller.is_some(),
             stopping: self.draining.clone(),
             states: Arc::clone(&self.plan.states),
         })
@@ -435,7 +436,8 @@ impl Dispatcher {
             Conclusion::Interrupted => (Cause::Interrupted, Outcome::Interrupted),
             Conclusion::Abandoned => (Cause::Abandoned, Outcome::Interrupted),
         };
-        let settlement = decide(outcome, delivery.attempt, retry, fastrand::f64());
+        let caller = delivery.envelope.caller.as_ref();
+        let settlement = decide_for(caller, outcome, delivery.attempt, retry, fastrand::f64());
         let report = JobReport {
             id: delivery.envelope.id.clone(),
             job: delivery.envelope.name.clone(),

@@ -44,7 +44,7 @@ pub(crate) async fn execute(handler: Registration, body: Body, cx: Context) -> O
 
 fn outcome(invoked: Invoked) -> Outcome {
     match invoked {
-        Invoked::Ran(Ok(())) => Outcome::Completed,
+        Invoked::Ran(Ok(value)) => Outcome::Completed(value),
         Invoked::Ran(Err(error)) => error.into_outcome(),
         Invoked::Undecodable(why) => Outcome::Rejected(Failure::new(
             FailureKind::Undecodable,

@@ -57,6 +57,7 @@ enum Processed {
     Panic,
     Retry,
     Dead,
+    CallFailed,
     Released,
     Cancelled,
     Lost,
@@ -180,12 +181,13 @@ impl TypeMeter {
 
 impl Processed {
     /// In the order of their numbers.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Success,
         Self::Timeout,
         Self::Panic,
         Self::Retry,
         Self::Dead,
+        Self::CallFailed,
         Self::Released,
         Self::Cancelled,
         Self::Lost,
@@ -198,6 +200,7 @@ impl Processed {
             Self::Panic => "panic",
             Self::Retry => "retry",
             Self::Dead => "dead",
+            Self::CallFailed => "call_failed",
             Self::Released => "released",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
@@ -210,10 +213,14 @@ impl Processed {
             (_, Cause::Interrupted | Cause::Abandoned) => Self::Cancelled,
             (Ending::Succeeded, _) => Self::Success,
             (Ending::Released { .. }, _) => Self::Released,
-            (Ending::Retried { failure, .. } | Ending::DeadLettered { failure }, _) => match (failure.kind, ending) {
+            (
+                Ending::Retried { failure, .. } | Ending::DeadLettered { failure } | Ending::CallFailed { failure },
+                _,
+            ) => match (failure.kind, ending) {
                 (FailureKind::TimedOut, _) => Self::Timeout,
                 (FailureKind::Panic, _) => Self::Panic,
                 (_, Ending::Retried { .. }) => Self::Retry,
+                (_, Ending::CallFailed { .. }) => Self::CallFailed,
                 _ => Self::Dead,
             },
         }

@@ -8,6 +8,7 @@ use crate::{
     id::JobId,
     name::{JobName, QueueName},
     outcome::{Failure, FailureKind},
+    reply::Reply,
     settlement::Settlement,
     telemetry::TARGET,
 };
@@ -49,6 +50,10 @@ impl JobReport {
             Ending::DeadLettered { failure } => {
                 let (kind, error) = (failure.kind.as_str(), loggable(failure));
                 tracing::warn!(target: TARGET, elapsed_ms, kind, error, "job dead-lettered");
+            }
+            Ending::CallFailed { failure } => {
+                let (kind, error) = (failure.kind.as_str(), loggable(failure));
+                tracing::info!(target: TARGET, elapsed_ms, kind, error, "call failed; its caller is told");
             }
             Ending::Lost => {
                 tracing::warn!(target: TARGET, elapsed_ms, "job lost: another worker has it, it may run twice")
@@ -93,6 +98,11 @@ pub enum Ending {
         /// Why.
         failure: Failure,
     },
+    /// It was a call and failed: its caller is told, and it left its queue.
+    CallFailed {
+        /// Why.
+        failure: Failure,
+    },
     /// It was no longer ours when it ended: it may run twice.
     Lost,
 }
@@ -100,7 +110,8 @@ pub enum Ending {
 impl From<Settlement> for Ending {
     fn from(settlement: Settlement) -> Self {
         match settlement {
-            Settlement::Ack => Self::Succeeded,
+            Settlement::Ack { reply: Some(Reply::Failed(failure)) } => Self::CallFailed { failure },
+            Settlement::Ack { .. } => Self::Succeeded,
             Settlement::Retry { after, failure } => Self::Retried { after, failure },
             Settlement::Release { after, .. } => Self::Released { after },
             Settlement::DeadLetter { failure } => Self::DeadLettered { failure },

@@ -113,7 +113,14 @@ impl Table {
             state.next += 1;
             let Decoded { envelope, retries, starts } = decoded;
             let starts = if line == Line::Suspects { starts.max(1) } else { starts };
-            let held = Held { line, tag, message, id: envelope.id.clone(), attempt: retries + 1 };
+            let held = Held {
+                line,
+                tag,
+                message,
+                id: envelope.id.clone(),
+                attempt: retries + 1,
+                caller: envelope.caller.clone(),
+            };
             let receipt = Receipt { epoch: state.epoch, tag: state.next, part: 0 };
             let counts = (held.attempt, starts);
             state.fetched.push_back(Delivery::new(envelope, queue.clone(), counts, receipt, state.lost.clone()));

@@ -14,8 +14,10 @@ use crate::{
         version::Server,
         wire::{self, Copy, DeathDate, Decoded, Incoming, Message},
     },
+    envelope::Caller,
     name::QueueName,
     outcome::{Failure, FailureKind},
+    reply::Reply,
     settlement::{Note, Settlement},
     time::Timestamp,
 };
@@ -130,6 +132,8 @@ pub(super) struct Held {
     pub(super) message: Message,
     pub(super) id: crate::id::JobId,
     pub(super) attempt: u32,
+    /// Who waits for it.
+    pub(super) caller: Option<Caller>,
 }
 
 impl Held {
@@ -139,7 +143,6 @@ impl Held {
 }
 
 /// What makes a settlement true.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made")]
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Step {
     /// Acknowledge it.
@@ -148,6 +151,9 @@ pub(super) enum Step {
     Requeue,
     /// Publish this copy there, and acknowledge it then.
     Publish(Place, Message),
+    /// Answer its caller, and acknowledge it then; where there is no caller any more, this is published
+    /// among the dead.
+    Answer { caller: Caller, reply: Reply, kept: Option<Message> },
 }
 
 /// What makes `settlement` true about `held`.
@@ -160,7 +166,16 @@ pub(super) fn step(
     (now, died): (Timestamp, DeathDate),
 ) -> Step {
     match settlement {
-        Settlement::Ack => Step::Ack,
+        Settlement::Ack { reply } => match held.caller.as_ref().zip(reply.as_ref()) {
+            None => Step::Ack,
+            Some((caller, reply)) => {
+                let kept = reply.unheard().map(|failure| {
+                    let attempts = attempts_failed(failure.kind, held.attempt);
+                    held.copy().dead(queue, failure, attempts, died).message()
+                });
+                Step::Answer { caller: caller.clone(), reply: reply.clone(), kept }
+            }
+        },
         Settlement::Release { after, note: None } if after.is_zero() => give_back(held, server),
         Settlement::Release { after, note } => {
             let copy = match note {

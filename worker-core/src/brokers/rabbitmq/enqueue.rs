@@ -10,7 +10,7 @@ use crate::{
         declare::broker_error,
         exchanges,
         link::{Address, LinkErrorKind},
-        publisher::PublishError,
+        publisher::{PublishError, Publisher},
         shared::Shared,
         wire::{self, Copy, Message},
     },
@@ -25,7 +25,7 @@ pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<R
     let mut answers: Vec<Pending> = Vec::with_capacity(batch.len());
     for envelope in batch {
         // Sent one after the other, so that they keep their order; confirmed all together.
-        answers.push(match begin(shared, &envelope).await {
+        answers.push(match begin(shared, &shared.publisher, &envelope).await {
             Ok(pending) => pending,
             Err(failure) => Box::pin(std::future::ready(Err(failure))),
         });
@@ -33,7 +33,12 @@ pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<R
     join_all(answers).await
 }
 
-async fn begin(shared: &Arc<Shared>, envelope: &Envelope) -> Result<Pending, EnqueueFailure> {
+/// Sends a job by one of the publishers; what is returned waits for its confirm.
+pub(super) async fn begin(
+    shared: &Arc<Shared>,
+    publisher: &Publisher,
+    envelope: &Envelope,
+) -> Result<Pending, EnqueueFailure> {
     shared.check().map_err(EnqueueFailure::Refused)?;
     if envelope.priority != Priority::DEFAULT && !shared.server.capabilities().priorities {
         let what = format!("priorities ({} ignores them in quorum queues)", shared.server);
@@ -42,7 +47,7 @@ async fn begin(shared: &Arc<Shared>, envelope: &Envelope) -> Result<Pending, Enq
     }
     let message = wire::encode(envelope, &shared.app_id);
     match &envelope.route {
-        Route::Queue(queue) => to_queue(shared, queue, envelope.due, message).await,
+        Route::Queue(queue) => to_queue(shared, publisher, queue, envelope.due, message).await,
         Route::Exchange { .. } if envelope.due != Due::Now => {
             let ways_out = "publish it when it is due";
             let error = BrokerError::unsupported("RabbitMQ", "delays to an exchange", ways_out);
@@ -51,20 +56,21 @@ async fn begin(shared: &Arc<Shared>, envelope: &Envelope) -> Result<Pending, Enq
         Route::Exchange { name, key, mandatory } => {
             exchanges::check(&shared.declarer, name).await.map_err(EnqueueFailure::Refused)?;
             let to = Address { exchange: name.to_string(), key: key.clone(), mandatory: *mandatory };
-            Ok(to_exchange(shared, name.clone(), to, message).await)
+            Ok(to_exchange(shared, publisher, name.clone(), to, message).await)
         }
     }
 }
 
 async fn to_queue(
     shared: &Arc<Shared>,
+    publisher: &Publisher,
     queue: &QueueName,
     due: Due,
     message: Message,
 ) -> Result<Pending, EnqueueFailure> {
     let now = shared.now();
     match due.date(now) {
-        None => Ok(answered(shared, queue.clone(), queue.to_string(), message).await),
+        None => Ok(answered(shared, publisher, queue.clone(), queue.to_string(), message).await),
         Some(due_at) => {
             // The ladder takes anything; that there is a queue at its end is seen now.
             known(shared, queue).await?;
@@ -72,7 +78,7 @@ async fn to_queue(
             let place = Place::Ladder(level);
             shared.declarer.place(place, queue).await.map_err(EnqueueFailure::Refused)?;
             let name = place.name(queue, &shared.declarer.ladder);
-            Ok(answered(shared, queue.clone(), name, copy.message()).await)
+            Ok(answered(shared, publisher, queue.clone(), name, copy.message()).await)
         }
     }
 }
@@ -96,8 +102,14 @@ async fn known(shared: &Arc<Shared>, queue: &QueueName) -> Result<(), EnqueueFai
 }
 
 /// Sends a message to an exchange; what is returned waits for its confirm.
-async fn to_exchange(shared: &Arc<Shared>, name: ExchangeName, to: Address, message: Message) -> Pending {
-    let sent = shared.publisher.begin(to, message).await;
+async fn to_exchange(
+    shared: &Arc<Shared>,
+    publisher: &Publisher,
+    name: ExchangeName,
+    to: Address,
+    message: Message,
+) -> Pending {
+    let sent = publisher.begin(to, message).await;
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let answer = sent.await;
@@ -110,8 +122,14 @@ async fn to_exchange(shared: &Arc<Shared>, name: ExchangeName, to: Address, mess
 
 /// Sends a message to the queue `name`, which is `queue` or one on the way to it; what is returned waits
 /// for its confirm.
-async fn answered(shared: &Arc<Shared>, queue: QueueName, name: String, message: Message) -> Pending {
-    let sent = shared.publisher.begin(Address::queue(&*name), message).await;
+async fn answered(
+    shared: &Arc<Shared>,
+    publisher: &Publisher,
+    queue: QueueName,
+    name: String,
+    message: Message,
+) -> Pending {
+    let sent = publisher.begin(Address::queue(&*name), message).await;
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let answer = sent.await;

@@ -26,6 +26,7 @@ use self::{
 use crate::{
     broker::{Delivery, SettleError, Subscription, Unsettled},
     brokers::rabbitmq::{
+        calls,
         connection::Up,
         consume::{Command, Table},
         course::{self, Arrival, Held, Line, Place, Step},
@@ -288,6 +289,10 @@ impl Lane {
                 state.unacked.returned(held.tag);
                 drop(answer.send(Ok(())));
             }
+            Step::Answer { caller, reply, kept } => {
+                let errand = Errand::Settle { delivery, held, settlement, answer };
+                lines.answer(shared, self.queue(), caller, reply, kept, errand);
+            }
             Step::Publish(place, message) => {
                 lines.send(shared, self.queue(), place, message, Errand::Settle { delivery, held, settlement, answer });
             }
@@ -369,8 +374,9 @@ impl Lane {
             &shared.server,
             shared.now(),
         ) {
-            Arrival::Deliver(decoded) => {
+            Arrival::Deliver(mut decoded) => {
                 let Incoming { tag, message, .. } = incoming;
+                calls::admit(shared, queue, &mut decoded.envelope);
                 self.table.fetch(queue, line, tag, *decoded, message);
                 return;
             }

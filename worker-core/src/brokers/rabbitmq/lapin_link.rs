@@ -31,8 +31,8 @@ use crate::{
     brokers::rabbitmq::{
         handshake,
         link::{
-            ANSWER_WAIT_MAX, Address, Channel, Confirmation, Declare, Depth, Dialer, Link, LinkError, LinkErrorKind,
-            Purpose, Returned,
+            ANSWER_WAIT_MAX, Address, Channel, Confirmation, DIRECT_REPLY_TO, Declare, Depth, Dialer, Link, LinkError,
+            LinkErrorKind, Purpose, Returned,
         },
         options::RabbitOptions,
         tls,
@@ -300,6 +300,13 @@ impl Channel for LapinLinkChannel {
         let consuming = self.channel.basic_consume(short(queue)?, short(tag)?, options, arguments);
         let consumer = answer(&format!("consuming queue `{queue}`"), consuming).await?;
         Ok(consumer.map(|delivery| delivery.map(delivered).map_err(Into::into)).boxed())
+    }
+
+    async fn replies(&self) -> Result<BoxStream<'static, Result<Incoming, LinkError>>, LinkError> {
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consuming = self.channel.basic_consume(DIRECT_REPLY_TO.into(), "".into(), options, FieldTable::default());
+        let consumer = answer("consuming replies", consuming).await?;
+        Ok(consumer.map(|delivery| delivery.map(Into::into).map_err(Into::into)).boxed())
     }
 
     async fn cancel(&self, tag: &str) -> Result<(), LinkError> {

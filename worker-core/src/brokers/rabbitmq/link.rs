@@ -98,6 +98,9 @@ impl Address {
     }
 }
 
+/// The address of whoever calls over a channel: the server writes the channel's own in its place.
+pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
 /// What is in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Depth {
@@ -139,6 +142,9 @@ pub(super) trait Channel: Send + Sync {
         tag: &str,
         prefetch: u16,
     ) -> Result<BoxStream<'static, Result<Incoming, LinkError>>, LinkError>;
+
+    /// Receives the replies to what is published on this channel as a call.
+    async fn replies(&self) -> Result<BoxStream<'static, Result<Incoming, LinkError>>, LinkError>;
 
     async fn cancel(&self, tag: &str) -> Result<(), LinkError>;
 

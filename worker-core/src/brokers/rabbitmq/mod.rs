@@ -13,6 +13,7 @@
 
 mod acks;
 mod adopt;
+mod calls;
 mod connection;
 mod consume;
 mod course;
@@ -50,8 +51,9 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Broker, Capabilities, Declared, Inspector, Reach, Settler, Source, Subscription, Topology},
+    broker::{Broker, Callers, Capabilities, Declared, Inspector, Reach, Settler, Source, Subscription, Topology},
     brokers::rabbitmq::{
+        calls::ReplyQueues,
         connection::{Connection, Tasks},
         declare::{DECLARE_WAIT_MAX, Declarer},
         inspect::RabbitInspector,
@@ -63,13 +65,14 @@ use crate::{
         version::Server,
     },
     envelope::Envelope,
-    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
+    error::{BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure},
+    reply::Reply,
     time::SystemClock,
 };
 
 pub use options::{
-    CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, Credentials, HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, RabbitOptions,
-    Tls,
+    CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, Credentials, HEARTBEAT_DEFAULT,
+    NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
 };
 pub(crate) use tls::{check_certificates, check_key};
 pub use topology::QueueKind;
@@ -151,7 +154,9 @@ impl RabbitBroker {
         let (lanes, plumbing) = (Tasks::new(handle.clone()), Tasks::new(handle));
         let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), plumbing.clone());
         let consume = Connection::new(Purpose::Consume, dialer, plumbing.clone());
-        let publisher = Publisher::start(Arc::clone(&publish), &plumbing, options.confirm_timeout);
+        let publisher = Publisher::start(&publish, &plumbing, options.confirm_timeout, options.channels);
+        let callers = Arc::<Callers>::default();
+        let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));
         let ladder = Ladder::new(options.namespace.clone());
         let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options.queue_kind, ladder);
         let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
@@ -160,6 +165,9 @@ impl RabbitBroker {
             publish,
             consume,
             publisher,
+            calling,
+            callers,
+            reply_queues: ReplyQueues::new(&options.reply_queues),
             declarer,
             app_id,
             clock,
@@ -285,6 +293,10 @@ impl Broker for RabbitBroker {
 
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
         enqueue::enqueue(&self.shared, batch).await
+    }
+
+    async fn call(&self, envelope: Envelope) -> Result<Reply, CallFailure> {
+        calls::call(&self.shared, envelope).await
     }
 
     async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {

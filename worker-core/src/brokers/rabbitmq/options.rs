@@ -1,6 +1,6 @@
 //! Where the server is, who we are, and how queues are declared.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU8, time::Duration};
 
 use crate::brokers::rabbitmq::topology::QueueKind;
 
@@ -11,6 +11,14 @@ pub const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 /// How long a publish may take until its fate is unknown: 10 s. A confirm takes
 /// milliseconds, and seconds where a cluster elects a new leader.
 pub const CONFIRM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Channels that publish: one. With the window of 500 publishes that each has, a second one gains nothing
+/// on one queue, whose order keeps it on one channel, and little on many, since the server's own work on a
+/// queue is what bounds it; a channel costs 43 KiB. See `docs/guides/rabbitmq.md` for the measurement.
+pub const CHANNELS_DEFAULT: NonZeroU8 = NonZeroU8::MIN;
+
+/// Queues that replies may go to: those that the server has named, as a caller declares them for itself.
+pub const REPLY_QUEUES_DEFAULT: [&str; 1] = ["amq.gen-*"];
 
 /// How long connecting may take at the start: 30 s, a restart of a node.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -38,6 +46,12 @@ pub struct RabbitOptions {
     pub connect_timeout: Duration,
     /// What kind of queue is declared where there is none. Default [`QueueKind::Quorum`].
     pub queue_kind: QueueKind,
+    /// Channels that publish, see [`CHANNELS_DEFAULT`]. What goes to one queue goes by one of them.
+    pub channels: NonZeroU8,
+    /// Queues that replies may go to, beside callers that are answered directly: names, or beginnings of
+    /// names with a `*` at the end. Whoever can enqueue chooses where the reply goes; without this list it
+    /// could have the worker write into any queue. See [`REPLY_QUEUES_DEFAULT`].
+    pub reply_queues: Vec<String>,
     /// See [`NAMESPACE_DEFAULT`].
     pub namespace: String,
     /// What this program calls itself towards the server, at most 100 bytes. Default `worker`.
@@ -55,6 +69,8 @@ impl Default for RabbitOptions {
             confirm_timeout: CONFIRM_TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             queue_kind: QueueKind::default(),
+            channels: CHANNELS_DEFAULT,
+            reply_queues: REPLY_QUEUES_DEFAULT.map(Into::into).into(),
             namespace: NAMESPACE_DEFAULT.into(),
             app_id: "worker".into(),
         }

@@ -1,45 +1,37 @@
-//! The one task that publishes: enqueues, retries, dead letters, moves.
-//!
-//! One task owns the confirm channel, because two that share it can swap their
-//! confirms (`lapin` 4.12.3 numbers a publish and writes it in two steps: up to
-//! 45 of 12,000 refused publishes were reported as taken). And what the server
-//! returns as unroutable may come attached to another publish's confirm, so
-//! that it is matched by id here: 30,000 of 30,000 right, against 21 of 4,286 wrong.
+//! Publishing: enqueues, retries, dead letters, moves, replies.
 //!
 //! A publish has one deadline, for its wait and its confirm together. What was
 //! not written by then was not sent; what was written and not confirmed may
-//! have been taken.
+//! have been taken. Each channel has a task of its own (`actor`); what goes to
+//! one queue goes by one channel, in order.
+
+mod actor;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    pin::pin,
+    collections::hash_map::DefaultHasher,
+    hash::{Hash as _, Hasher as _},
+    num::NonZeroU8,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broker::Callers,
     brokers::rabbitmq::{
-        connection::{Connection, Tasks, Up},
-        link::{Address, Channel, Confirmation, LinkError, LinkErrorKind, Returned},
+        connection::{Connection, Tasks},
+        link::{Address, LinkErrorKind},
+        publisher::actor::{Actor, WINDOW},
         wire::Message,
     },
-    telemetry::{CONNECTION_BLOCKED, PUBLISH_CONFIRM, PUBLISH_FAILURES, TARGET},
+    telemetry::PUBLISH_FAILURES,
     time::monotonic_now,
 };
-
-/// The most publishes without a confirm; above 100 a larger window gains little
-/// (21,400 a second with 100, 25,500 with 1,000).
-const WINDOW: usize = 500;
-
-/// The pause before a channel is opened again that could not be or was closed.
-const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The first and the longest pause before what the server refused is sent again.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -60,7 +52,8 @@ pub(super) enum PublishError {
 /// Publishes with confirm, mandatory and persistent.
 #[derive(Clone)]
 pub(super) struct Publisher {
-    commands: mpsc::Sender<Command>,
+    /// One per channel.
+    channels: Arc<[mpsc::Sender<Command>]>,
     /// How long each message has.
     pub(super) timeout: Duration,
 }
@@ -75,22 +68,29 @@ struct Command {
 type Answer = oneshot::Sender<Result<(), PublishError>>;
 
 impl Publisher {
-    /// Publishes over `connection`; each message has `timeout`.
-    pub(super) fn start(connection: Arc<Connection>, tasks: &Tasks, timeout: Duration) -> Self {
-        let (sender, commands) = mpsc::channel(WINDOW);
-        let actor = Actor {
-            connection,
-            commands,
-            waiting: VecDeque::new(),
-            pending: BTreeMap::new(),
-            returned: HashMap::new(),
-            slots: 0,
-            why: "there is no connection yet".into(),
-            why_kind: LinkErrorKind::Gone,
-            closing: tasks.closing.clone(),
+    /// Publishes over `connection`, on so many channels; each message has `timeout`.
+    pub(super) fn start(connection: &Arc<Connection>, tasks: &Tasks, timeout: Duration, channels: NonZeroU8) -> Self {
+        let start = |_| {
+            let (sender, commands) = mpsc::channel(WINDOW);
+            tasks.spawn(Actor::new(Arc::clone(connection), commands, None, tasks.closing.clone()).run());
+            sender
         };
-        tasks.spawn(actor.run());
-        Self { commands: sender, timeout }
+        Self { channels: (0..channels.get()).map(start).collect(), timeout }
+    }
+
+    /// One channel for calls: the replies to what is published on it go to `callers`.
+    ///
+    /// RabbitMQ sends a reply to the channel that the call came by (`amq.rabbitmq.reply-to`,
+    /// rabbitmq.com/docs/direct-reply-to).
+    pub(super) fn calling(
+        connection: &Arc<Connection>,
+        tasks: &Tasks,
+        timeout: Duration,
+        callers: Arc<Callers>,
+    ) -> Self {
+        let (sender, commands) = mpsc::channel(WINDOW);
+        tasks.spawn(Actor::new(Arc::clone(connection), commands, Some(callers), tasks.closing.clone()).run());
+        Self { channels: [sender].into(), timeout }
     }
 
     /// Publishes to `to`, and waits for the server's word.
@@ -115,7 +115,9 @@ impl Publisher {
 
     /// Resolves when everything was answered and nothing more is taken.
     pub(super) async fn ended(&self) {
-        self.commands.closed().await;
+        for channel in &*self.channels {
+            channel.closed().await;
+        }
     }
 
     /// Hands a message over; what is returned waits for the server's word.
@@ -145,6 +147,17 @@ impl Publisher {
         .boxed()
     }
 
+    /// The channel for what goes there: always the same, so that the order is kept.
+    fn channel(&self, to: &Address) -> &mpsc::Sender<Command> {
+        if let [only] = &*self.channels {
+            return only;
+        }
+        let mut hasher = DefaultHasher::new();
+        (&to.exchange, &to.key).hash(&mut hasher);
+        let count = self.channels.len() as u64;
+        &self.channels[usize::try_from(hasher.finish() % count).unwrap_or(0)]
+    }
+
     async fn hand_over(
         &self,
         to: Address,
@@ -152,297 +165,13 @@ impl Publisher {
         deadline: Instant,
     ) -> BoxFuture<'static, Result<(), PublishError>> {
         let (answer, answered) = oneshot::channel();
-        let sent = timeout_at(deadline, self.commands.send(Command { to, message, deadline, answer })).await;
+        let sent = timeout_at(deadline, self.channel(&to).send(Command { to, message, deadline, answer })).await;
         if !matches!(sent, Ok(Ok(()))) {
             let why = if sent.is_ok() { "the broker is closed" } else { "too many messages wait to be sent" };
             return async move { Err(PublishError::NotSent(LinkErrorKind::Gone, why.into())) }.boxed();
         }
         let lost = || Err(PublishError::Unknown("the broker was closed meanwhile".into()));
         async move { answered.await.unwrap_or_else(|_| lost()) }.boxed()
-    }
-}
-
-struct Actor {
-    connection: Arc<Connection>,
-    commands: mpsc::Receiver<Command>,
-    /// Not written yet, in order.
-    waiting: VecDeque<Command>,
-    /// Written and not confirmed, by slot: in the order of writing.
-    pending: BTreeMap<u64, Pending>,
-    /// What came back before the confirm that it belongs to was seen.
-    returned: HashMap<Returned, u32>,
-    slots: u64,
-    /// Why nothing is written now.
-    why: String,
-    why_kind: LinkErrorKind,
-    closing: CancellationToken,
-}
-
-/// Whether the server takes nothing from this connection now, as it was told to people and metrics.
-#[derive(Default)]
-struct Block {
-    told: bool,
-}
-
-impl Block {
-    fn notice(&mut self, reason: Option<&str>) {
-        match reason {
-            Some(reason) if !self.told => {
-                tracing::warn!(target: TARGET, reason, "RabbitMQ takes no messages until its alarm is over");
-                metrics::gauge!(CONNECTION_BLOCKED).increment(1.0);
-            }
-            None if self.told => {
-                tracing::info!(target: TARGET, "RabbitMQ takes messages again");
-                metrics::gauge!(CONNECTION_BLOCKED).decrement(1.0);
-            }
-            _ => {}
-        }
-        self.told = reason.is_some();
-    }
-}
-
-impl Drop for Block {
-    /// A connection that is gone is not blocked.
-    fn drop(&mut self) {
-        if self.told {
-            metrics::gauge!(CONNECTION_BLOCKED).decrement(1.0);
-        }
-    }
-}
-
-struct Pending {
-    returned: Returned,
-    written: Instant,
-    deadline: Instant,
-    answer: Answer,
-}
-
-type Confirms = FuturesUnordered<BoxFuture<'static, (u64, Result<Confirmation, LinkError>)>>;
-
-impl Actor {
-    async fn run(mut self) {
-        while let Some((up, channel)) = self.connect().await {
-            let error = self.serve(&up, &*channel).await;
-            for (_, pending) in std::mem::take(&mut self.pending) {
-                drop(pending.answer.send(Err(PublishError::Unknown(error.text.clone()))));
-            }
-            self.returned.clear();
-            self.because(error);
-            channel.close().await;
-        }
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            self.waiting.push_back(command);
-        }
-        for command in std::mem::take(&mut self.waiting) {
-            drop(command.answer.send(Err(PublishError::NotSent(LinkErrorKind::Gone, "the broker is closed".into()))));
-        }
-    }
-
-    fn because(&mut self, error: LinkError) {
-        (self.why, self.why_kind) = (error.text, error.kind);
-    }
-
-    /// A channel in confirm mode; `None` when the broker is closed. What waits meanwhile may run out of time.
-    async fn connect(&mut self) -> Option<(Arc<Up>, Box<dyn Channel>)> {
-        // The connection is dialled when there is something to send.
-        if self.waiting.is_empty() {
-            let command = tokio::select! {
-                () = self.closing.cancelled() => return None,
-                command = self.commands.recv() => command?,
-            };
-            self.waiting.push_back(command);
-        }
-        loop {
-            let connection = Arc::clone(&self.connection);
-            let opening = async move {
-                let Some(up) = connection.up().await else { return Ok(None) };
-                let opened = async {
-                    let channel = up.link.channel().await?;
-                    channel.confirm_select().await?;
-                    Ok::<_, LinkError>(channel)
-                };
-                match opened.await {
-                    Ok(channel) => Ok(Some((up, channel))),
-                    Err(error) => {
-                        sleep(REOPEN_PAUSE).await;
-                        Err(error)
-                    }
-                }
-            };
-            let mut opening = pin!(opening);
-            let opened = loop {
-                let first_deadline = self.waiting.front().map(|command| command.deadline);
-                tokio::select! {
-                    biased;
-                    opened = &mut opening => break opened,
-                    () = self.closing.cancelled() => return None,
-                    () = at(first_deadline) => {
-                        if let Some(error) = self.connection.error() {
-                            self.because(error);
-                        }
-                        self.expire_waiting();
-                    }
-                    Some(command) = self.commands.recv(), if self.waiting.len() < WINDOW => self.waiting.push_back(command),
-                }
-            };
-            match opened {
-                Ok(found) => return found,
-                Err(error) => self.because(error),
-            }
-        }
-    }
-
-    /// Publishes until the channel is of no more use; why.
-    async fn serve(&mut self, up: &Up, channel: &dyn Channel) -> LinkError {
-        let mut confirms = Confirms::new();
-        let mut gone = pin!(up.link.gone());
-        let mut broken = None;
-        let mut block = Block::default();
-        loop {
-            block.notice(up.link.blocked().as_deref());
-            if broken.is_none() {
-                self.write(up, channel, &mut confirms).await;
-            } else if confirms.is_empty() || self.pending.is_empty() {
-                // Nobody waits for it any more, whether it resolves or not.
-                return broken.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the channel was closed"));
-            }
-            if self.closing.is_cancelled() && confirms.is_empty() && self.waiting.is_empty() && self.commands.is_empty()
-            {
-                return LinkError::new(LinkErrorKind::Gone, "the broker is closed");
-            }
-            let blocked = up.link.blocked();
-            let deadline = self.deadline();
-            tokio::select! {
-                biased;
-                Some(first) = confirms.next(), if !confirms.is_empty() => {
-                    let mut batch = vec![first];
-                    // In the order of their waking: a return is attached to its own confirm or an earlier one.
-                    while let Some(Some(next)) = confirms.next().now_or_never() {
-                        batch.push(next);
-                    }
-                    if let Some(error) = self.resolve(batch) {
-                        broken.get_or_insert(error);
-                    }
-                }
-                error = &mut gone, if broken.is_none() => broken = Some(error),
-                () = at(deadline) => {
-                    if let Some(reason) = &blocked {
-                        self.because(LinkError::blocked(reason));
-                    }
-                    self.expire_waiting();
-                    if self.expire_pending(confirms.len(), blocked.as_deref()) {
-                        broken = Some(LinkError::new(LinkErrorKind::Gone, "the server confirms nothing any more"));
-                        confirms.clear();
-                    }
-                }
-                () = up.link.blocked_changed() => {}
-                Some(command) = self.commands.recv(), if self.waiting.len() < WINDOW => {
-                    self.waiting.push_back(command);
-                    while self.waiting.len() < WINDOW && let Ok(command) = self.commands.try_recv() {
-                        self.waiting.push_back(command);
-                    }
-                }
-                () = self.closing.cancelled(), if !self.closing.is_cancelled() => {}
-            }
-        }
-    }
-
-    /// Writes what waits, as far as the window and the server allow.
-    async fn write(&mut self, up: &Up, channel: &dyn Channel, confirms: &mut Confirms) {
-        while confirms.len() < WINDOW && up.link.blocked().is_none() {
-            let Some(Command { to, message, deadline, answer }) = self.waiting.pop_front() else { return };
-            if answer.is_closed() {
-                continue; // Whoever asked has given up, and nothing was sent.
-            }
-            self.slots += 1;
-            let slot = self.slots;
-            let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-            let confirm = channel.publish(&to, &message);
-            let Address { exchange, key, .. } = to;
-            let mut confirm = async move { (slot, confirm.await) }.boxed();
-            self.pending.insert(
-                slot,
-                Pending {
-                    returned: Returned { exchange, key, message_id },
-                    written: monotonic_now(),
-                    deadline,
-                    answer,
-                },
-            );
-            // The first poll writes it, before the next one's does.
-            match poll!(&mut confirm) {
-                std::task::Poll::Ready(done) => confirms.push(async move { done }.boxed()),
-                std::task::Poll::Pending => confirms.push(confirm),
-            }
-        }
-    }
-
-    /// Tells the callers; an error where the channel is broken.
-    fn resolve(&mut self, batch: Vec<(u64, Result<Confirmation, LinkError>)>) -> Option<LinkError> {
-        for returned in batch.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.returned.clone()) {
-            *self.returned.entry(returned).or_default() += 1;
-        }
-        let mut broken = None;
-        for (slot, answer) in batch {
-            let pending = self.pending.remove(&slot);
-            let told = match answer {
-                Ok(confirmation) => match pending.as_ref().map(|pending| &pending.returned) {
-                    Some(returned) if self.take_return(returned) => Err(PublishError::Unroutable),
-                    _ if confirmation.taken => Ok(()),
-                    _ => Err(PublishError::Nacked),
-                },
-                Err(error) => {
-                    let text = error.text.clone();
-                    broken = Some(error);
-                    Err(PublishError::Unknown(text))
-                }
-            };
-            if let Some(pending) = pending {
-                if told.is_ok() {
-                    metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
-                }
-                drop(pending.answer.send(told));
-            }
-        }
-        broken
-    }
-
-    fn take_return(&mut self, returned: &Returned) -> bool {
-        let Some(count) = self.returned.get_mut(returned) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            self.returned.remove(returned);
-        }
-        true
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let waiting = self.waiting.front().map(|command| command.deadline);
-        let pending = self.pending.first_key_value().map(|(_, pending)| pending.deadline);
-        waiting.into_iter().chain(pending).min()
-    }
-
-    fn expire_waiting(&mut self) {
-        let now = monotonic_now();
-        while self.waiting.front().is_some_and(|command| command.deadline <= now)
-            && let Some(command) = self.waiting.pop_front()
-        {
-            drop(command.answer.send(Err(PublishError::NotSent(self.why_kind, self.why.clone()))));
-        }
-    }
-
-    /// Tells those whose confirm is overdue; whether the window is full of nothing but such.
-    fn expire_pending(&mut self, in_flight: usize, blocked: Option<&str>) -> bool {
-        let now = monotonic_now();
-        let text = blocked.map_or_else(
-            || "the server has not confirmed it in time".to_owned(),
-            |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
-        );
-        while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
-            drop(entry.remove().answer.send(Err(PublishError::Unknown(text.clone()))));
-        }
-        in_flight >= WINDOW && self.pending.is_empty()
     }
 }
 
@@ -456,13 +185,5 @@ fn count(told: &Result<(), PublishError>) {
             PublishError::Unknown(_) => "unknown",
         };
         metrics::counter!(PUBLISH_FAILURES, "reason" => reason).increment(1);
-    }
-}
-
-/// Resolves at `deadline`; never where there is none.
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

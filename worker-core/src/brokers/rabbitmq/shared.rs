@@ -11,7 +11,9 @@ use std::{
 use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
 
 use crate::{
+    broker::Callers,
     brokers::rabbitmq::{
+        calls::ReplyQueues,
         connection::{Connection, Tasks},
         consume::closed,
         course::Place,
@@ -38,6 +40,11 @@ pub(super) struct Shared {
     pub(super) publish: Arc<Connection>,
     pub(super) consume: Arc<Connection>,
     pub(super) publisher: Publisher,
+    /// Publishes what is called: its replies come by the channel of the call.
+    pub(super) calling: Publisher,
+    pub(super) callers: Arc<Callers>,
+    /// Where replies may go, beside callers that are answered directly.
+    pub(super) reply_queues: ReplyQueues,
     pub(super) declarer: Declarer,
     pub(super) app_id: String,
     pub(super) clock: Arc<dyn Clock>,
@@ -110,6 +117,7 @@ impl Shared {
         drop(timeout(CLOSE_WAIT.0, self.lanes.tracker.wait()).await);
         self.plumbing.closing.cancel();
         drop(timeout(CLOSE_WAIT.0, self.publisher.ended()).await);
+        drop(timeout(CLOSE_WAIT.0, self.calling.ended()).await);
         self.consume.hang_up();
         self.publish.hang_up();
         self.plumbing.tracker.close();

@@ -44,6 +44,7 @@ impl Server {
             keeps_place: self.nack_is_free(),
             priorities: strict_priorities,
             exchanges: true,
+            calls: true,
             server: Some(self.to_string()),
             ..Capabilities::none("rabbitmq")
         }

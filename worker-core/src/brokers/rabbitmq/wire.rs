@@ -19,11 +19,14 @@ use lapin::{
 use crate::{
     broker::STARTS_MAX,
     brokers::rabbitmq::headers::{from_amqp, integer, text, to_amqp},
-    envelope::{Body, Envelope, HEADERS_BYTES_MAX, Headers, ORIGIN_EXCHANGE, ORIGIN_KEY, Priority},
+    envelope::{
+        Body, CALL_RETRIES, Caller, Envelope, HEADERS_BYTES_MAX, Headers, ORIGIN_EXCHANGE, ORIGIN_KEY, Priority,
+    },
     exchange::Criterion,
     id::JobId,
     name::{JobName, QueueName},
     outcome::{Failure, FailureKind},
+    reply::Reply,
     retry::MAX_RETRIES_LIMIT,
     time::Timestamp,
 };
@@ -46,7 +49,7 @@ const BROKER_OWNED: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-coun
 const BROKER_OWNED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
 /// Written by this framework about the job's course; not the application's headers.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     RETRY_COUNT,
     RETRY_TIMESTAMP,
     LAST_ERROR,
@@ -59,6 +62,7 @@ const OURS: [&str; 13] = [
     DIED_AT,
     QUEUE,
     DUE_AT,
+    CALL_RETRIES,
     "x-wire-version",
 ];
 
@@ -132,6 +136,9 @@ pub(super) fn encode(envelope: &Envelope, app_id: &str) -> Message {
     if let Some(since) = envelope.unknown_since {
         insert(&mut table, UNKNOWN_SINCE, date(since));
     }
+    if envelope.caller.as_ref().is_some_and(|caller| caller.retries) {
+        insert(&mut table, CALL_RETRIES, AMQPValue::Boolean(true));
+    }
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
@@ -140,6 +147,9 @@ pub(super) fn encode(envelope: &Envelope, app_id: &str) -> Message {
         .with_headers(table);
     if let Some(name) = &envelope.name {
         properties = properties.with_type(short(name.as_str()));
+    }
+    if let Some(Caller { address, correlation, .. }) = &envelope.caller {
+        properties = properties.with_reply_to(short(address)).with_correlation_id(short(correlation));
     }
     properties = properties.with_message_id(short(&envelope.id.to_string())).with_app_id(short(app_id));
     Message { properties, body: envelope.body.0.clone() }
@@ -169,7 +179,45 @@ pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Re
     envelope.expires_at = message.date(EXPIRES_AT);
     envelope.unknown_since = message.date(UNKNOWN_SINCE);
     envelope.headers = application_headers(message);
+    envelope.caller = caller(message);
     Ok(Decoded { envelope, retries, starts })
+}
+
+/// Who waits for the reply, by the properties that AMQP has for it.
+fn caller(message: &Message) -> Option<Caller> {
+    let text = |property: &Option<ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
+    let address = text(message.properties.reply_to()).filter(|address| !address.is_empty())?;
+    let correlation = text(message.properties.correlation_id()).unwrap_or_default();
+    let retries = matches!(message.header(CALL_RETRIES), Some(AMQPValue::Boolean(true)));
+    Some(Caller { address, correlation, retries })
+}
+
+/// The message that answers a call.
+pub(super) fn reply(caller: &Caller, reply: &Reply, id: &JobId, app_id: &str) -> Message {
+    let mut table = FieldTable::default();
+    if let Reply::Failed(failure) = reply {
+        insert(&mut table, FAILURE_KIND, AMQPValue::LongString(failure.kind.as_str().into()));
+    }
+    let mut properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_headers(table)
+        // Only to tell it from others when it comes back as unroutable; callers go by `correlation_id`.
+        .with_message_id(short(&id.to_string()))
+        .with_app_id(short(app_id));
+    if !caller.correlation.is_empty() {
+        properties = properties.with_correlation_id(short(&caller.correlation));
+    }
+    Message { properties, body: reply.body().0 }
+}
+
+/// Which call a message answers, and how; none where it does not say which.
+pub(super) fn read_reply(message: &Message) -> Option<(String, Reply)> {
+    let correlation = message.properties.correlation_id().as_ref()?.as_str().to_owned();
+    let reply = match message.text(FAILURE_KIND) {
+        None => Reply::Returned(message.into()),
+        Some(kind) => Reply::failed(FailureKind::parse(&kind).unwrap_or(FailureKind::Error), &message.body),
+    };
+    Some((correlation, reply))
 }
 
 /// A counter of ours, which a neighbour may have written too.
@@ -215,19 +263,10 @@ impl Copy {
                 table.insert(name.clone(), value.clone());
             }
         }
-        // Without `expiration`: a copy in a delay queue would leave it when that is over.
-        let original = &message.properties;
-        let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        macro_rules! keep {
-            ($($get:ident => $with:ident),*) => {$(
-                if let Some(value) = original.$get() {
-                    properties = properties.$with(value.clone());
-                }
-            )*};
+        let mut properties = kept(&message.properties);
+        if let Some(reply_to) = message.properties.reply_to() {
+            properties = properties.with_reply_to(reply_to.clone());
         }
-        keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
-            correlation_id => with_correlation_id, reply_to => with_reply_to, message_id => with_message_id,
-            timestamp => with_timestamp, kind => with_type, app_id => with_app_id);
         Self { properties, table, body: message.body.clone() }
     }
 
@@ -284,9 +323,9 @@ impl Copy {
         copy
     }
 
-    /// As a job that begins anew.
-    pub(super) fn anew(self) -> Self {
-        const COURSE: [&str; 11] = [
+    /// As a job that begins anew, and that nobody waits for any more.
+    pub(super) fn anew(mut self) -> Self {
+        const COURSE: [&str; 12] = [
             RETRY_COUNT,
             RETRY_TIMESTAMP,
             LAST_ERROR,
@@ -298,7 +337,9 @@ impl Copy {
             DIED_AT,
             QUEUE,
             DUE_AT,
+            CALL_RETRIES,
         ];
+        self.properties = kept(&self.properties);
         COURSE.into_iter().fold(self, Self::without)
     }
 
@@ -313,6 +354,25 @@ impl Copy {
         }
         Message { properties: self.properties.with_headers(self.table), body: self.body }
     }
+}
+
+/// The properties that travel on with every copy: all but two.
+///
+/// `expiration`: a copy in a delay queue would leave it when that is over. And `reply_to`, which is for
+/// those copies that somebody waits for.
+fn kept(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    macro_rules! keep {
+        ($($get:ident => $with:ident),*) => {$(
+            if let Some(value) = original.$get() {
+                properties = properties.$with(value.clone());
+            }
+        )*};
+    }
+    keep!(content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
+        correlation_id => with_correlation_id, message_id => with_message_id, timestamp => with_timestamp,
+        kind => with_type, app_id => with_app_id);
+    properties
 }
 
 /// `message`, with by which exchange and key it came, unless it says so already: the first is what counts,

@@ -25,7 +25,7 @@ use crate::{
         shared::{Holder, Shared, lock, now_ms},
         writer::{Fault, Write, WriteError, closed},
     },
-    envelope::{Body, Due, Envelope, Headers, Route},
+    envelope::{Body, Caller, Due, Envelope, Headers, Route},
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     name::{JobName, QueueName},
@@ -302,7 +302,8 @@ impl HandOut<'_> {
     fn claim(&self, db: &Connection, chosen: &str, count: usize) -> Result<Vec<Delivery>, Fault> {
         let statement = format!(
             "UPDATE jobs SET state = 3, holder = :holder, fence = :fence WHERE seq IN ({chosen})
-             RETURNING seq, retries, starts, priority, id, name, enqueued_ms, expires_ms, unknown_since_ms, headers, body"
+             RETURNING seq, retries, starts, priority, id, name, enqueued_ms, expires_ms, unknown_since_ms, reply_to, correlation,
+                       call_retries, headers, body"
         );
         let mut update = db.prepare_cached(&statement)?;
         let mut rows = update.query(named_params! {
@@ -338,6 +339,7 @@ impl HandOut<'_> {
             enqueued_at: timestamp(row.get("enqueued_ms")?),
             expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
             unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
+            caller: caller(row)?,
         };
         let (retries, starts) = (column::count(row, "retries")?, column::count(row, "starts")?);
         let seq: i64 = row.get("seq")?;
@@ -345,4 +347,11 @@ impl HandOut<'_> {
         let counts = (retries.saturating_add(1), starts);
         Ok(Delivery::new(envelope, self.queue.clone(), counts, receipt, self.holder.lost.clone()))
     }
+}
+
+fn caller(row: &Row<'_>) -> rusqlite::Result<Option<Caller>> {
+    let Some(address) = column::text(row, "reply_to")? else { return Ok(None) };
+    let correlation = column::text(row, "correlation")?.unwrap_or_default();
+    let retries = row.get::<_, Option<i64>>("call_retries")?.unwrap_or(0) != 0;
+    Ok(Some(Caller { address, correlation, retries }))
 }

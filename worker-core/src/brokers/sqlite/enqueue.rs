@@ -171,8 +171,9 @@ fn insert(db: &Connection, queue: &QueueName, envelope: &Envelope, now: i64) -> 
     let due_ms = due_ms(envelope.due, now);
     db.prepare_cached(
         "INSERT INTO jobs (queue, state, priority, due_ms, retries, starts, id, name, enqueued_ms, expires_ms,
-                           unknown_since_ms, headers, body)
-         VALUES (:queue, :state, :priority, :due_ms, 0, 0, :id, :name, :enqueued_ms, :expires_ms, NULL, :headers, :body)",
+                           unknown_since_ms, reply_to, correlation, call_retries, headers, body)
+         VALUES (:queue, :state, :priority, :due_ms, 0, 0, :id, :name, :enqueued_ms, :expires_ms, NULL, :reply_to,
+                 :correlation, :call_retries, :headers, :body)",
     )?
     .execute(named_params! {
         ":queue": queue.as_str(),
@@ -183,6 +184,9 @@ fn insert(db: &Connection, queue: &QueueName, envelope: &Envelope, now: i64) -> 
         ":name": envelope.name.as_ref().map(|name| name.as_str()),
         ":enqueued_ms": ms(envelope.enqueued_at),
         ":expires_ms": envelope.expires_at.map(ms),
+        ":reply_to": envelope.caller.as_ref().map(|caller| &caller.address),
+        ":correlation": envelope.caller.as_ref().map(|caller| &caller.correlation),
+        ":call_retries": envelope.caller.as_ref().map(|caller| caller.retries),
         ":headers": headers_json(&envelope.headers),
         ":body": &*envelope.body.0,
     })

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::{
     brokers::sqlite::{
         holder::{Sighting, sight},
+        replies,
         rescue::{Rescue, lose},
         schema,
         shared::{Shared, now_ms},
@@ -141,6 +142,9 @@ impl Rounds {
         }
         if self.peers.refresh(shared) {
             shared.inbox.look(); // In case the announcement of the change got lost.
+        }
+        if shared.replies_left.swap(false, Ordering::SeqCst) {
+            replies::collect(shared);
         }
         self.discount_own_sleep(shared.options.lease);
         let own = shared.holder().map(|holder| holder.id);

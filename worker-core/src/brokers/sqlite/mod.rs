@@ -4,7 +4,7 @@
 //! transaction (`writer`). A process that consumes is a *holder*: it owns jobs
 //! through rows that name it, and proves that it lives by the lock and the
 //! counter in a file of its own (`holder`, `keeper`). The other files are the
-//! operations: `enqueue`, `consume`, `settle`, `rescue`, `inspect`.
+//! operations: `enqueue`, `consume`, `settle`, `replies`, `rescue`, `inspect`.
 //!
 //! What must stay true: only the writer's thread changes the file; a job's row
 //! says in one column who owns it, and every change of an owned job names that
@@ -18,6 +18,7 @@ mod files;
 mod holder;
 mod inspect;
 mod keeper;
+mod replies;
 mod rescue;
 mod schema;
 mod settle;
@@ -36,7 +37,8 @@ use crate::{
     broker::{Broker, Capabilities, Declared, Inspector, LEASE_DEFAULT, Settler, Source, Subscription, Topology},
     brokers::sqlite::{inspect::SqliteInspector, shared::Shared},
     envelope::Envelope,
-    error::{BrokerError, BrokerErrorKind, EnqueueFailure},
+    error::{BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure},
+    reply::Reply,
 };
 
 /// How long a write waits for another process's before it is given up: 5 s.
@@ -144,6 +146,7 @@ impl Broker for SqliteBroker {
             priorities: true,
             ranks_returned: true,
             exchanges: true,
+            calls: true,
             ..none
         }
     }
@@ -154,6 +157,10 @@ impl Broker for SqliteBroker {
 
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
         enqueue::enqueue(&self.shared, batch).await
+    }
+
+    async fn call(&self, envelope: Envelope) -> Result<Reply, CallFailure> {
+        replies::call(&self.shared, envelope).await
     }
 
     async fn consume(&self, subscription: Subscription) -> Result<(Box<dyn Source>, Arc<dyn Settler>), BrokerError> {

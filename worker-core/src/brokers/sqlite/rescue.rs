@@ -54,6 +54,9 @@ pub(super) fn lose(shared: &Shared, holder: &Holder) {
         holder.file.remove();
     }
     shared.set_holder(None);
+    // What is sent to it from now on finds nobody.
+    let message = "this process was taken for gone: it was frozen for longer than its lease, or is being closed";
+    shared.callers.fail(&BrokerError::new(BrokerErrorKind::Transient, message));
 }
 
 /// Puts back what `holder` owns, and removes it. Nobody is blamed here.

@@ -24,11 +24,14 @@ use crate::{
 const APPLICATION_ID: i64 = 0x574A_4F42;
 
 /// The version this program writes.
-const VERSION: i64 = 1_001;
+const VERSION: i64 = 1_002;
 
 /// The script that makes each version from the one before, in order; the last is [`VERSION`].
-const MIGRATIONS: [(i64, &str); 2] =
-    [(1_000, include_str!("migrations/0001_first.sql")), (VERSION, include_str!("migrations/0002_exchanges.sql"))];
+const MIGRATIONS: [(i64, &str); 3] = [
+    (1_000, include_str!("migrations/0001_first.sql")),
+    (1_001, include_str!("migrations/0002_exchanges.sql")),
+    (VERSION, include_str!("migrations/0003_calls.sql")),
+];
 
 /// The pause before opening is tried again.
 const AGAIN: Duration = Duration::from_millis(5);

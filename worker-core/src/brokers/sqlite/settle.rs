@@ -14,6 +14,7 @@ use crate::{
         consume::Half,
         enqueue::{due_ms, ms},
         holder::Slot,
+        replies::{self, Way},
         shared::{Holder, lock, now_ms},
         writer::{Fault, Write, WriteError},
     },
@@ -51,7 +52,7 @@ impl Settler for Half {
         let Some(half) = self.this.upgrade() else {
             return ticket; // Dropping the answer says lost; the last half is being dropped.
         };
-        let settle = Settle { half, delivery, settlement, settled: false, answer };
+        let settle = Settle { half, delivery, settlement, settled: false, way: None, answer };
         self.shared.inbox.push(Box::new(settle));
         ticket
     }
@@ -62,13 +63,31 @@ struct Settle {
     delivery: Delivery,
     settlement: Settlement,
     settled: bool,
+    /// By which its reply goes, where it has one.
+    way: Option<Way>,
     answer: oneshot::Sender<Result<(), SettleError>>,
 }
 
 impl Write for Settle {
     fn apply(&mut self, db: &Connection) -> Result<(), Fault> {
         self.settled = match &self.settlement {
-            Settlement::Ack => self.ack(db)?,
+            Settlement::Ack { reply } => match self.delivery.envelope.caller.as_ref().zip(reply.as_ref()) {
+                None => self.ack(db)?,
+                Some((caller, reply)) => {
+                    let way = replies::way(db, &self.half.shared, caller)?;
+                    let settled = match (way, reply.unheard()) {
+                        (Way::Gone, Some(failure)) => self.bury(db, failure)? && self.ack(db)?,
+                        _ => self.ack(db)?,
+                    };
+                    if let Way::To(process) = way
+                        && settled
+                    {
+                        replies::post(db, process, &caller.correlation, reply)?;
+                    }
+                    self.way = Some(way);
+                    settled
+                }
+            },
             Settlement::DeadLetter { failure } => self.bury(db, failure)? && self.ack(db)?,
             Settlement::Release { after, note } => {
                 let since = note.map(|Note::UnknownSince(since)| ms(since));
@@ -83,14 +102,20 @@ impl Write for Settle {
 
     fn is_news(&self) -> bool {
         matches!(self.settlement, Settlement::Release { .. } | Settlement::Retry { .. })
+            || matches!(self.way, Some(Way::To(_)))
     }
 
     fn finish(self: Box<Self>, result: Result<(), WriteError>) {
-        let Self { half, delivery, settlement, settled, answer } = *self;
+        let Self { half, delivery, settlement, settled, way, answer } = *self;
         let answered = match result {
             Ok(()) => {
-                if settled && matches!(settlement, Settlement::Release { .. } | Settlement::Retry { .. }) {
+                if settled && matches!(&settlement, Settlement::Release { .. } | Settlement::Retry { .. }) {
                     half.shared.ring(&delivery.queue);
+                }
+                if let (true, Some(Way::Here), Settlement::Ack { reply: Some(reply) }, Some(caller)) =
+                    (settled, way, settlement, &delivery.envelope.caller)
+                {
+                    half.shared.callers.tell(&caller.correlation, reply);
                 }
                 half.forget(&delivery);
                 if settled { Ok(()) } else { Err(SettleError::Lost) }

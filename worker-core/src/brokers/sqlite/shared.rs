@@ -16,11 +16,13 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::{
+    broker::Callers,
     brokers::sqlite::{
         LEASE_MIN, SqliteOptions,
         files::{Files, beside},
         holder::HolderFile,
         keeper::Keeper,
+        replies,
         rescue::Leave,
         schema,
         writer::{Fault, Inbox, Write, WriteError, Writer, closed},
@@ -42,6 +44,10 @@ pub(super) struct Shared {
     pub(super) waiting: Arc<Semaphore>,
     bells: Mutex<HashMap<QueueName, watch::Sender<()>>>,
     holder: Mutex<Option<Arc<Holder>>>,
+    /// The calls of this process.
+    pub(super) callers: Arc<Callers>,
+    /// Replies to them could not be collected.
+    pub(super) replies_left: AtomicBool,
     last: AtomicU64,
     keeper: Mutex<Option<Keeper>>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -83,6 +89,8 @@ impl Shared {
             waiting: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
             bells: Mutex::default(),
             holder: Mutex::default(),
+            callers: Arc::default(),
+            replies_left: AtomicBool::new(false),
             last: AtomicU64::new(0),
             keeper: Mutex::default(),
             writer: Mutex::default(),
@@ -105,9 +113,10 @@ impl Shared {
             synchronous: self.options.synchronous,
             busy_timeout: self.options.busy_timeout,
             inbox: Arc::clone(&self.inbox),
-            on_foreign_change: Box::new(move || {
+            on_foreign_change: Box::new(move |db| {
                 if let Some(shared) = weak.upgrade() {
                     shared.ring_all();
+                    replies::look(db, &shared);
                 }
             }),
         };
@@ -214,10 +223,11 @@ impl Shared {
     pub(super) async fn close(self: &Arc<Self>) -> Result<(), BrokerError> {
         self.closed.store(true, Ordering::SeqCst);
         // One after the other; what one that was given up has left, the next one does.
-        let mut closed = self.closing.lock().await;
-        if *closed {
+        let mut is_closed = self.closing.lock().await;
+        if *is_closed {
             return Ok(());
         }
+        self.callers.fail(&closed());
         let left = if self.holder().is_some() { self.leave().await } else { Ok(()) };
         self.ring_all();
         self.waiting.close();
@@ -233,7 +243,7 @@ impl Shared {
             writer.take().is_none_or(|thread| thread.join().is_ok())
         });
         let ended = ended.await;
-        *closed = true;
+        *is_closed = true;
         match ended {
             Ok(true) => left,
             Ok(false) | Err(_) => {

@@ -184,7 +184,7 @@ pub(super) struct Writer {
     pub(super) busy_timeout: Duration,
     pub(super) inbox: Arc<Inbox>,
     /// Called when another process has changed the database.
-    pub(super) on_foreign_change: Box<dyn Fn() + Send>,
+    pub(super) on_foreign_change: Box<dyn Fn(&Connection) + Send>,
 }
 
 impl Writer {
@@ -200,7 +200,7 @@ impl Writer {
                 let now = self.data_version();
                 if now != seen {
                     seen = now;
-                    (self.on_foreign_change)();
+                    (self.on_foreign_change)(&self.db);
                 }
             }
         }

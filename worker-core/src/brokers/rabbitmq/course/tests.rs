@@ -42,7 +42,7 @@ fn arrive(line: Line, server: &Server, redelivered: bool, headers: &[(&str, i64)
 
 fn held(line: Line, headers: &[(&str, i64)]) -> Held {
     let message = message(headers);
-    Held { line, tag: 1, id: message.id(), message, attempt: 3 }
+    Held { line, tag: 1, id: message.id(), message, attempt: 3, caller: None }
 }
 
 fn steps(held: &Held, settlement: &Settlement) -> [Step; 2] {
@@ -130,7 +130,24 @@ fn what_can_never_run_is_buried_with_the_reason() {
 
 #[test]
 fn success_is_an_acknowledgement() {
-    assert_eq!(steps(&held(Line::Main, &[]), &Settlement::Ack), [Step::Ack, Step::Ack]);
+    assert_eq!(steps(&held(Line::Main, &[]), &Settlement::Ack { reply: None }), [Step::Ack, Step::Ack]);
+}
+
+#[test]
+fn a_call_is_answered_and_its_failure_kept_for_when_nobody_can_be_told() {
+    let caller = Caller { address: "amq.gen-1".into(), correlation: "c".into(), retries: false };
+    let called = Held { caller: Some(caller.clone()), ..held(Line::Main, &[]) };
+    let ended = |held: &Held, reply: Reply| {
+        let [step, _] = steps(held, &Settlement::Ack { reply: Some(reply) });
+        step
+    };
+    let value = Reply::Returned(crate::envelope::Body(Bytes::from_static(b"7")));
+    let answer = |reply, kept| Step::Answer { caller: caller.clone(), reply, kept };
+    assert_eq!(ended(&called, value.clone()), answer(value.clone(), None));
+    let failed = Reply::Failed(failure());
+    let (_, dead) = published(&called, &Settlement::DeadLetter { failure: failure() });
+    assert_eq!(ended(&called, failed.clone()), answer(failed, Some(dead)));
+    assert_eq!(ended(&held(Line::Main, &[]), value), Step::Ack, "nobody waits");
 }
 
 #[test]

@@ -18,14 +18,17 @@ use crate::{
     broker::{Delivery, SettleError},
     brokers::rabbitmq::{
         acks::Unacked,
+        calls,
         connection::Up,
         course::{Held, Line, Place},
         link::{Channel, LinkError},
         shared::Shared,
         wire::{Incoming, Message},
     },
+    envelope::Caller,
     error::BrokerError,
     name::QueueName,
+    reply::Reply,
     settlement::Settlement,
 };
 
@@ -102,6 +105,26 @@ impl Lines {
             Some(done) => self.errands.push(Box::pin(ready(done))),
             None => self.errands.push(sending),
         }
+    }
+
+    /// Answers a call; what comes of it is the errand's next news.
+    pub(super) fn answer(
+        &mut self,
+        shared: &Arc<Shared>,
+        queue: &QueueName,
+        caller: Caller,
+        reply: Reply,
+        kept: Option<Message>,
+        errand: Errand,
+    ) {
+        let (shared, queue) = (Arc::clone(shared), queue.clone());
+        self.errands.push(Box::pin(async move {
+            let answered = match &errand {
+                Errand::Settle { held, .. } => calls::answer(&shared, &queue, &held.id, caller, reply, kept).await,
+                Errand::Forward { .. } | Errand::GiveBack { .. } => Ok(()),
+            };
+            (errand, answered)
+        }));
     }
 
     /// Writes the acknowledgements that are due.

@@ -52,6 +52,49 @@ fn error(text: &str) -> Failure {
     Failure::new(FailureKind::Error, text)
 }
 
+#[test]
+fn a_caller_travels_in_the_properties_that_amqp_has_for_it_until_the_job_begins_anew() {
+    let caller = Caller { address: "amq.gen-1".into(), correlation: "c-1".into(), retries: true };
+    let mut envelope = Envelope::new(JobId::new(), orders(), None, &b"{}"[..], NOW);
+    envelope.caller = Some(caller.clone());
+    let message = encode(&envelope, "shop");
+    assert_eq!(message.properties.reply_to().as_ref().unwrap().as_str(), "amq.gen-1");
+    let decoded = read(&message).unwrap().envelope;
+    assert_eq!((decoded.caller, decoded.headers.is_empty()), (Some(caller.clone()), true));
+    let retried = Copy::of(&message).retried(1, &error("busy"), NOW).message();
+    assert_eq!(read(&retried).unwrap().envelope.caller, Some(caller));
+    let anew = Copy::of(&message).anew().message();
+    assert_eq!(read(&anew).unwrap().envelope.caller, None);
+    assert_eq!(anew.header(CALL_RETRIES), None);
+}
+
+#[test]
+fn a_neighbours_call_is_one_by_its_reply_to_alone() {
+    let called = |reply_to: &str| {
+        let mut message = foreign([]);
+        message.properties = message.properties.with_reply_to(reply_to.into());
+        read(&message).unwrap().envelope.caller
+    };
+    assert_eq!(called(""), None);
+    let caller = Caller { address: "q".into(), correlation: String::new(), retries: false };
+    assert_eq!(called("q"), Some(caller.clone()));
+    assert_eq!(reply(&caller, &Reply::Failed(error("no")), &JobId::new(), "x").properties.correlation_id(), &None);
+}
+
+#[test]
+fn a_reply_is_read_as_it_is_written() {
+    let caller = Caller { address: "q".into(), correlation: "c-1".into(), retries: false };
+    for answer in [Reply::Returned(Body(Bytes::from_static(b"[7]"))), Reply::Failed(error("no \"luck\""))] {
+        let message = reply(&caller, &answer, &JobId::new(), "shop");
+        assert_eq!(read_reply(&message), Some(("c-1".into(), answer)));
+    }
+    assert_eq!(read_reply(&foreign([])), None, "it does not say which call it answers");
+    let strange = foreign([(FAILURE_KIND, long("new_kind"))]);
+    let strange = Message { properties: strange.properties.with_correlation_id("c".into()), ..strange };
+    let (_, reply) = read_reply(&strange).unwrap();
+    assert_eq!(reply, Reply::Failed(error("{\"order_id\":7}")), "a kind of a later version is an error");
+}
+
 fn any_envelope() -> impl Strategy<Value = Envelope> {
     let value = prop_oneof![
         Just(Value::Null),

@@ -1,0 +1,425 @@
+//! The task of one channel that publishes.
+//!
+//! One task owns the confirm channel, because two that share it can swap their
+//! confirms (`lapin` 4.12.3 numbers a publish and writes it in two steps: up to
+//! 45 of 12,000 refused publishes were reported as taken). And what the server
+//! returns as unroutable may come attached to another publish's confirm, so
+//! that it is matched by id here: 30,000 of 30,000 right, against 21 of 4,286 wrong.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    poll,
+    stream::{self, BoxStream, FuturesUnordered},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Answer, Command, PublishError};
+use crate::{
+    broker::Callers,
+    brokers::rabbitmq::{
+        connection::{Connection, Up},
+        declare::broker_error,
+        link::{Address, Channel, Confirmation, LinkError, LinkErrorKind, Returned},
+        wire::{self, Incoming},
+    },
+    telemetry::{CONNECTION_BLOCKED, PUBLISH_CONFIRM, PUBLISH_OUTSTANDING, TARGET},
+    time::monotonic_now,
+};
+
+/// The most publishes without a confirm; above 100 a larger window gains little
+/// (21,400 a second with 100, 25,500 with 1,000).
+pub(super) const WINDOW: usize = 500;
+
+/// The pause before a channel is opened again that could not be or was closed.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers calls, as it arrives.
+type Replies = BoxStream<'static, Result<Incoming, LinkError>>;
+
+pub(super) struct Actor {
+    connection: Arc<Connection>,
+    /// Who waits for replies to what is published here; none where it is no calls.
+    callers: Option<Arc<Callers>>,
+    commands: mpsc::Receiver<Command>,
+    /// Not written yet, in order.
+    waiting: VecDeque<Command>,
+    /// Written and not confirmed, by slot: in the order of writing.
+    pending: BTreeMap<u64, Pending>,
+    /// What came back before the confirm that it belongs to was seen.
+    returned: HashMap<Returned, u32>,
+    slots: u64,
+    /// Why nothing is written now.
+    why: String,
+    why_kind: LinkErrorKind,
+    closing: CancellationToken,
+}
+
+fn closed() -> LinkError {
+    LinkError::new(LinkErrorKind::Gone, "the broker is closed")
+}
+
+/// Publishes of this channel that wait for their confirm, as metrics know them.
+#[derive(Default)]
+struct Outstanding {
+    told: usize,
+}
+
+impl Outstanding {
+    fn notice(&mut self, now: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "at most some hundreds")]
+        let change = now as f64 - self.told as f64;
+        if now != self.told {
+            metrics::gauge!(PUBLISH_OUTSTANDING).increment(change);
+            self.told = now;
+        }
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.notice(0);
+    }
+}
+
+/// Whether the server takes nothing from this connection now, as it was told to people and metrics.
+#[derive(Default)]
+struct Block {
+    told: bool,
+}
+
+impl Block {
+    fn notice(&mut self, reason: Option<&str>) {
+        match reason {
+            Some(reason) if !self.told => {
+                tracing::warn!(target: TARGET, reason, "RabbitMQ takes no messages until its alarm is over");
+                metrics::gauge!(CONNECTION_BLOCKED).increment(1.0);
+            }
+            None if self.told => {
+                tracing::info!(target: TARGET, "RabbitMQ takes messages again");
+                metrics::gauge!(CONNECTION_BLOCKED).decrement(1.0);
+            }
+            _ => {}
+        }
+        self.told = reason.is_some();
+    }
+}
+
+impl Drop for Block {
+    /// A connection that is gone is not blocked.
+    fn drop(&mut self) {
+        if self.told {
+            metrics::gauge!(CONNECTION_BLOCKED).decrement(1.0);
+        }
+    }
+}
+
+struct Pending {
+    returned: Returned,
+    written: Instant,
+    deadline: Instant,
+    answer: Answer,
+}
+
+type Confirms = FuturesUnordered<BoxFuture<'static, (u64, Result<Confirmation, LinkError>)>>;
+
+impl Actor {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        commands: mpsc::Receiver<Command>,
+        callers: Option<Arc<Callers>>,
+        closing: CancellationToken,
+    ) -> Self {
+        Self {
+            connection,
+            callers,
+            commands,
+            waiting: VecDeque::new(),
+            pending: BTreeMap::new(),
+            returned: HashMap::new(),
+            slots: 0,
+            why: "there is no connection yet".into(),
+            why_kind: LinkErrorKind::Gone,
+            closing,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some((up, channel, replies)) = self.connect().await {
+            let error = self.serve(&up, &*channel, replies).await;
+            if let Some(callers) = &self.callers {
+                callers.fail(&broker_error("the connection that the reply would have come by was lost", &error));
+            }
+            for (_, pending) in std::mem::take(&mut self.pending) {
+                drop(pending.answer.send(Err(PublishError::Unknown(error.text.clone()))));
+            }
+            self.returned.clear();
+            self.because(error);
+            channel.close().await;
+        }
+        if let Some(callers) = &self.callers {
+            callers.fail(&broker_error("no reply comes any more", &closed()));
+        }
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.waiting.push_back(command);
+        }
+        for command in std::mem::take(&mut self.waiting) {
+            drop(command.answer.send(Err(PublishError::NotSent(LinkErrorKind::Gone, "the broker is closed".into()))));
+        }
+    }
+
+    fn because(&mut self, error: LinkError) {
+        (self.why, self.why_kind) = (error.text, error.kind);
+    }
+
+    /// A channel in confirm mode; `None` when the broker is closed. What waits meanwhile may run out of time.
+    async fn connect(&mut self) -> Option<(Arc<Up>, Box<dyn Channel>, Replies)> {
+        // The connection is dialled when there is something to send.
+        if self.waiting.is_empty() {
+            let command = tokio::select! {
+                () = self.closing.cancelled() => return None,
+                command = self.commands.recv() => command?,
+            };
+            self.waiting.push_back(command);
+        }
+        loop {
+            let (connection, answers) = (Arc::clone(&self.connection), self.callers.is_some());
+            let opening = async move {
+                let Some(up) = connection.up().await else { return Ok(None) };
+                let opened = async {
+                    let channel = up.link.channel().await?;
+                    channel.confirm_select().await?;
+                    // Before the first call: the server refuses one from a channel that cannot be answered.
+                    let replies = if answers { channel.replies().await? } else { stream::pending().boxed() };
+                    Ok::<_, LinkError>((channel, replies))
+                };
+                match opened.await {
+                    Ok((channel, replies)) => Ok(Some((up, channel, replies))),
+                    Err(error) => {
+                        sleep(REOPEN_PAUSE).await;
+                        Err(error)
+                    }
+                }
+            };
+            let mut opening = pin!(opening);
+            let opened = loop {
+                let first_deadline = self.waiting.front().map(|command| command.deadline);
+                tokio::select! {
+                    biased;
+                    opened = &mut opening => break opened,
+                    () = self.closing.cancelled() => return None,
+                    () = at(first_deadline) => {
+                        if let Some(error) = self.connection.error() {
+                            self.because(error);
+                        }
+                        self.expire_waiting();
+                    }
+                    Some(command) = self.commands.recv(), if self.waiting.len() < WINDOW => self.waiting.push_back(command),
+                }
+            };
+            match opened {
+                Ok(found) => return found,
+                Err(error) => self.because(error),
+            }
+        }
+    }
+
+    /// Publishes until the channel is of no more use; why.
+    async fn serve(&mut self, up: &Up, channel: &dyn Channel, mut replies: Replies) -> LinkError {
+        let mut confirms = Confirms::new();
+        let mut gone = pin!(up.link.gone());
+        let mut broken = None;
+        let (mut block, mut outstanding) = (Block::default(), Outstanding::default());
+        loop {
+            block.notice(up.link.blocked().as_deref());
+            outstanding.notice(self.pending.len());
+            if broken.is_none() {
+                self.write(up, channel, &mut confirms).await;
+            } else if confirms.is_empty() || self.pending.is_empty() {
+                // Nobody waits for it any more, whether it resolves or not.
+                return broken.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the channel was closed"));
+            }
+            if self.closing.is_cancelled() && confirms.is_empty() && self.waiting.is_empty() && self.commands.is_empty()
+            {
+                return closed();
+            }
+            let blocked = up.link.blocked();
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                Some(first) = confirms.next(), if !confirms.is_empty() => {
+                    let mut batch = vec![first];
+                    // In the order of their waking: a return is attached to its own confirm or an earlier one.
+                    while let Some(Some(next)) = confirms.next().now_or_never() {
+                        batch.push(next);
+                    }
+                    if let Some(error) = self.resolve(batch) {
+                        broken.get_or_insert(error);
+                    }
+                }
+                Some(reply) = replies.next(), if broken.is_none() => {
+                    if let Err(error) = self.answer(reply, &mut replies) {
+                        broken.get_or_insert(error);
+                    }
+                }
+                error = &mut gone, if broken.is_none() => broken = Some(error),
+                () = at(deadline) => {
+                    if let Some(reason) = &blocked {
+                        self.because(LinkError::blocked(reason));
+                    }
+                    self.expire_waiting();
+                    if self.expire_pending(confirms.len(), blocked.as_deref()) {
+                        broken = Some(LinkError::new(LinkErrorKind::Gone, "the server confirms nothing any more"));
+                        confirms.clear();
+                    }
+                }
+                () = up.link.blocked_changed() => {}
+                Some(command) = self.commands.recv(), if self.waiting.len() < WINDOW => {
+                    self.waiting.push_back(command);
+                    while self.waiting.len() < WINDOW && let Ok(command) = self.commands.try_recv() {
+                        self.waiting.push_back(command);
+                    }
+                }
+                () = self.closing.cancelled(), if !self.closing.is_cancelled() => {}
+            }
+        }
+    }
+
+    /// Gives a reply, and those that came with it, to their callers.
+    fn answer(&self, first: Result<Incoming, LinkError>, replies: &mut Replies) -> Result<(), LinkError> {
+        let mut next = Some(first);
+        while let Some(reply) = next {
+            let message = reply?.message;
+            match wire::read_reply(&message) {
+                // Whoever called may wait no longer: late replies are dropped.
+                Some((correlation, reply)) => {
+                    if let Some(callers) = &self.callers {
+                        callers.tell(&correlation, reply);
+                    }
+                }
+                None => {
+                    tracing::warn!(target: TARGET, "a reply does not say which call it answers: it has no `correlation_id`; it is dropped");
+                }
+            }
+            next = replies.next().now_or_never().flatten();
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, as far as the window and the server allow.
+    async fn write(&mut self, up: &Up, channel: &dyn Channel, confirms: &mut Confirms) {
+        while confirms.len() < WINDOW && up.link.blocked().is_none() {
+            let Some(Command { to, message, deadline, answer }) = self.waiting.pop_front() else { return };
+            if answer.is_closed() {
+                continue; // Whoever asked has given up, and nothing was sent.
+            }
+            self.slots += 1;
+            let slot = self.slots;
+            let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+            let confirm = channel.publish(&to, &message);
+            let Address { exchange, key, .. } = to;
+            let mut confirm = async move { (slot, confirm.await) }.boxed();
+            self.pending.insert(
+                slot,
+                Pending {
+                    returned: Returned { exchange, key, message_id },
+                    written: monotonic_now(),
+                    deadline,
+                    answer,
+                },
+            );
+            // The first poll writes it, before the next one's does.
+            match poll!(&mut confirm) {
+                std::task::Poll::Ready(done) => confirms.push(async move { done }.boxed()),
+                std::task::Poll::Pending => confirms.push(confirm),
+            }
+        }
+    }
+
+    /// Tells the callers; an error where the channel is broken.
+    fn resolve(&mut self, batch: Vec<(u64, Result<Confirmation, LinkError>)>) -> Option<LinkError> {
+        for returned in batch.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.returned.clone()) {
+            *self.returned.entry(returned).or_default() += 1;
+        }
+        let mut broken = None;
+        for (slot, answer) in batch {
+            let pending = self.pending.remove(&slot);
+            let told = match answer {
+                Ok(confirmation) => match pending.as_ref().map(|pending| &pending.returned) {
+                    Some(returned) if self.take_return(returned) => Err(PublishError::Unroutable),
+                    _ if confirmation.taken => Ok(()),
+                    _ => Err(PublishError::Nacked),
+                },
+                Err(error) => {
+                    let text = error.text.clone();
+                    broken = Some(error);
+                    Err(PublishError::Unknown(text))
+                }
+            };
+            if let Some(pending) = pending {
+                if told.is_ok() {
+                    metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
+                }
+                drop(pending.answer.send(told));
+            }
+        }
+        broken
+    }
+
+    fn take_return(&mut self, returned: &Returned) -> bool {
+        let Some(count) = self.returned.get_mut(returned) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.returned.remove(returned);
+        }
+        true
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let waiting = self.waiting.front().map(|command| command.deadline);
+        let pending = self.pending.first_key_value().map(|(_, pending)| pending.deadline);
+        waiting.into_iter().chain(pending).min()
+    }
+
+    fn expire_waiting(&mut self) {
+        let now = monotonic_now();
+        while self.waiting.front().is_some_and(|command| command.deadline <= now)
+            && let Some(command) = self.waiting.pop_front()
+        {
+            drop(command.answer.send(Err(PublishError::NotSent(self.why_kind, self.why.clone()))));
+        }
+    }
+
+    /// Tells those whose confirm is overdue; whether the window is full of nothing but such.
+    fn expire_pending(&mut self, in_flight: usize, blocked: Option<&str>) -> bool {
+        let now = monotonic_now();
+        let text = blocked.map_or_else(
+            || "the server has not confirmed it in time".to_owned(),
+            |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
+        );
+        while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
+            drop(entry.remove().answer.send(Err(PublishError::Unknown(text.clone()))));
+        }
+        in_flight >= WINDOW && self.pending.is_empty()
+    }
+}
+
+/// Resolves at `deadline`; never where there is none.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
