@@ -167,7 +167,7 @@ fn the_parts_of_an_address_are_put_together() {
         ("RABBITMQ_VHOST", "/orders"),
         ("RABBITMQ_HEARTBEAT", "20"),
         ("RABBITMQ_CONNECTION_TIMEOUT", "1m"),
-        ("RABBITMQ_PREFETCH_COUNT", "10"),
+        ("RABBITMQ_SSL_VERIFY", "false"),
         ("RABBITMQ_NODENAME", "rabbit@somewhere"),
     ]);
     let url = amqp(&found);
@@ -176,7 +176,7 @@ fn the_parts_of_an_address_are_put_together() {
     assert_eq!(broker(&found), ("amqp://***@mq.example:5673/%2Forders".into(), from));
     assert_eq!(entry(&found, "WORKER_RABBITMQ_HEARTBEAT"), ("20s".into(), "RABBITMQ_HEARTBEAT".into()));
     assert_eq!((found.rabbitmq_heartbeat, found.connect_timeout), (Duration::from_secs(20), Duration::from_secs(60)));
-    assert_eq!(found.warnings(), ["RABBITMQ_PREFETCH_COUNT is ignored; use WORKER_PREFETCH"]);
+    assert_eq!(found.warnings(), ["RABBITMQ_SSL_VERIFY is ignored; the broker's certificate is always verified"]);
     assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
 
     let alone = settings(&[("RABBITMQ_HOST", "localhost")]);
@@ -187,11 +187,43 @@ fn the_parts_of_an_address_are_put_together() {
 }
 
 #[test]
+fn what_the_tutorials_call_otherwise_is_the_setting_that_means_it() {
+    let found = settings(&[
+        ("RABBITMQ_HOST", "h"),
+        ("RABBITMQ_BLOCKED_TIMEOUT", "300"),
+        ("RABBITMQ_PREFETCH_COUNT", "10"),
+        ("RABBITMQ_POOL_SIZE", "5"),
+        ("RABBITMQ_CONNECTION_ATTEMPTS", "3"),
+        ("RABBITMQ_RETRY_DELAY", "5"),
+    ]);
+    assert_eq!((found.enqueue_timeout, found.prefetch), (Duration::from_secs(300), Some(10)));
+    assert_eq!(found.rabbitmq_channels.get(), 5);
+    assert_eq!(found.connect_timeout, Duration::from_secs(15));
+    let from = "RABBITMQ_CONNECTION_ATTEMPTS, RABBITMQ_RETRY_DELAY".to_owned();
+    assert_eq!(entry(&found, "WORKER_CONNECT_TIMEOUT"), ("15s".into(), from));
+    assert!(found.warnings().is_empty(), "{:?}", found.warnings());
+
+    let host = ("RABBITMQ_HOST", "h");
+    let attempts = |count| ("RABBITMQ_CONNECTION_ATTEMPTS", count);
+    let all = settings(&[host, attempts("2"), ("RABBITMQ_RETRY_DELAY", "5"), ("RABBITMQ_CONNECTION_TIMEOUT", "10")]);
+    assert_eq!(all.connect_timeout, Duration::from_secs(30));
+    assert_eq!(settings(&[host, attempts("4")]).connect_timeout, Duration::from_secs(4));
+    let pause = settings(&[host, ("RABBITMQ_RETRY_DELAY", "5")]);
+    assert_eq!(pause.connect_timeout, Duration::from_secs(30));
+    assert!(pause.warnings()[0].contains("without RABBITMQ_CONNECTION_ATTEMPTS it is no limit"), "{pause:?}");
+    assert!(problem(&[host, attempts("none")]).contains("RABBITMQ_CONNECTION_ATTEMPTS is `none`"));
+    assert!(problem(&[host, ("RABBITMQ_POOL_SIZE", "1000")]).contains("RABBITMQ_POOL_SIZE is `1000`"));
+}
+
+#[test]
 fn a_part_with_tls_uses_its_files_and_none_without() {
     let ca = ("RABBITMQ_SSL_CA_CERT", "/etc/ca.pem");
     let on = settings(&[("RABBITMQ_HOST", "mq"), ("RABBITMQ_SSL_ENABLED", "True"), ca, ("RABBITMQ_SSL_KEY", "")]);
     assert_eq!(broker(&on).0, "amqps://***@mq:5671/%2F");
     assert_eq!(entry(&on, "WORKER_RABBITMQ_CA_FILE"), ("/etc/ca.pem".into(), ca.0.into()));
+    let name = ("RABBITMQ_SSL_SERVER_NAME", "mq.internal");
+    let named = settings(&[("RABBITMQ_HOST", "10.0.0.7"), ("RABBITMQ_SSL_ENABLED", "1"), name]);
+    assert_eq!(named.rabbitmq_server_name.as_deref(), Some("mq.internal"));
     let off = settings(&[("RABBITMQ_HOST", "mq"), ("RABBITMQ_SSL_ENABLED", "false"), ca]);
     assert_eq!((amqp(&off).tls, &off.rabbitmq_ca_file), (false, &None));
     assert_eq!(off.warnings(), ["RABBITMQ_SSL_CA_CERT is ignored: RABBITMQ_SSL_ENABLED is off"]);

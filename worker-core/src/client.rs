@@ -6,6 +6,7 @@
 
 mod call;
 mod meter;
+mod publish;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -19,14 +20,13 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     broker::{BATCH_MAX, Broker, Declared, Topology},
     client::meter::Meter,
     envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
-    event::{Event, Publish},
     id::JobId,
     job::{Enqueue, Enqueueable, InvalidJob, Job, Prepared},
     name::{ExchangeName, QueueName},
@@ -283,41 +283,6 @@ impl Client {
     /// ```
     pub async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
         self.inner.broker.declare(topology).await
-    }
-
-    /// Publishes an event to its exchange: a copy for each job that runs for it. `Ok` means that the broker has
-    /// each copy, also where there is none.
-    ///
-    /// The exchange is declared when this client first publishes to it. See [`Event`].
-    ///
-    /// # Errors
-    ///
-    /// As [`enqueue`](Self::enqueue); `Unroutable` only where it was [mandatory](Publish::mandatory).
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel safe: after dropping the future the event may or may not be published.
-    pub async fn publish<E: Event>(&self, event: impl Into<Publish<E>>) -> Result<Enqueued, EnqueueError> {
-        let prepared = event.into().prepare()?;
-        let Route::Exchange { name, .. } = prepared.route().clone() else {
-            return self.enqueue(prepared).await;
-        };
-        let known = || self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known().contains(&name) {
-            let topology = Topology::default().exchange(name.clone(), E::KIND);
-            let within = self.inner.options.enqueue_timeout;
-            let declared = timeout(within, self.declare(&topology)).await.unwrap_or_else(|_| Err(self.no_answer()));
-            if let Err(error) = declared {
-                return Err(EnqueueError::from_failure(prepared, EnqueueFailure::Refused(error)));
-            }
-            known().insert(name.clone());
-        }
-        let published = self.enqueue(prepared).await;
-        if published.is_err() {
-            // It may be gone: whoever tries again has it declared again.
-            known().remove(&name);
-        }
-        published
     }
 
     /// Calls a job: enqueues it, and waits for what its handler returns.

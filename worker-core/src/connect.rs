@@ -129,6 +129,7 @@ impl Settings {
                 let certificate = read(&RABBITMQ_CERT_FILE, certificate, check_certificates)?;
                 tls.identity = Some((certificate, read(&RABBITMQ_KEY_FILE, key, check_key)?));
             }
+            tls.server_name.clone_from(&self.rabbitmq_server_name);
             options.tls = Some(tls);
         }
         if let Some(name) = std::env::args_os().next() {

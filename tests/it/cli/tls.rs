@@ -113,6 +113,20 @@ fn a_certificate_for_another_name_is_refused() {
 }
 
 #[test]
+fn a_certificate_for_another_name_is_believed_where_that_name_was_asked_for() {
+    runtime().block_on(async {
+        let authority = Authority::new();
+        let identity = authority.issue(&["mq.example"]);
+        let tls = ServerTls { authority: authority.certificate(), identity, client_certificates: false };
+        let node = Node::start_with_tls(&tls).await;
+        let program = program(&url(node.amqps_port()), &authority).with("WORKER_RABBITMQ_SERVER_NAME", "mq.example");
+        program.run(&["health"]).prints(&["ok", "RabbitMQ"]);
+        let other = program.with("WORKER_RABBITMQ_SERVER_NAME", "localhost");
+        refused(&other, &["certificate", "localhost", "mq.example", "WORKER_RABBITMQ_SERVER_NAME"]);
+    });
+}
+
+#[test]
 fn an_expired_certificate_is_refused() {
     runtime().block_on(async {
         let authority = Authority::new();

@@ -114,6 +114,48 @@ async fn on_rabbitmq() {
     each_job_that_runs_for_an_event_gets_a_copy_of_its_own(Client::connect(vhost.url()).await.unwrap()).await;
 }
 
+/// One in the middle of a thousand that nobody takes, and one that cannot be sent at all.
+async fn of_a_thousand_events_the_one_that_nobody_takes_is_told(client: Client) {
+    let topology = Topology::queues(["q".parse().unwrap()])
+        .exchange("events".parse().unwrap(), ExchangeKind::Topic)
+        .bind(Binding::by_key("events".parse().unwrap(), "q".parse().unwrap(), "order.placed.ch"));
+    client.declare(&topology).await.unwrap();
+    let country = |n| match n {
+        500 => "nowhere".to_owned(),
+        700 => "x".repeat(300),
+        _ => "ch".to_owned(),
+    };
+    let events = (0..1_000).map(|n| Publish::new(order(n, &country(n))).mandatory());
+    let answers = client.publish_all(events).await;
+    let failed: Vec<_> =
+        answers.iter().enumerate().filter_map(|(n, answer)| Some((n, answer.as_ref().err()?.kind()))).collect();
+    assert_eq!(failed, [(500, EnqueueErrorKind::Unroutable), (700, EnqueueErrorKind::Invalid)]);
+    eventually("the others are there", async || {
+        let stats = client.broker().inspector().unwrap().queues(&["q".parse().unwrap()]).await.unwrap();
+        (stats[0].ready == 998).then_some(())
+    })
+    .await;
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_thousand_in_memory() {
+    of_a_thousand_events_the_one_that_nobody_takes_is_told(Client::new(Arc::new(MemoryBroker::new()))).await;
+}
+
+#[tokio::test]
+async fn of_a_thousand_in_a_file() {
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
+    of_a_thousand_events_the_one_that_nobody_takes_is_told(Client::connect(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn of_a_thousand_on_rabbitmq() {
+    let vhost = shared_vhost();
+    of_a_thousand_events_the_one_that_nobody_takes_is_told(Client::connect(vhost.url()).await.unwrap()).await;
+}
+
 #[tokio::test]
 async fn a_worker_whose_exchange_has_another_kind_says_so_and_ends() {
     let client = Client::new(Arc::new(MemoryBroker::new()));

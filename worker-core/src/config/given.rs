@@ -126,6 +126,8 @@ impl Given {
             rabbitmq_ca_file: self.value(&table::RABBITMQ_CA_FILE, None, |text| parse::path(text).map(Some)),
             rabbitmq_cert_file: self.value(&table::RABBITMQ_CERT_FILE, None, |text| parse::path(text).map(Some)),
             rabbitmq_key_file: self.value(&table::RABBITMQ_KEY_FILE, None, |text| parse::path(text).map(Some)),
+            rabbitmq_server_name: self
+                .value(&table::RABBITMQ_SERVER_NAME, None, |text| parse::rabbitmq_server_name(text).map(Some)),
             log_format: self.value(&table::LOG_FORMAT, default.log_format, parse::log_format),
             entries: Vec::new(),
             warnings: Vec::new(),
@@ -209,11 +211,16 @@ impl Given {
 
     /// Files without what they are for: the connection would not be the one that was meant.
     fn check_tls(&mut self, tls: bool) {
-        let [ca, certificate, key] = [&table::RABBITMQ_CA_FILE, &table::RABBITMQ_CERT_FILE, &table::RABBITMQ_KEY_FILE]
-            .map(|setting| self.set(setting).map(|entry| entry.source.clone()));
+        let [ca, certificate, key, name] = [
+            &table::RABBITMQ_CA_FILE,
+            &table::RABBITMQ_CERT_FILE,
+            &table::RABBITMQ_KEY_FILE,
+            &table::RABBITMQ_SERVER_NAME,
+        ]
+        .map(|setting| self.set(setting).map(|entry| entry.source.clone()));
         let problems = match (&certificate, &key) {
             _ if !tls => {
-                let files = [ca, certificate, key].into_iter().flatten();
+                let files = [ca, certificate, key, name].into_iter().flatten();
                 files
                     .map(|source| format!("{source} is set, but the broker URL is without TLS; write `amqps://`"))
                     .collect()

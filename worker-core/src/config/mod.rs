@@ -103,6 +103,8 @@ pub struct Settings {
     pub rabbitmq_cert_file: Option<PathBuf>,
     /// The key of that certificate.
     pub rabbitmq_key_file: Option<PathBuf>,
+    /// The name that RabbitMQ's certificate must have; `None` for the host's.
+    pub rabbitmq_server_name: Option<String>,
     /// How log lines look.
     pub log_format: LogFormat,
     entries: Vec<Entry>,
@@ -188,6 +190,7 @@ impl Default for Settings {
             rabbitmq_ca_file: None,
             rabbitmq_cert_file: None,
             rabbitmq_key_file: None,
+            rabbitmq_server_name: None,
             log_format: LogFormat::Auto,
             entries: SETTINGS.iter().map(|setting| Entry::default_of(setting)).collect(),
             warnings: Vec::new(),
@@ -331,6 +334,7 @@ mod tests {
                 "rabbitmq_ca_file" => text == "the system's certificates" && default.rabbitmq_ca_file.is_none(),
                 "rabbitmq_cert_file" => text == "no certificate" && default.rabbitmq_cert_file.is_none(),
                 "rabbitmq_key_file" => text == "no key" && default.rabbitmq_key_file.is_none(),
+                "rabbitmq_server_name" => text == "the host's name" && default.rabbitmq_server_name.is_none(),
                 "log_format" => parse::log_format(text) == Ok(default.log_format),
                 other => panic!("`{other}` is not checked here"),
             };

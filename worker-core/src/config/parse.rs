@@ -80,6 +80,14 @@ pub(super) fn rabbitmq_channels(text: &str) -> Result<NonZeroU8, Misfit> {
     text.trim().parse::<NonZeroU8>().ok().filter(|count| count.get() <= 64).ok_or(Form)
 }
 
+/// A name as a certificate has it.
+pub(super) fn rabbitmq_server_name(text: &str) -> Result<String, Misfit> {
+    let is_name = !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b));
+    if is_name { Ok(text.into()) } else { Err(Form) }
+}
+
 /// Names of queues, or beginnings of names; none for none.
 pub(super) fn rabbitmq_reply_queues(text: &str) -> Result<Vec<String>, Misfit> {
     let names: Vec<String> =

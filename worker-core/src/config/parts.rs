@@ -4,7 +4,7 @@
 //! taken as it is, so a password needs no escapes here. `RABBITMQ_HOST` decides:
 //! without it, the others change nothing.
 
-use std::{collections::BTreeMap, ffi::OsString, net::Ipv6Addr};
+use std::{collections::BTreeMap, ffi::OsString, net::Ipv6Addr, time::Duration};
 
 use percent_encoding::utf8_percent_encode;
 
@@ -13,6 +13,7 @@ use crate::config::{
     aliases::ignored,
     amqp::{self, ESCAPED, USER_DEFAULT, VHOST_DEFAULT},
     given::{Given, Source, cut},
+    parse,
     read::Variable,
     table,
 };
@@ -30,9 +31,15 @@ const SSL_ENABLED: &str = "RABBITMQ_SSL_ENABLED";
 const SSL_CA_CERT: &str = "RABBITMQ_SSL_CA_CERT";
 const SSL_CERT: &str = "RABBITMQ_SSL_CERT";
 const SSL_KEY: &str = "RABBITMQ_SSL_KEY";
+const SSL_SERVER_NAME: &str = "RABBITMQ_SSL_SERVER_NAME";
+const BLOCKED_TIMEOUT: &str = "RABBITMQ_BLOCKED_TIMEOUT";
+const CONNECTION_ATTEMPTS: &str = "RABBITMQ_CONNECTION_ATTEMPTS";
+const RETRY_DELAY: &str = "RABBITMQ_RETRY_DELAY";
+const PREFETCH_COUNT: &str = "RABBITMQ_PREFETCH_COUNT";
+const POOL_SIZE: &str = "RABBITMQ_POOL_SIZE";
 
 /// Every part, in the order in which a warning names them.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 19] = [
     HOST,
     PORT,
     USER,
@@ -46,21 +53,19 @@ const PARTS: [&str; 13] = [
     SSL_CA_CERT,
     SSL_CERT,
     SSL_KEY,
+    SSL_SERVER_NAME,
+    BLOCKED_TIMEOUT,
+    CONNECTION_ATTEMPTS,
+    RETRY_DELAY,
+    PREFETCH_COUNT,
+    POOL_SIZE,
 ];
 
 /// Those that name the broker and who connects, so that the value of the URL comes from them.
 const ADDRESS: [&str; 8] = [HOST, PORT, USER, USERNAME, PASSWORD, PASSWORD_FILE, VHOST, SSL_ENABLED];
 
 /// Parts of the same tutorials that are something else here: the name, and what to do instead.
-const OTHERS: [(&str, &str); 7] = [
-    ("RABBITMQ_BLOCKED_TIMEOUT", "use WORKER_ENQUEUE_TIMEOUT"),
-    ("RABBITMQ_CONNECTION_ATTEMPTS", "use WORKER_CONNECT_TIMEOUT"),
-    ("RABBITMQ_RETRY_DELAY", "use WORKER_CONNECT_TIMEOUT"),
-    ("RABBITMQ_PREFETCH_COUNT", "use WORKER_PREFETCH"),
-    ("RABBITMQ_POOL_SIZE", "there is no pool whose size could be set"),
-    ("RABBITMQ_SSL_SERVER_NAME", "the broker's certificate has to be for its host's name"),
-    ("RABBITMQ_SSL_VERIFY", "the broker's certificate is always verified"),
-];
+const OTHERS: [(&str, &str); 1] = [("RABBITMQ_SSL_VERIFY", "the broker's certificate is always verified")];
 
 type Values = BTreeMap<String, OsString>;
 
@@ -127,19 +132,26 @@ impl Parts<'_> {
         let mut settings = Vec::new();
         let mut set =
             |setting, name: &str, text| settings.push((setting, Source::new(text, Origin::Environment, name)));
-        for (name, setting) in [(HEARTBEAT, &table::RABBITMQ_HEARTBEAT), (CONNECTION_TIMEOUT, &table::CONNECT_TIMEOUT)]
-        {
-            // Where these names come from, a number is of seconds.
-            let unit = |text: String| if text.parse::<f64>().is_ok() { format!("{text}s") } else { text };
+        // What stands still while the server takes no messages is an enqueue, which has a limit of its own.
+        for (name, setting) in [(HEARTBEAT, &table::RABBITMQ_HEARTBEAT), (BLOCKED_TIMEOUT, &table::ENQUEUE_TIMEOUT)] {
             if let Some(text) = self.text(name) {
-                set(setting, name, unit(text));
+                set(setting, name, in_seconds(text));
             }
+        }
+        for (name, setting) in [(PREFETCH_COUNT, &table::PREFETCH), (POOL_SIZE, &table::RABBITMQ_CHANNELS)] {
+            if let Some(text) = self.text(name) {
+                set(setting, name, text);
+            }
+        }
+        if let Some((names, text)) = self.connecting() {
+            set(&table::CONNECT_TIMEOUT, &names, text);
         }
         let is_on = self.flag(SSL_ENABLED);
         for (name, setting) in [
             (SSL_CA_CERT, &table::RABBITMQ_CA_FILE),
             (SSL_CERT, &table::RABBITMQ_CERT_FILE),
             (SSL_KEY, &table::RABBITMQ_KEY_FILE),
+            (SSL_SERVER_NAME, &table::RABBITMQ_SERVER_NAME),
         ] {
             // An empty one stands in many templates.
             if self.values.get(name).is_none_or(|value| value.is_empty()) {
@@ -160,6 +172,37 @@ impl Parts<'_> {
             self.warnings.push(format!("{name} is ignored; {instead}"));
         }
         settings
+    }
+
+    /// How long connecting may take in all: so many attempts with a pause after each, or the time for one.
+    fn connecting(&mut self) -> Option<(String, String)> {
+        let timeout = self.text(CONNECTION_TIMEOUT).map(in_seconds);
+        let (attempts, pause) = (self.text(CONNECTION_ATTEMPTS), self.text(RETRY_DELAY).map(in_seconds));
+        let Some(attempts) = attempts else {
+            if pause.is_some() {
+                let why = format!("without {CONNECTION_ATTEMPTS} it is no limit; the pauses are 0.2 s to 5 s");
+                self.warnings.push(ignored(&[RETRY_DELAY.into()], &why));
+            }
+            return timeout.map(|text| (CONNECTION_TIMEOUT.into(), text));
+        };
+        let Some(count) = attempts.parse::<u32>().ok().filter(|count| *count > 0) else {
+            self.problems.push(format!("{CONNECTION_ATTEMPTS} is `{}`; use a number from 1", cut(&attempts)));
+            return None;
+        };
+        let mut one = Duration::ZERO;
+        for (name, text) in [(CONNECTION_TIMEOUT, &timeout), (RETRY_DELAY, &pause)] {
+            match text.as_deref().map(parse::duration) {
+                None => {}
+                Some(Ok(time)) => one += time,
+                Some(Err(why)) => self.problems.push(format!("{name} {why}")),
+            }
+        }
+        // Where neither is said, an attempt takes a second as a rule.
+        let one = if one.is_zero() { Duration::from_secs(1) } else { one };
+        let names =
+            [(CONNECTION_ATTEMPTS, true), (CONNECTION_TIMEOUT, timeout.is_some()), (RETRY_DELAY, pause.is_some())];
+        let names: Vec<_> = names.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect();
+        Some((names.join(", "), humantime::format_duration(one.saturating_mul(count)).to_string()))
     }
 
     /// The text of a variable that is not empty.
@@ -275,6 +318,11 @@ impl Parts<'_> {
         }
         VHOST_DEFAULT.into()
     }
+}
+
+/// Where these names come from, a number is of seconds.
+fn in_seconds(text: String) -> String {
+    if text.parse::<f64>().is_ok() { format!("{text}s") } else { text }
 }
 
 #[cfg(all(test, feature = "rabbitmq"))]

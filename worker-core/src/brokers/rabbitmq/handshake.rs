@@ -13,7 +13,7 @@ use amq_protocol::{
     protocol::{AMQPClass, connection::AMQPMethod},
 };
 use lapin::{
-    tcp::{AMQPUriTcpExt as _, OwnedTLSConfig},
+    tcp::OwnedTLSConfig,
     types::{AMQPValue, FieldTable},
     uri::AMQPUri,
 };
@@ -31,11 +31,15 @@ const HEADER: &[u8; 8] = b"AMQP\x00\x00\x09\x01";
 const FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// Asks the server at `uri` what it is. Call it inside the runtime that shall carry it.
-pub(super) async fn introduce(uri: &AMQPUri, tls: &OwnedTLSConfig) -> Result<Server, LinkError> {
+pub(super) async fn introduce(
+    uri: &AMQPUri,
+    tls: &OwnedTLSConfig,
+    server_name: Option<&str>,
+) -> Result<Server, LinkError> {
     use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let runtime = async_rs::Runtime::tokio_current();
-    let mut stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await.map_err(failed)?;
+    let mut stream = tls::open(uri, tls, server_name, &runtime).await.map_err(failed)?;
     stream.write_all(HEADER).await.map_err(failed)?;
     stream.flush().await.map_err(failed)?;
     let mut received = Vec::new();

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use lapin::{
-    Channel as LapinChannel, Confirmation as LapinConfirmation, Connection, ConnectionBuilder, ConnectionProperties,
-    ErrorKind, Event, ExchangeKind as LapinExchangeKind,
+    Channel as LapinChannel, Confirmation as LapinConfirmation, Connection, ConnectionProperties, ErrorKind, Event,
+    ExchangeKind as LapinExchangeKind,
     message::{BasicReturnMessage, Delivery},
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
@@ -91,11 +91,15 @@ impl LapinDialer {
         }
     }
 
+    fn server_name(&self) -> Option<String> {
+        self.options.tls.as_ref()?.server_name.clone()
+    }
+
     /// Asks a node what it is.
     pub(super) async fn introduce(&self) -> Result<Server, LinkError> {
-        let (uri, tls) = (self.uri(), self.tls());
+        let (uri, tls, name) = (self.uri(), self.tls(), self.server_name());
         let what = node(&uri);
-        let asked = self.runtime.spawn(async move { handshake::introduce(&uri, &tls).await });
+        let asked = self.runtime.spawn(async move { handshake::introduce(&uri, &tls, name.as_deref()).await });
         match timeout(ANSWER_WAIT_MAX, AbortOnDropHandle::new(asked)).await {
             Ok(Ok(Ok(server))) => Ok(server),
             Ok(Ok(Err(error))) => Err(LinkError { text: format!("{what}: {error}"), ..error }),
@@ -121,12 +125,14 @@ impl Dialer for LapinDialer {
             .with_connection_name(format!("{} {purpose}", self.options.app_id).into())
             .with_client_property("product".into(), "worker".into());
         let runtime = async_rs::Runtime::tokio_with_handle(self.runtime.clone());
-        let builder = ConnectionBuilder::new_with_runtime(runtime)
-            .with_uri(uri)
-            .with_properties(properties)
-            .with_tls_config(self.tls());
+        let (tls, name) = (self.tls(), self.server_name());
+        let opening = async move |uri: AMQPUri, runtime: async_rs::Runtime<_>| {
+            let opened = tls::open(&uri, &tls, name.as_deref(), &runtime).await;
+            opened.map_err(lapin::Error::from)
+        };
+        let connecting = Connection::connector(uri, runtime, opening, properties);
         // A peer that accepts and stays silent would hang this for ever.
-        let connected = timeout(ANSWER_WAIT_MAX, builder.connect()).await;
+        let connected = timeout(ANSWER_WAIT_MAX, connecting).await;
         let connection = connected.map_err(|_| LinkError::no_answer(&what))?.map_err(|error| {
             let error = LinkError::from(error);
             LinkError { text: format!("{what}: {error}"), ..error }

@@ -5,6 +5,14 @@
 
 use std::io;
 
+use async_rs::{
+    Runtime,
+    traits::{Reactor, RuntimeKit},
+};
+use lapin::{
+    tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedTLSConfig},
+    uri::{AMQPScheme, AMQPUri},
+};
 use rustls::{
     AlertDescription, CertificateError, Error,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -26,7 +34,7 @@ pub(super) fn explain(error: &io::Error) -> Option<LinkError> {
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "connect by a name that the server's certificate has, or have one made for this name".into(),
+        ) => "connect by a name that the server's certificate has, say which one it has (WORKER_RABBITMQ_SERVER_NAME), or have one made for this name".into(),
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "the server needs a new certificate, or the clock of this machine is wrong".into()
         }
@@ -54,6 +62,22 @@ pub(super) fn explain(error: &io::Error) -> Option<LinkError> {
         _ => return None,
     };
     Some(LinkError::new(LinkErrorKind::Hopeless, format!("{error}: {advice}")))
+}
+
+/// Opens the transport to the server at `uri`, whose certificate is for its host or for `server_name`.
+pub(super) async fn open<R: RuntimeKit + Send + Sync>(
+    uri: &AMQPUri,
+    tls: &OwnedTLSConfig,
+    server_name: Option<&str>,
+    runtime: &Runtime<R>,
+) -> io::Result<AsyncTcpStream<<R as Reactor>::TcpStream>> {
+    let Some(name) = server_name.filter(|_| uri.scheme == AMQPScheme::AMQPS) else {
+        return uri.connect_with_config_async(tls.as_ref(), runtime).await;
+    };
+    // Without TLS first, which would ask for the host's name.
+    let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+    let stream = plain.connect_with_config_async(tls.as_ref(), runtime).await?;
+    stream.into_tls(name, tls.as_ref()).await
 }
 
 /// Whether bytes of an unencrypted answer are TLS: an alert or a handshake of any version.
