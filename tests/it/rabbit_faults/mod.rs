@@ -9,6 +9,7 @@ mod cluster;
 mod confirm;
 mod connection;
 mod crash;
+mod delays;
 mod freeze;
 mod full;
 mod kill;

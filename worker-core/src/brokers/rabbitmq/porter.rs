@@ -32,8 +32,9 @@ use crate::{
 /// The most jobs in a porter's hands.
 const HANDS: u16 = 200;
 
-/// The first and the longest pause after a failure.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The first and the longest pause after a failure. They grow by a half each: what a node refuses while it
+/// starts is tried again soon after it is ready.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// How much longer a job waits whose queue does not take it now.
 const AGAIN_MS: u64 = 4_096;
@@ -71,7 +72,7 @@ async fn carry_on(shared: std::sync::Weak<Shared>, closing: tokio_util::sync::Ca
             () = closing.cancelled() => return,
             () = sleep(pause) => {}
         }
-        pause = (pause * 2).min(PAUSE.1);
+        pause = (pause * 3 / 2).min(PAUSE.1);
     }
 }
 
