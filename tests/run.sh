@@ -9,7 +9,8 @@ usage() {
 usage: tests/run.sh [--rabbitmq VERSION]
 
   --rabbitmq 3.10   the Debian package of this machine (unless TEST_RABBITMQ_VERSION says otherwise)
-  --rabbitmq 4.3    installs RabbitMQ 4.3 into a folder, and runs everything against it (as root)
+  --rabbitmq 4.0    installs RabbitMQ 4.0 into a folder, and runs everything against it (as root)
+  --rabbitmq 4.3    the same with 4.3
   --help            says this
 END
 }
@@ -35,9 +36,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $rabbitmq in
-3.10 | 4.3) export TEST_RABBITMQ_VERSION=$rabbitmq ;;
+3.10 | 4.0 | 4.3) export TEST_RABBITMQ_VERSION=$rabbitmq ;;
 *)
-    echo "unknown version of RabbitMQ: '$rabbitmq'; use 3.10 or 4.3"
+    echo "unknown version of RabbitMQ: '$rabbitmq'; use 3.10, 4.0 or 4.3"
     usage
     exit 2
     ;;
@@ -68,9 +69,9 @@ install script bsdutils # a pseudo-terminal, for what the commands print on one
 # whether the server that the package brings runs as a service of this machine.
 case $rabbitmq in
 3.10) install /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server ;;
-4.3)
-    say "RabbitMQ 4.3"
-    tests/rabbitmq-4.3.sh || exit 1
+4.0 | 4.3)
+    say "RabbitMQ $rabbitmq"
+    tests/rabbitmq.sh "$rabbitmq" || exit 1
     ;;
 esac
 install /usr/bin/python3 python3

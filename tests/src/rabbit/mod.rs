@@ -10,7 +10,7 @@
 //! | environment | what |
 //! |---|---|
 //! | `TEST_RABBITMQ_VERSION=3.10`, or unset | the Debian package `rabbitmq-server` of this machine |
-//! | `TEST_RABBITMQ_VERSION=4.3` | the one that `tests/rabbitmq-4.3.sh` installs into a folder |
+//! | `TEST_RABBITMQ_VERSION=4.0`, `4.3` | the one that `tests/rabbitmq.sh 4.0` (`4.3`) installs into a folder |
 
 mod alarm;
 mod api;

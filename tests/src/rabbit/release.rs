@@ -28,7 +28,7 @@ const INSIDE: &str = "/srv";
 pub(super) enum Release {
     /// The machine's own package.
     Installed,
-    /// A later Debian in a folder, which `tests/rabbitmq-4.3.sh` has made.
+    /// A later Debian in a folder, which `tests/rabbitmq.sh` has made.
     Rooted(PathBuf),
 }
 
@@ -37,8 +37,8 @@ impl Release {
     pub(super) fn chosen() -> Self {
         let release = match env::var("TEST_RABBITMQ_VERSION").as_deref() {
             Err(_) | Ok("" | "3.10") => Self::Installed,
-            Ok("4.3") => Self::Rooted(cache().join("worker-tests/rabbitmq-4.3")),
-            Ok(other) => panic!("TEST_RABBITMQ_VERSION is `{other}`; use 3.10 or 4.3"),
+            Ok(version @ ("4.0" | "4.3")) => Self::Rooted(cache().join(format!("worker-tests/rabbitmq-{version}"))),
+            Ok(other) => panic!("TEST_RABBITMQ_VERSION is `{other}`; use 3.10, 4.0 or 4.3"),
         };
         let server = release.outside(Path::new(PROGRAMS)).join("rabbitmq-server");
         assert!(server.exists(), "{} is missing: run tests/run.sh, which installs it", server.display());
