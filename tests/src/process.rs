@@ -8,6 +8,7 @@ use std::sync::Arc;
 use worker_core::{
     broker::{Broker, DeadJob, Declared, Inspector, Page, QueueStats, Selection, Subscription, Topology},
     envelope::Envelope,
+    queue::QueueOptions,
 };
 
 use crate::{
@@ -41,6 +42,20 @@ impl<'f, F: BrokerFixture> Process<'f, F> {
     /// As [`Broker::declare`]; this holds for all methods here with their broker's.
     pub async fn declare(&self, queue: &str) -> Declared {
         self.broker.declare(&Topology::queues([queue_name(queue)])).await.expect("it can be declared")
+    }
+
+    /// Declares `queue`, of which `options` are asked.
+    ///
+    /// # Panics
+    ///
+    /// When the broker refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Broker::declare`].
+    pub async fn declare_asking(&self, queue: &str, options: QueueOptions) -> Declared {
+        let topology = Topology::default().queue(queue_name(queue), options);
+        self.broker.declare(&topology).await.expect("it can be declared")
     }
 
     /// Enqueues `jobs`, all of which must be accepted.

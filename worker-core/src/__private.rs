@@ -11,6 +11,7 @@ pub use crate::{
     handler::{Argument, Arguments, Context, Handler, Payload, Registration, Requirement},
     job::{Enqueue, Job, JobOptions, On},
     outcome::JobResult,
+    queue::QueueType,
     retry::RetryPolicy,
 };
 

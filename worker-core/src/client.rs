@@ -5,15 +5,16 @@
 //! why, nothing was enqueued for now, or nobody can know.
 
 mod call;
+mod declared;
 mod meter;
 mod publish;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     fmt,
     future::Future,
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::Poll,
     time::Duration,
 };
@@ -24,12 +25,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     broker::{BATCH_MAX, Broker, Declared, Topology},
-    client::meter::Meter,
-    envelope::{Envelope, PAYLOAD_BYTES_MAX, Route},
+    client::{
+        declared::{DeclaredQueues, Missing},
+        meter::Meter,
+    },
+    envelope::{Envelope, PAYLOAD_BYTES_MAX},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
     id::JobId,
     job::{Enqueue, Enqueueable, InvalidJob, Job, Prepared},
-    name::{ExchangeName, QueueName},
+    name::ExchangeName,
     time::{Clock, SystemClock, monotonic_now},
 };
 
@@ -76,9 +80,7 @@ struct Inner {
     broker: Arc<dyn Broker>,
     clock: Arc<dyn Clock>,
     options: ClientOptions,
-    declared: Mutex<HashSet<QueueName>>,
-    /// Held while declaring: of thousands of enqueues that come at once, one declares what all need.
-    declaring: tokio::sync::Mutex<()>,
+    declared: DeclaredQueues,
     /// Exchanges that events were published to.
     exchanges: Mutex<HashSet<ExchangeName>>,
     meter: Meter,
@@ -131,8 +133,7 @@ impl Client {
                 broker,
                 clock,
                 options,
-                declared: Mutex::default(),
-                declaring: tokio::sync::Mutex::default(),
+                declared: DeclaredQueues::default(),
                 exchanges: Mutex::default(),
                 meter: Meter::default(),
             }),
@@ -340,16 +341,17 @@ impl Client {
     /// Sends at most [`BATCH_MAX`] jobs; an answer for each, in their order.
     async fn send(&self, jobs: Vec<Result<Prepared, InvalidJob>>) -> Vec<Result<Enqueued, EnqueueError>> {
         let now = self.inner.clock.now();
-        let mut envelopes = Vec::with_capacity(jobs.len());
+        let (mut envelopes, mut missing) = (Vec::with_capacity(jobs.len()), Missing::default());
         let mut stamp = |job: Result<Prepared, InvalidJob>| {
             let mut job = job?;
             let envelope = job.stamp(now, JobId::new, self.inner.options.payload_bytes_max)?;
             let id = envelope.id.clone();
+            self.inner.declared.note(&job, &mut missing);
             envelopes.push(envelope);
             Ok((job, id))
         };
         let stamped: Vec<Result<(Prepared, JobId), InvalidJob>> = jobs.into_iter().map(&mut stamp).collect();
-        let mut answers = self.hand_over(envelopes).await.into_iter();
+        let mut answers = self.hand_over(envelopes, missing).await.into_iter();
         let answer_of = |stamped: Result<(Prepared, JobId), InvalidJob>| {
             let (job, id) = stamped?;
             match answers.next().unwrap_or_else(|| Err(EnqueueFailure::Unknown(self.no_answer()))) {
@@ -368,8 +370,8 @@ impl Client {
     }
 
     /// Declares what is missing, then enqueues, both within the time allowed.
-    async fn hand_over(&self, envelopes: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
-        let Inner { broker, options, .. } = &*self.inner;
+    async fn hand_over(&self, envelopes: Vec<Envelope>, missing: Missing) -> Vec<Result<(), EnqueueFailure>> {
+        let Inner { broker, options, declared, .. } = &*self.inner;
         let expected = envelopes.len();
         if expected == 0 {
             return Vec::new();
@@ -378,58 +380,42 @@ impl Client {
         let limit = broker.enqueue_limit().filter(|limit| *limit <= options.enqueue_timeout);
         let patience = limit.map_or(options.enqueue_timeout, |limit| options.enqueue_timeout.max(limit + MARGIN));
         let deadline = monotonic_now() + patience;
-        if let Err(error) = self.declare_until(deadline, &envelopes).await {
-            return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect();
+        let told = timeout_at(deadline, declared.declare(&**broker, &missing)).await;
+        let refused = match told.unwrap_or_else(|_| Err(self.no_answer())) {
+            Ok(refused) => refused,
+            Err(error) => return (0..expected).map(|_| Err(EnqueueFailure::Refused(error.copy()))).collect(),
+        };
+        let sent: Vec<_> =
+            envelopes.into_iter().zip(&refused).filter(|(_, why)| why.is_none()).map(|(e, _)| e).collect();
+        let mut answers = self.ask(sent, deadline).await.into_iter();
+        if refused.iter().all(Option::is_none) {
+            return answers.collect();
         }
-        let answers = timeout_at(deadline, broker.enqueue(envelopes)).await;
+        let mut next = || answers.next().unwrap_or_else(|| Err(EnqueueFailure::Unknown(self.no_answer())));
+        refused.into_iter().map(|why| why.map_or_else(&mut next, |why| Err(EnqueueFailure::Refused(why)))).collect()
+    }
+
+    /// Hands envelopes to the broker until `deadline`.
+    async fn ask(&self, envelopes: Vec<Envelope>, deadline: Instant) -> Vec<Result<(), EnqueueFailure>> {
+        let expected = envelopes.len();
+        if expected == 0 {
+            return Vec::new();
+        }
+        let answers = timeout_at(deadline, self.inner.broker.enqueue(envelopes)).await;
         let has_no_queue = |answer: &_| matches!(answer, Err(EnqueueFailure::Unroutable));
         if answers.as_ref().is_ok_and(|answers| answers.iter().any(has_no_queue)) {
-            self.forget_declared();
+            // It was deleted since: whoever tries again has it declared again.
+            self.inner.declared.forget();
         }
         debug_assert!(answers.as_ref().is_ok_and(|answers| answers.len() == expected) || answers.is_err(), "clause E2");
         // The broker may still do it: that is what unknown means.
         answers.unwrap_or_else(|_| (0..expected).map(|_| Err(EnqueueFailure::Unknown(self.no_answer()))).collect())
     }
 
-    /// A queue was deleted since it was declared: whoever tries again has it declared again.
-    fn forget_declared(&self) {
-        self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Declares what is missing for these, within the time allowed.
-    async fn declare_until(&self, deadline: Instant, envelopes: &[Envelope]) -> Result<(), BrokerError> {
-        let declared = timeout_at(deadline, self.declare_queues(envelopes)).await;
-        declared.unwrap_or_else(|_| Err(self.no_answer()))
-    }
-
     fn no_answer(&self) -> BrokerError {
         let within = humantime::format_duration(self.inner.options.enqueue_timeout);
         let message = format!("no answer from the broker within {within} (WORKER_ENQUEUE_TIMEOUT)");
         BrokerError::new(BrokerErrorKind::Transient, message)
-    }
-
-    /// Declares the queues that this client has not declared yet.
-    async fn declare_queues(&self, envelopes: &[Envelope]) -> Result<(), BrokerError> {
-        if self.undeclared(envelopes).is_empty() {
-            return Ok(());
-        }
-        let _turn = self.inner.declaring.lock().await;
-        let missing = self.undeclared(envelopes);
-        if !missing.is_empty() {
-            self.inner.broker.declare(&Topology::queues(missing.iter().cloned())).await?;
-            self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(missing);
-        }
-        Ok(())
-    }
-
-    /// The queues of these that this client has not declared, each once.
-    fn undeclared(&self, envelopes: &[Envelope]) -> BTreeSet<QueueName> {
-        let declared = self.inner.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = |envelope: &Envelope| match &envelope.route {
-            Route::Queue(queue) if !declared.contains(queue) => Some(queue.clone()),
-            _ => None,
-        };
-        envelopes.iter().filter_map(queue).collect()
     }
 }
 

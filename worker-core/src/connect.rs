@@ -95,13 +95,12 @@ impl Settings {
     #[cfg(feature = "rabbitmq")]
     async fn dial(&self, url: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
         use crate::{
-            brokers::rabbitmq::{
-                Credentials, QueueKind, RabbitBroker, RabbitOptions, Tls, check_certificates, check_key,
-            },
+            brokers::rabbitmq::{Credentials, RabbitBroker, RabbitOptions, Tls, check_certificates, check_key},
             config::{
                 RabbitmqQueueType,
                 table::{RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE},
             },
+            queue::QueueType,
         };
         let mut options = RabbitOptions {
             hosts: url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect(),
@@ -113,9 +112,9 @@ impl Settings {
             channels: self.rabbitmq_channels,
             reply_queues: self.rabbitmq_reply_queues.clone(),
             namespace: self.rabbitmq_namespace.clone(),
-            queue_kind: match self.rabbitmq_queue_type {
-                RabbitmqQueueType::Quorum => QueueKind::Quorum,
-                RabbitmqQueueType::Classic => QueueKind::Classic,
+            queue_type: match self.rabbitmq_queue_type {
+                RabbitmqQueueType::Quorum => QueueType::Quorum,
+                RabbitmqQueueType::Classic => QueueType::Classic,
             },
             ..RabbitOptions::default()
         };

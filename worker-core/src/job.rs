@@ -14,6 +14,7 @@ use crate::{
     id::JobId,
     name::{InvalidName, JobName, QueueName},
     outcome::JobReturn,
+    queue::{QueueOptions, QueueType},
     retry::RetryPolicy,
     time::Timestamp,
 };
@@ -56,6 +57,10 @@ pub struct JobOptions {
     pub timeout: Duration,
     /// How soon it is delivered among those that wait.
     pub priority: Priority,
+    /// See [`QueueOptions::queue_type`]; the same for all jobs of one queue.
+    pub queue_type: Option<QueueType>,
+    /// See [`QueueOptions::max_priority`]; the same for all jobs of one queue.
+    pub max_priority: Option<Priority>,
     /// How many of this type run at once in one worker; `None` for as many as there are slots.
     pub concurrency: Option<NonZeroUsize>,
     /// Other names under which it may arrive: what it was called before.
@@ -85,11 +90,14 @@ impl On {
 }
 
 impl JobOptions {
-    /// [`RetryPolicy::DEFAULT`], [`DEFAULT_TIMEOUT`], [`Priority::DEFAULT`], no limit of its own, no aliases, no exchange.
+    /// [`RetryPolicy::DEFAULT`], [`DEFAULT_TIMEOUT`], [`Priority::DEFAULT`], no limit of its own, no aliases, no exchange,
+    /// nothing asked of its queue.
     pub const DEFAULT: Self = Self {
         retry: RetryPolicy::DEFAULT,
         timeout: DEFAULT_TIMEOUT,
         priority: Priority::DEFAULT,
+        queue_type: None,
+        max_priority: None,
         concurrency: None,
         aliases: &[],
         on: None,
@@ -114,6 +122,26 @@ impl JobOptions {
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// In a queue of this type.
+    #[must_use]
+    pub const fn queue_type(mut self, queue_type: QueueType) -> Self {
+        self.queue_type = Some(queue_type);
+        self
+    }
+
+    /// In a queue that tells priorities from 0 to this apart.
+    #[must_use]
+    pub const fn max_priority(mut self, max_priority: Priority) -> Self {
+        self.max_priority = Some(max_priority);
+        self
+    }
+
+    /// What the job asks of its queue.
+    #[must_use]
+    pub const fn queue_options(&self) -> QueueOptions {
+        QueueOptions { queue_type: self.queue_type, max_priority: self.max_priority }
     }
 
     /// With at most this many running at once in one worker.
@@ -281,6 +309,7 @@ pub struct Prepared {
     body: Body,
     route: Route,
     priority: Priority,
+    queue_options: QueueOptions,
     asked: Asked,
 }
 
@@ -304,6 +333,12 @@ impl Prepared {
         &self.route
     }
 
+    /// What it asks of its queue.
+    #[must_use]
+    pub const fn queue_options(&self) -> &QueueOptions {
+        &self.queue_options
+    }
+
     /// Its id, once it has one.
     #[must_use]
     pub const fn id(&self) -> Option<&JobId> {
@@ -321,7 +356,7 @@ impl Prepared {
         let queue = J::QUEUE.parse::<QueueName>().map_err(|error| invalid(error.to_string()))?;
         let body = serde_json::to_vec(job)
             .map_err(|error| invalid(format!("its payload cannot be written as JSON: {error}")))?;
-        Self::checked(name, queue, body.into(), J::OPTIONS.priority, asked)
+        Self::checked(name, queue, body.into(), &J::OPTIONS, asked)
     }
 
     /// An event, for the exchange and with the key that are given, mandatory or not.
@@ -338,7 +373,8 @@ impl Prepared {
         let parsed = name.parse::<JobName>().map_err(|error| invalid(error.to_string()))?;
         // What is counted by queue is counted by exchange here.
         let queue = exchange.parse::<QueueName>().map_err(|error| invalid(error.to_string()))?;
-        let mut prepared = Self::checked(parsed, queue, body.into(), priority, like.via(exchange, key).asked)?;
+        let (options, asked) = (JobOptions::DEFAULT.priority(priority), like.via(exchange, key).asked);
+        let mut prepared = Self::checked(parsed, queue, body.into(), &options, asked)?;
         if let Route::Exchange { mandatory: asked, .. } = &mut prepared.route {
             *asked = mandatory;
         }
@@ -351,25 +387,30 @@ impl Prepared {
         name: JobName,
         queue: QueueName,
         body: Bytes,
-        priority: Priority,
+        options: &JobOptions,
         like: Enqueue<J>,
     ) -> Result<Self, InvalidJob> {
-        Self::checked(name, queue, body, priority, like.asked)
+        Self::checked(name, queue, body, options, like.asked)
     }
 
     fn checked(
         name: JobName,
         queue: QueueName,
         body: Bytes,
-        priority: Priority,
+        options: &JobOptions,
         asked: Asked,
     ) -> Result<Self, InvalidJob> {
         let invalid = |problem: String| InvalidJob::new(name.as_str(), problem);
+        let queue_options = options.queue_options();
         let priority = match asked.priority {
-            None => priority,
+            None if options.priority == Priority::DEFAULT => queue_options.usual(),
+            None => options.priority,
             Some(level) => Priority::new(level)
                 .ok_or_else(|| invalid(format!("its priority is {level}; priorities are 0 to 31, higher first")))?,
         };
+        if let Some(problem) = queue_options.problem().or_else(|| queue_options.refusal(priority)) {
+            return Err(invalid(problem));
+        }
         if let Due::In(delay) = asked.due
             && let Some(problem) = delay_problem(delay)
         {
@@ -388,7 +429,7 @@ impl Prepared {
                 Route::Exchange { name: exchange, key: key.clone(), mandatory: true }
             }
         };
-        Ok(Self { name, queue, body: Body(body), route, priority, asked })
+        Ok(Self { name, queue, body: Body(body), route, priority, queue_options, asked })
     }
 
     /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.

@@ -101,6 +101,7 @@ mod id;
 mod job;
 mod name;
 pub mod outcome;
+pub mod queue;
 mod registry;
 pub mod reply;
 pub mod retry;

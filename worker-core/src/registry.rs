@@ -11,8 +11,9 @@ use crate::{
     envelope::Priority,
     exchange::{Binding, Exchange, ExchangeKind, key_problem},
     handler::{Handler, Registration, States},
-    job::On,
+    job::{JobOptions, On},
     name::{InvalidName, JobName, QueueName},
+    queue::QueueOptions,
 };
 
 inventory::collect!(Registration);
@@ -114,6 +115,7 @@ impl Registry {
             }
             self.by_name.insert(known_as, index);
         }
+        self.problems.extend(self.problems_of_queue(&name, &queue, &registration));
         let on = registration.options.on.and_then(|on| match listening(&on) {
             Ok(on) => Some(on),
             Err(problem) => {
@@ -125,9 +127,37 @@ impl Registry {
         self
     }
 
+    /// What is wrong with what a job asks of its queue, by itself and beside those that were registered before.
+    fn problems_of_queue(&self, name: &JobName, queue: &QueueName, asking: &Registration) -> Vec<String> {
+        let Registration { file, line, options, .. } = asking;
+        let asked = options.queue_options();
+        let own = asked
+            .problem()
+            .or_else(|| asked.refusal(options.priority).filter(|_| options.priority != Priority::DEFAULT));
+        let own = own.map(|problem| format!("job `{name}` ({file}:{line}): {problem}"));
+        // To ask for nothing is to differ, too: a program that only has that job would make another queue.
+        let differs = |other: &&Entry| other.queue == *queue && other.registration.options.queue_options() != asked;
+        let beside = self.entries.iter().find(differs).map(|other| {
+            let Registration { file: file_2, line: line_2, options, .. } = &other.registration;
+            format!(
+                "jobs `{}` ({file_2}:{line_2}) and `{name}` ({file}:{line}) ask for different things of queue `{queue}`: \
+                 {} and {asked}; write the same on both, or give one of them another queue",
+                other.name,
+                options.queue_options()
+            )
+        });
+        own.into_iter().chain(beside).collect()
+    }
+
+    /// What the jobs of `queue` ask of it; they agree, or no worker starts.
+    fn queue_options(&self, queue: &QueueName) -> QueueOptions {
+        let of_queue = self.entries.iter().find(|entry| entry.queue == *queue);
+        of_queue.map(|entry| entry.registration.options.queue_options()).unwrap_or_default()
+    }
+
     /// What must exist for the jobs of `queue`: itself, and what its jobs run for.
     pub(crate) fn topology(&self, queue: &QueueName) -> Topology {
-        let mut topology = Topology::queues([queue.clone()]);
+        let mut topology = Topology::default().queue(queue.clone(), self.queue_options(queue));
         for entry in self.entries.iter().filter(|entry| entry.queue == *queue) {
             let Some(Listening { exchange, keys }) = &entry.on else { continue };
             topology = topology.exchange(exchange.name.clone(), exchange.kind);
@@ -208,10 +238,16 @@ impl Registry {
                     }
                 ));
             }
-            if options.priority != Priority::DEFAULT && !broker.priorities {
+            if options.priority != Priority::DEFAULT && !has_priorities(options, broker) {
+                let ways_out = if broker.queue_priorities {
+                    "remove it, or write `queue_type = \"classic\", max_priority = 10` on all jobs of a queue with a new name"
+                } else {
+                    "remove the priority or choose another broker"
+                };
                 problems.push(format!(
-                    "job `{name}` ({file}:{line}) asks for priority {}, which the {} broker cannot honour; remove the priority or choose another broker",
-                    options.priority, broker.broker
+                    "job `{name}` ({file}:{line}) asks for priority {}, which {} cannot honour; {ways_out}",
+                    options.priority,
+                    broker.server.clone().unwrap_or_else(|| format!("the {} broker", broker.broker))
                 ));
             }
             let Some(Listening { exchange, .. }) = &entry.on else { continue };
@@ -239,6 +275,14 @@ impl Registry {
             }
         }
         problems
+    }
+}
+
+/// Whether priorities count in the queue of a job with these options.
+const fn has_priorities(options: &JobOptions, broker: &Capabilities) -> bool {
+    match options.max_priority {
+        Some(_) => broker.queue_priorities,
+        None => broker.priorities || broker.two_priorities,
     }
 }
 
@@ -276,8 +320,9 @@ mod tests {
     use super::*;
     use crate::{
         handler::{Context, Requirement},
-        job::{Job, JobOptions},
+        job::Job,
         outcome::JobResult,
+        queue::QueueType,
     };
 
     macro_rules! job {
@@ -316,6 +361,60 @@ mod tests {
         assert!(all.contains("asks for priority 31, which the toy broker cannot honour"), "{all}");
         assert_eq!(problems.len(), 5, "{all}");
         assert!(all.lines().all(|line| line.contains("registry.rs:")), "{all}");
+    }
+
+    const RANKED: JobOptions =
+        JobOptions::DEFAULT.queue_type(QueueType::Classic).max_priority(Priority::new(10).unwrap());
+    job!(Ranked, "ranked", "r", RANKED);
+    job!(AlsoRanked, "also_ranked", "r", RANKED.priority(Priority::MIN));
+    job!(Silent, "silent", "r", JobOptions::DEFAULT);
+    job!(TooHigh, "too_high", "high", RANKED.priority(Priority::MAX));
+    job!(Unpaid, "unpaid", "unpaid", JobOptions::DEFAULT.max_priority(Priority::MAX));
+
+    #[test]
+    fn what_all_jobs_of_a_queue_ask_of_it_is_in_its_topology() {
+        let registry = Registry::new().with::<Ranked>().with::<AlsoRanked>().with::<First>();
+        let (ranked, plain) = ("r".parse().unwrap(), "q".parse().unwrap());
+        assert_eq!(registry.topology(&ranked).options[&ranked], RANKED.queue_options());
+        assert!(registry.topology(&plain).options.is_empty());
+        assert!(registry.problems.is_empty(), "{:?}", registry.problems);
+    }
+
+    #[test]
+    fn jobs_that_ask_for_different_things_of_one_queue_are_refused_with_both_places() {
+        for registry in
+            [Registry::new().with::<Ranked>().with::<Silent>(), Registry::new().with::<Silent>().with::<Ranked>()]
+        {
+            let [problem] = &*registry.problems else { panic!("{:?}", registry.problems) };
+            for part in ["`ranked`", "`silent`", "queue `r`", "max_priority = 10", "nothing", "write the same"] {
+                assert!(problem.contains(part), "{problem}");
+            }
+            assert_eq!(problem.matches("registry.rs:").count(), 2, "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_no_queue_can_be_is_refused_with_file_and_line() {
+        let registry = Registry::new().with::<TooHigh>().with::<Unpaid>();
+        let [high, unpaid] = &*registry.problems else { panic!("{:?}", registry.problems) };
+        assert!(high.contains("`too_high` (") && high.contains("priority is 31") && high.contains("0 to 10"), "{high}");
+        assert!(unpaid.contains("`unpaid` (") && unpaid.contains("queue_type = \"classic\""), "{unpaid}");
+    }
+
+    #[test]
+    fn a_priority_needs_a_broker_or_a_queue_that_has_them() {
+        let mut states = States::default();
+        states.insert(std::sync::Arc::new(String::new()));
+        let problems = |registry: &Registry, can: &Capabilities| registry.problems(&registry.queues(), &states, can);
+        let mut server = Capabilities::none("rabbitmq");
+        (server.queue_priorities, server.server) = (true, Some("RabbitMQ 3.10.8".into()));
+        let (plain, ranked) = (Registry::new().with::<Second>(), Registry::new().with::<AlsoRanked>());
+        let told = problems(&plain, &server).join("\n");
+        assert!(told.contains("RabbitMQ 3.10.8 cannot honour") && told.contains("max_priority = 10"), "{told}");
+        assert_eq!(problems(&ranked, &server), [""; 0]);
+        server.two_priorities = true;
+        assert_eq!(problems(&plain, &server), [""; 0]);
+        assert_eq!(problems(&ranked, &Capabilities::none("toy")).len(), 1);
     }
 
     const EVENTS: JobOptions =

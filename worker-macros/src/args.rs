@@ -25,11 +25,13 @@ pub(crate) struct Args {
     pub(crate) concurrency: Option<LitInt>,
     pub(crate) kind: Option<LitStr>,
     pub(crate) krate: Option<Path>,
+    pub(crate) max_priority: Option<LitInt>,
     pub(crate) max_retries: Option<LitInt>,
     pub(crate) name: Option<LitStr>,
     pub(crate) on: Option<LitStr>,
     pub(crate) priority: Option<LitInt>,
     pub(crate) queue: Option<LitStr>,
+    pub(crate) queue_type: Option<LitStr>,
     pub(crate) timeout: Option<LitStr>,
 }
 
@@ -43,7 +45,7 @@ struct Known {
 
 /// Every option. `crate` is not among those that are listed to people: it is
 /// for crates that re-export this one.
-const OPTIONS: [Known; 12] = [
+const OPTIONS: [Known; 14] = [
     Known {
         name: "aliases",
         example: r#"aliases = ["old_name"]"#,
@@ -66,6 +68,11 @@ const OPTIONS: [Known; 12] = [
     },
     Known { name: "kind", example: r#"kind = "topic""#, read: |args, value| value.text().map(|text| args.kind = text) },
     Known {
+        name: "max_priority",
+        example: "max_priority = 10",
+        read: |args, value| value.number().map(|number| args.max_priority = number),
+    },
+    Known {
         name: "max_retries",
         example: "max_retries = 8",
         read: |args, value| value.number().map(|number| args.max_retries = number),
@@ -87,6 +94,11 @@ const OPTIONS: [Known; 12] = [
         read: |args, value| value.text().map(|text| args.queue = text),
     },
     Known {
+        name: "queue_type",
+        example: r#"queue_type = "classic""#,
+        read: |args, value| value.text().map(|text| args.queue_type = text),
+    },
+    Known {
         name: "timeout",
         example: r#"timeout = "30s""#,
         read: |args, value| value.duration().map(|text| args.timeout = text),
@@ -99,7 +111,7 @@ const OPTIONS: [Known; 12] = [
 ];
 
 /// What people write who come from another framework, and what it is called here.
-const ELSEWHERE: [(&str, &str); 25] = [
+const ELSEWHERE: [(&str, &str); 26] = [
     ("attempts", MAX_ATTEMPTS),
     ("autoretry_for", "every error is retried; to give up at once return `JobError::discard(why)`"),
     ("binding_key", BIND),
@@ -128,6 +140,7 @@ const ELSEWHERE: [(&str, &str); 25] = [
     ("topic", r#"write `queue = "emails"`"#),
     ("tries", MAX_ATTEMPTS),
     ("wait", DELAY),
+    ("x_max_priority", r#"write `max_priority = 10`, beside `queue_type = "classic"`"#),
 ];
 const BIND: &str = r#"write `bind = ["order.*"]`, beside `on = "events"`"#;
 const DELAY: &str =

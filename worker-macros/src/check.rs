@@ -11,6 +11,7 @@ use crate::{
     listening::{Listening, listening},
     mistake::Mistakes,
     ownership::{self, Statics},
+    queue::{Asked, asked},
     text::text,
     wire::{SerdeFacts, field},
 };
@@ -19,7 +20,7 @@ use crate::{
 const NAME_BYTES_MAX: usize = 128;
 const NAME_FIX: &str = "use 1 to 128 of the characters a-z A-Z 0-9 . _ : -";
 const MAX_RETRIES_MAX: u32 = 1_000;
-const PRIORITY_MAX: u32 = 31;
+pub(crate) const PRIORITY_MAX: u32 = 31;
 
 /// The options with values that make sense; what was not given, or was refused, is left to its default.
 pub(crate) struct Options {
@@ -30,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) backoff: Option<Backoff>,
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) priority: Option<u32>,
+    pub(crate) asked: Asked,
     pub(crate) concurrency: Option<u32>,
     pub(crate) on: Option<Listening>,
 }
@@ -67,6 +69,7 @@ pub(crate) fn options(args: &Args, function: &Ident, mistakes: &mut Mistakes) ->
             let fix = "write 0 to 31; higher is delivered first, and 4 is the default";
             checked_number(number, "priority", 0..=PRIORITY_MAX, fix, mistakes)
         }),
+        asked: asked(args, mistakes),
         concurrency: args.concurrency.as_ref().and_then(|number| {
             let fix = "write 1 or more: how many run at once in one worker; without the option there is no limit";
             checked_number(number, "concurrency", 1..=u32::MAX, fix, mistakes)
@@ -97,7 +100,7 @@ fn name_problem(name: &str) -> Option<String> {
     }
 }
 
-fn checked_number(
+pub(crate) fn checked_number(
     literal: &LitInt,
     option: &str,
     range: std::ops::RangeInclusive<u32>,

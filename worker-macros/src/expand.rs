@@ -9,6 +9,7 @@ use crate::{
     item::{Function, Source},
     listening::Listening,
     payload::Payload,
+    queue::Asked,
     wire::field,
 };
 
@@ -87,6 +88,7 @@ impl Job<'_> {
         let retry = retry.into_iter();
         let timeout = options.timeout_ms.map(millis).into_iter();
         let priority = options.priority.map(Literal::u32_unsuffixed).into_iter();
+        let queue = self.queue();
         let concurrency = options.concurrency.map(Literal::u32_unsuffixed).into_iter();
         let aliases = &options.aliases;
         let aliases = (!aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
@@ -99,10 +101,26 @@ impl Job<'_> {
                 #(.retry(#retry))*
                 #(.timeout(#timeout))*
                 #(.priority(#private::priority(#priority)))*
+                #queue
                 #(.concurrency(#private::concurrency(#concurrency)))*
                 #aliases
                 #on
         }
+    }
+
+    /// What the job asks of its queue.
+    fn queue(&self) -> TokenStream {
+        let Self { options, private, .. } = self;
+        let Asked { queue_type, max_priority } = &options.asked;
+        let queue_type = queue_type.map(|queue_type| {
+            let variant = format_ident!("{}", queue_type.variant());
+            quote!(.queue_type(#private::QueueType::#variant))
+        });
+        let max_priority = max_priority.map(|max| {
+            let max = Literal::u32_unsuffixed(max);
+            quote!(.max_priority(#private::priority(#max)))
+        });
+        quote!(#queue_type #max_priority)
     }
 
     fn retry_policy(&self) -> TokenStream {

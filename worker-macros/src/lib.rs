@@ -18,6 +18,7 @@ mod listening;
 mod mistake;
 mod ownership;
 mod payload;
+mod queue;
 mod text;
 mod wire;
 
@@ -119,9 +120,28 @@ use crate::{
 /// | `max_retries` | 0 to 1000 tries after the first | 3, which with the pauses outlives a deploy |
 /// | `backoff` | the first pause between tries, and the longest: `"2s..10m"`; each is twice the last, and up to a quarter longer at random. `"5s"` is the first, with the default as the longest | `"5s..10m"`: soon enough for a hiccup, rare enough for an outage |
 /// | `timeout` | how long one try may run | 15 minutes: a job without a limit could hold its slot for ever |
-/// | `priority` | 0 to 31, higher is delivered first; not every broker can | 4, so that there is room on both sides |
+/// | `priority` | 0 to 31, higher is delivered first; [not in every queue](#what-a-queue-is) | 4, so that there is room on both sides |
+/// | `queue_type` | `"quorum"` or `"classic"`: how RabbitMQ keeps the queue, see [below](#what-a-queue-is) | what the program's settings say, `quorum` |
+/// | `max_priority` | 1 to 31: the highest priority that a classic queue tells apart | none: such a queue ignores priorities |
 /// | `concurrency` | 1 or more: how many run at once in one worker | as many as the worker has slots |
 /// | `crate` | the path of `worker_core`, for crates that re-export it: `crate = my_framework::worker_core` | `::worker_core` |
+///
+/// ## What a queue is
+///
+/// On RabbitMQ a queue is declared by whichever program meets it first, with what its jobs ask for; a queue that is there
+/// is used as it is, and one that cannot be what a job asks for is an error that says what differs. So all jobs of one
+/// queue ask for the same, or no worker starts. `max_priority` needs `queue_type = "classic"` beside it: priorities before
+/// RabbitMQ 4.3 are paid for with the replication of a quorum queue, and that should stand in the code. Other brokers
+/// have one type of queue, and priorities in all of them.
+///
+/// The option is not called `kind`, as `x-queue-type` might: that is the kind of the exchange which `on` names.
+///
+/// ```
+/// # use worker_core::prelude::*;
+/// /// Before those of a lower priority, on any version of RabbitMQ.
+/// #[job(queue = "invoices", queue_type = "classic", max_priority = 10, priority = 8)]
+/// async fn send_invoice(number: u64) {}
+/// ```
 ///
 /// After a function is renamed, `name` keeps the old name, or `aliases` lets jobs under the old name still be run.
 ///

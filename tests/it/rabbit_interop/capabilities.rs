@@ -32,5 +32,12 @@ async fn the_running_server_can_do_what_the_guide_says_of_its_version() {
     assert_eq!(found.remove("broker"), Some("rabbitmq".into()));
     let (version, server) = (node.version().await, found.remove("server").unwrap());
     assert!(server.as_str().unwrap().starts_with(&format!("RabbitMQ {}.{}.", version.0, version.1)), "{server}");
-    assert_eq!(found, expected(if version < (4, 3) { "3.10 to 4.2" } else { "from 4.3" }));
+    assert_eq!(
+        found,
+        expected(match version {
+            (..=3, _) => "3.10 to 3.13",
+            (4, ..=2) => "4.0 to 4.2",
+            _ => "from 4.3",
+        })
+    );
 }

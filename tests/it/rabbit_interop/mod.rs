@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod adoption;
+mod asked;
 mod calls;
 mod capabilities;
 mod dead;

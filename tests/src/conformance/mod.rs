@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod once;
 pub mod order;
 pub mod ownership;
+pub mod ranks;
 pub mod rest;
 pub mod settle;
 pub mod suspects;
@@ -64,6 +65,14 @@ macro_rules! conformance {
                 no_delivery_is_owned_by_two_consumers
                 an_expired_job_is_delivered_with_its_date
                 a_first_delivery_has_attempt_1_and_no_starts
+            }
+            ranks {
+                a_queue_that_asks_for_priorities_delivers_by_them_and_by_age
+                an_urgent_job_overtakes_what_waits_in_such_a_queue
+                a_retried_job_keeps_its_priority_in_such_a_queue
+                a_delayed_job_waits_by_its_priority_once_it_is_due
+                a_priority_above_the_highest_of_its_queue_is_refused_or_honoured
+                two_priorities_are_told_apart_where_there_are_no_more
             }
             flow {
                 a_subscription_never_owns_more_than_its_prefetch
@@ -171,6 +180,8 @@ macro_rules! conformance {
                 declaring_says_what_it_created
                 a_queue_declared_by_two_at_once_is_created
                 declaring_again_changes_nothing
+                what_is_asked_of_a_queue_holds_or_is_refused
+                what_no_queue_can_be_is_refused_by_name
                 consuming_an_undeclared_queue_is_refused
                 after_closing_everything_fails_and_nothing_hangs
                 closing_ends_a_wait_for_a_batch

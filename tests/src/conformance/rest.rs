@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use worker_core::{
-    BrokerErrorKind, EnqueueFailure, FailureKind, QueueName,
+    BrokerErrorKind, EnqueueFailure, FailureKind, Priority, QueueName,
     broker::{Begin, Broker as _, Declared, Page, Selection, SettleError, Subscription, Topology},
+    queue::{QueueOptions, QueueType},
     settlement::Settlement,
 };
 
@@ -67,6 +68,49 @@ pub async fn declaring_again_changes_nothing<F: BrokerFixture>(fx: &F) {
     assert_eq!(process.stats().await, before);
     consumer.ack_all(owned).await;
     consumer.expect("job3").await;
+}
+
+/// Clause T3: of a queue that is there it is honoured, or refused with what differs, and the queue stays as it is.
+pub async fn what_is_asked_of_a_queue_holds_or_is_refused<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    process.enqueue(jobs("plain", 2)).await;
+    let ranked = QueueOptions::default().queue_type(QueueType::Classic).max_priority(Priority::MAX);
+    let asking = Topology::default().queue(queue_name(QUEUE), ranked.clone());
+    match process.broker.declare(&asking).await {
+        Ok(declared) => assert!(declared.created.is_empty()),
+        Err(error) => {
+            assert_eq!(error.kind(), BrokerErrorKind::Permanent);
+            let told = error.to_string();
+            for part in ["`q`", "x-queue-type", "quorum", "classic", "another name", "delete it"] {
+                assert!(told.contains(part), "no `{part}` in: {told}");
+            }
+        }
+    }
+    // Either way its jobs are there, for those who ask for nothing.
+    process.declare(QUEUE).await;
+    let mut consumer = process.consume(5).await;
+    let owned = consumer.take(2).await;
+    consumer.ack_all(owned).await;
+    // Of a new one it holds, also for who declares it again, with the same or without.
+    for options in [ranked.clone(), ranked, QueueOptions::default()] {
+        process.declare_asking("ranked", options).await;
+    }
+    process.enqueue([job_for("ranked", "job")]).await;
+    process.consume_from("ranked", 1).await.expect("job").await;
+}
+
+/// Clause T3: what contradicts itself, and what no broker has.
+pub async fn what_no_queue_can_be_is_refused_by_name<F: BrokerFixture>(fx: &F) {
+    let process = fx.bare_process().await;
+    let max = |level| QueueOptions::default().max_priority(Priority::new(level).unwrap());
+    for (options, part) in [(max(9), "`max_priority` is 9"), (max(0).queue_type(QueueType::Classic), "is 0")] {
+        let asking = Topology::default().queue(queue_name(QUEUE), options);
+        let error = process.broker.declare(&asking).await.unwrap_err();
+        assert_eq!(error.kind(), BrokerErrorKind::Permanent);
+        assert!(error.to_string().contains("queue `q`") && error.to_string().contains(part), "{error}");
+    }
+    let answers = process.broker.enqueue(vec![job("job")]).await;
+    assert!(matches!(answers[0], Err(EnqueueFailure::Unroutable)), "nothing was declared: {answers:?}");
 }
 
 /// Clause T2: a queue that nobody declared cannot be consumed, and is not created by trying.

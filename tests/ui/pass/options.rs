@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use worker_core::{
-    DEFAULT_QUEUE, Job, JobOptions, On, RetryPolicy, days, exchange::ExchangeKind, hours, job, minutes, seconds,
+    DEFAULT_QUEUE, Job, JobOptions, On, RetryPolicy, days, exchange::ExchangeKind, hours, job, minutes,
+    queue::QueueType, seconds,
 };
 
 #[job]
@@ -20,6 +21,8 @@ async fn ui_empty_options() {}
     backoff = "2s..10m",
     timeout = "1h 30m",
     priority = 31,
+    queue_type = "classic",
+    max_priority = 31,
     concurrency = 2,
     crate = worker_core,
 )]
@@ -36,6 +39,9 @@ async fn ui_base_alone() {}
 
 #[job(timeout = "366d", aliases = [])]
 async fn ui_longest() {}
+
+#[job(queue = "ui_safe", queue_type = "quorum")]
+async fn ui_replicated() {}
 
 #[job(on = "ui_events")]
 async fn ui_on_everything() {}
@@ -70,15 +76,19 @@ fn without_options_the_defaults_hold() {
 
 #[test]
 fn every_option_reaches_the_job() {
-    let JobOptions { retry, timeout, priority, concurrency, aliases, .. } = ui_every_option::OPTIONS;
+    let JobOptions { retry, timeout, priority, queue_type, max_priority, concurrency, aliases, .. } =
+        ui_every_option::OPTIONS;
     assert_eq!((ui_every_option::NAME, ui_every_option::QUEUE), ("ui.every-option", "emails:eu"));
     assert_eq!(retry, RetryPolicy::new(1_000, seconds(2), minutes(10)));
     assert_eq!(retry.max_retries(), 1_000, "the largest count is not cut");
     assert_eq!(timeout, minutes(90));
     assert_eq!(priority.level(), 31);
+    assert_eq!((queue_type, max_priority), (Some(QueueType::Classic), Some(priority)));
     assert_eq!(concurrency.map(Into::into), Some(2_usize));
     assert_eq!(aliases, ["ui_old", "ui_older"]);
     assert_eq!(ui_longest::OPTIONS.timeout, days(366));
+    assert_eq!(ui_replicated::OPTIONS.queue_type, Some(QueueType::Quorum));
+    assert_eq!(ui_replicated::OPTIONS.max_priority, None);
 }
 
 #[test]

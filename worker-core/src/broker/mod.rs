@@ -22,7 +22,10 @@
 //! * **D1** Jobs of one queue and priority are delivered in the order they were
 //!   enqueued, as long as none was delivered before, nor, where
 //!   [`Capabilities::keeps_place`] is not set, fetched. There is no order between queues.
-//! * **D2** Among those that wait, a higher priority is delivered first. What was delivered and
+//! * **D2** Among those that wait, a higher priority is delivered first: in every queue where
+//!   [`Capabilities::priorities`] is set, and where [`Capabilities::queue_priorities`] is, in those that were declared with
+//!   a [`max_priority`](crate::queue::QueueOptions::max_priority). Where [`Capabilities::two_priorities`] is set instead,
+//!   two of what is above the usual one come for one of the rest. What was delivered and
 //!   comes back comes before all that wait where [`Capabilities::ranks_returned`] is not set;
 //!   a retry waits by its priority everywhere.
 //! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
@@ -118,6 +121,9 @@
 //! * **T1** Declaring is idempotent, and says what it created; of several that declare
 //!   the same at once, at least one.
 //! * **T2** Consuming a queue that was not declared is refused as `Permanent`.
+//! * **T3** What is [asked of a queue](crate::queue::QueueOptions) holds of the one that is made for it. A queue that is
+//!   there and cannot be that is refused as `Permanent`, with what differs, and is left as it is; what a broker has no
+//!   choice about is ignored.
 //! * **X1** [`Broker::close`] finishes what was submitted and gives back what is owned, attempts
 //!   and starts unchanged. After it, everything fails with an error; nothing hangs.
 

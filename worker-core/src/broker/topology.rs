@@ -1,12 +1,13 @@
 //! What must exist in a broker, what to consume of it, and what it can do.
 
-use std::num::NonZeroU16;
+use std::{collections::BTreeMap, num::NonZeroU16};
 
 use serde::Serialize;
 
 use crate::{
     exchange::{Binding, Exchange, ExchangeKind},
     name::{ExchangeName, QueueName},
+    queue::QueueOptions,
 };
 
 /// What must exist in the broker.
@@ -15,6 +16,8 @@ use crate::{
 pub struct Topology {
     /// Queues, each with its dead-letter queue.
     pub queues: Vec<QueueName>,
+    /// What is asked of some of them, beside that they exist.
+    pub options: BTreeMap<QueueName, QueueOptions>,
     /// Exchanges.
     pub exchanges: Vec<Exchange>,
     /// Which queue gets a copy of what is published to which exchange; both are
@@ -26,6 +29,16 @@ impl Topology {
     /// These queues.
     pub fn queues(queues: impl IntoIterator<Item = QueueName>) -> Self {
         Self { queues: queues.into_iter().collect(), ..Self::default() }
+    }
+
+    /// And this queue, of which `options` are asked.
+    #[must_use]
+    pub fn queue(mut self, name: QueueName, options: QueueOptions) -> Self {
+        if !options.is_empty() {
+            self.options.insert(name.clone(), options);
+        }
+        self.queues.push(name);
+        self
     }
 
     /// And this exchange.
@@ -50,7 +63,11 @@ impl Topology {
                 self.exchanges.iter().find(|other| other.name == exchange.name && other.kind != exchange.kind)?;
             Some(format!("exchange `{}` is asked for as {} and as {}", exchange.name, exchange.kind, other.kind))
         });
-        twice.or_else(|| self.bindings.iter().find_map(Binding::problem))
+        let queue = || {
+            let mut queues = self.options.iter();
+            queues.find_map(|(name, options)| options.problem().map(|problem| format!("queue `{name}`: {problem}")))
+        };
+        twice.or_else(queue).or_else(|| self.bindings.iter().find_map(Binding::problem))
     }
 }
 
@@ -108,8 +125,14 @@ pub struct Capabilities {
     pub keeps_place: bool,
     /// [`QueueStats`](super::QueueStats) has every number, and every queue is listed.
     pub counts_all: bool,
-    /// Higher priorities are delivered first.
+    /// Higher priorities are delivered first, in every queue that jobs ask nothing of: 0 to 31, and strictly.
     pub priorities: bool,
+    /// Where [`priorities`](Self::priorities) is not set: there are two, in every queue that jobs ask nothing of. What
+    /// is above the usual 4 is delivered first, and one of the rest after each two of it.
+    pub two_priorities: bool,
+    /// A queue can be declared with a [`max_priority`](crate::queue::QueueOptions::max_priority), up to which higher
+    /// priorities are delivered first, and strictly.
+    pub queue_priorities: bool,
     /// A job that comes back, given back or after its worker's death, waits by its priority
     /// again. Without it, it comes before all that wait.
     pub ranks_returned: bool,
@@ -134,6 +157,8 @@ impl Capabilities {
             keeps_place: false,
             counts_all: false,
             priorities: false,
+            two_priorities: false,
+            queue_priorities: false,
             ranks_returned: false,
             exchanges: false,
             calls: false,

@@ -472,6 +472,7 @@ impl Broker for MemoryBroker {
             keeps_place: true,
             counts_all: true,
             priorities: whole,
+            queue_priorities: whole,
             ranks_returned: whole,
             exchanges: whole,
             calls: whole,

@@ -38,7 +38,7 @@ JSON:
   {"healthy", "broker": {"url", "reachable", "error": text or null,
    "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
    "exact_blame", "keeps_place", "counts_all", "priorities",
-   "ranks_returned", "exchanges", "server": text or null} or null},
+   "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "server": text or null} or null},
    "queues": [{"queue", "exists"}]}"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
@@ -136,6 +136,8 @@ fn abilities(capabilities: &Capabilities) -> String {
         (capabilities.keeps_place, "order kept on hand-back"),
         (capabilities.counts_all, "all counts"),
         (capabilities.priorities, "priorities"),
+        (capabilities.two_priorities, "two priorities"),
+        (capabilities.queue_priorities && !capabilities.priorities, "priorities of queues that ask for them"),
         (capabilities.ranks_returned, "priorities kept on hand-back"),
         (capabilities.exchanges, "exchanges"),
     ];

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout_at;
 
 use crate::{
-    client::Client,
+    client::{Client, declared::Missing},
     envelope::{Body, Caller},
     error::{CallError, CallFailure, EnqueueError, EnqueueFailure},
     id::JobId,
@@ -102,11 +102,13 @@ impl<J: Job> Call<J> {
         let mut envelope = stamped.map_err(EnqueueError::from)?;
         envelope.caller = Some(Caller { address: String::new(), correlation: String::new(), retries });
         let (name, id) = (J::NAME.to_owned(), envelope.id.clone());
+        let mut missing = Missing::default();
+        client.inner.declared.note(&prepared, &mut missing);
         // Enqueueing has its own limit, which is the shorter one as a rule and says more.
-        let declared = client
-            .declare_until(deadline.min(monotonic_now() + options.enqueue_timeout), std::slice::from_ref(&envelope))
-            .await;
-        if let Err(error) = declared {
+        let until = deadline.min(monotonic_now() + options.enqueue_timeout);
+        let told = timeout_at(until, client.inner.declared.declare(&*client.inner.broker, &missing)).await;
+        let refused = told.unwrap_or_else(|_| Err(client.no_answer())).map(|mut refused| refused.pop().flatten());
+        if let Some(error) = refused.unwrap_or_else(Some) {
             return Err(EnqueueError::from_failure(prepared, EnqueueFailure::Refused(error)).into());
         }
         match timeout_at(deadline, client.inner.broker.call(envelope)).await {
@@ -117,7 +119,7 @@ impl<J: Job> Call<J> {
             Ok(Err(CallFailure::Lost(source))) => Err(CallError::Lost { name, id, source }),
             Ok(Err(CallFailure::NotEnqueued(failure))) => {
                 if matches!(failure, EnqueueFailure::Unroutable) {
-                    client.forget_declared();
+                    client.inner.declared.forget();
                 }
                 Err(EnqueueError::from_failure(prepared, failure).into())
             }

@@ -1,4 +1,4 @@
-//! Looks at a dead-letter queue that others declared: does it lose what it holds.
+//! Looks at queues that others declared: what they are, and whether a dead-letter queue loses what it holds.
 //!
 //! AMQP does not show a queue's arguments. It compares them: a declaration with
 //! others is refused, and the refusal names the first that differs and what the
@@ -12,6 +12,7 @@ use crate::{
         declare::Declarer,
         inspect::LOOKS_KEPT,
         link::{Declare, LinkError, LinkErrorKind},
+        ranks::Nature,
         topology,
     },
     name::QueueName,
@@ -35,9 +36,10 @@ const LOSING: [(&str, &str); 5] = [
 /// Where that cannot be learnt, for lack of the right to declare or of an answer, nothing is said.
 pub(super) async fn warn_of_losses(declarer: &Declarer, queue: &QueueName) {
     let name = topology::dead_letters(queue);
-    match arguments(declarer, &name).await {
-        Ok(found) => {
-            for (argument, value, what) in losses(&found) {
+    match arguments(declarer, &name, declarer.keeping_arguments()).await {
+        Ok(None) => {}
+        Ok(Some(Learnt { arguments, .. })) => {
+            for (argument, value, what) in losses(&arguments) {
                 tracing::warn!(
                     target: TARGET,
                     queue = name,
@@ -53,30 +55,53 @@ pub(super) async fn warn_of_losses(declarer: &Declarer, queue: &QueueName) {
     }
 }
 
-/// What the queue `name` was declared with, as far as it differs from what we would declare.
-async fn arguments(declarer: &Declarer, name: &str) -> Result<FieldTable, LinkError> {
-    let mut wanted = declarer.keeping_arguments();
+/// What the queue `name` is: `None` where it does not exist, `Some(None)` where that cannot be learnt.
+pub(super) async fn nature(
+    declarer: &Declarer,
+    name: &str,
+    guess: FieldTable,
+) -> Result<Option<Option<Nature>>, LinkError> {
+    match arguments(declarer, name, guess).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Learnt { arguments, whole })) => Ok(Some(whole.then(|| Nature::read(&arguments)))),
+        Err(error) if error.kind == LinkErrorKind::Refused => {
+            tracing::debug!(target: TARGET, queue = name, %error, "what a queue was declared with cannot be learnt");
+            Ok(Some(None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a queue was declared with.
+struct Learnt {
+    arguments: FieldTable,
+    /// All of it, as opposed to what was learnt until the server said something else.
+    whole: bool,
+}
+
+/// What the queue `name` was declared with, beginning with a guess; `None` where it does not exist.
+async fn arguments(declarer: &Declarer, name: &str, mut wanted: FieldTable) -> Result<Option<Learnt>, LinkError> {
     for _ in 0..ROUNDS_MAX {
         // Only what exists is asked about: a declaration must not make it. One that is deleted at this
         // very moment would be made again, with what it had.
         if declarer.depth(name).await?.is_none() {
-            return Ok(FieldTable::default());
+            return Ok(None);
         }
         let channel = declarer.channel().await?;
         match channel.declare(name, Declare::Durable(wanted.clone())).await {
             Ok(_) => {
                 channel.close().await;
-                return Ok(wanted);
+                return Ok(Some(Learnt { arguments: wanted, whole: true }));
             }
             Err(error) if error.kind == LinkErrorKind::Mismatch => match conflict(&error.text, &wanted) {
                 Some((argument, current)) => wanted = adopted(&wanted, &argument, current),
                 // It differs in more than arguments, or in words that no version we know uses.
-                None => return Ok(wanted),
+                None => break,
             },
             Err(error) => return Err(error),
         }
     }
-    Ok(wanted)
+    Ok(Some(Learnt { arguments: wanted, whole: false }))
 }
 
 /// The argument that differs from `wanted`, with what the queue has, `None` for nothing.
@@ -139,6 +164,7 @@ fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::QueueType;
 
     fn told(argument: &str, received: &str, current: &str) -> String {
         format!(
@@ -181,7 +207,7 @@ mod tests {
 
     #[test]
     fn step_by_step_it_comes_to_what_the_queue_has() {
-        let start = topology::keeping_arguments(topology::QueueKind::Quorum);
+        let start = topology::keeping_arguments(QueueType::Quorum);
         let refusals = [
             told("x-queue-type", "'quorum'", "'classic'"),
             told("x-delivery-limit", "the value '1000000000' of type 'signedint'", "none"),
@@ -199,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_queue_of_ours_loses_nothing() {
-        for kind in [topology::QueueKind::Quorum, topology::QueueKind::Classic] {
+        for kind in [QueueType::Quorum, QueueType::Classic] {
             assert_eq!(losses(&topology::keeping_arguments(kind)), []);
         }
     }

@@ -6,8 +6,8 @@
 //! of [`topology`](super::topology).
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,13 +15,16 @@ use lapin::types::FieldTable;
 
 use crate::{
     brokers::rabbitmq::{
+        adopt,
         connection::{Connection, Up},
         course::Place,
         link::{ANSWER_WAIT_MAX, Channel, Declare, Depth, LinkError, LinkErrorKind},
-        topology::{self, Ladder, QueueKind},
+        ranks::Nature,
+        topology::{self, Ladder},
     },
     error::{BrokerError, BrokerErrorKind},
     name::QueueName,
+    queue::{QueueOptions, QueueType},
     telemetry::TARGET,
     time::monotonic_now,
 };
@@ -30,15 +33,26 @@ use crate::{
 pub(super) struct Declarer {
     publish: Arc<Connection>,
     consume: Arc<Connection>,
-    kind: QueueKind,
+    /// What type of queue is declared where its jobs ask for none.
+    pub(super) default_type: QueueType,
     pub(super) ladder: Ladder,
     /// Queues that were seen. One that is deleted meanwhile is noticed when a message for it comes back.
     seen: Mutex<HashSet<String>>,
+    /// What the jobs of a queue ask of it.
+    asked: Mutex<HashMap<QueueName, QueueOptions>>,
+    /// What queues have turned out to be; `None` where that cannot be learnt.
+    natures: Mutex<HashMap<String, Option<Nature>>>,
 }
 
 impl Declarer {
-    pub(super) fn new(publish: Arc<Connection>, consume: Arc<Connection>, kind: QueueKind, ladder: Ladder) -> Self {
-        Self { publish, consume, kind, ladder, seen: Mutex::default() }
+    pub(super) fn new(
+        publish: Arc<Connection>,
+        consume: Arc<Connection>,
+        default_type: QueueType,
+        ladder: Ladder,
+    ) -> Self {
+        let (seen, asked, natures) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { publish, consume, default_type, ladder, seen, asked, natures }
     }
 
     /// The connection for questions: one that an alarm does not stop, where there is one.
@@ -73,14 +87,71 @@ impl Declarer {
 
     /// What a dead-letter queue of ours has.
     pub(super) fn keeping_arguments(&self) -> FieldTable {
-        topology::keeping_arguments(self.kind)
+        topology::keeping_arguments(self.default_type)
     }
 
-    /// Declares `queue` and its dead-letter queue; whether `queue` was created.
+    fn asked(&self, queue: &QueueName) -> QueueOptions {
+        lock(&self.asked).get(queue).cloned().unwrap_or_default()
+    }
+
+    /// What `queue` is, or `None` where that cannot be learnt: it does not exist, say, or may not be asked about.
+    pub(super) async fn nature(&self, queue: &QueueName) -> Result<Option<Nature>, LinkError> {
+        let guess = topology::queue_arguments(queue, self.default_type, &self.asked(queue));
+        self.nature_of(queue.as_str(), guess).await
+    }
+
+    async fn nature_of(&self, name: &str, guess: FieldTable) -> Result<Option<Nature>, LinkError> {
+        if let Some(known) = lock(&self.natures).get(name) {
+            return Ok(*known);
+        }
+        let Some(learnt) = adopt::nature(self, name, guess).await? else { return Ok(None) };
+        self.know(name, learnt);
+        Ok(learnt)
+    }
+
+    fn know(&self, name: &str, nature: Option<Nature>) {
+        lock(&self.natures).insert(name.to_owned(), nature);
+    }
+
+    /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created.
     pub(super) async fn queue(&self, queue: &QueueName) -> Result<bool, BrokerError> {
+        self.queue_as(queue, &self.asked(queue)).await
+    }
+
+    /// The same, of which `asked` is asked now: one that is found must be that.
+    pub(super) async fn queue_asking(&self, queue: &QueueName, asked: &QueueOptions) -> Result<bool, BrokerError> {
+        let created = self.queue_as(queue, asked).await?;
+        if !created {
+            self.check(queue, asked).await?;
+        }
+        // It may have to be made again at any time.
+        lock(&self.asked).insert(queue.clone(), asked.clone());
+        Ok(created)
+    }
+
+    async fn queue_as(&self, queue: &QueueName, asked: &QueueOptions) -> Result<bool, BrokerError> {
         // The dead letters first: what leaves a queue must have where to go.
-        self.ensure(&topology::dead_letters(queue), topology::keeping_arguments(self.kind)).await?;
-        self.ensure(queue.as_str(), topology::work_arguments(queue, self.kind)).await
+        self.ensure(&topology::dead_letters(queue), topology::keeping_arguments(self.default_type)).await?;
+        let arguments = topology::queue_arguments(queue, self.default_type, asked);
+        self.ensure(queue.as_str(), arguments).await
+    }
+
+    /// Sees that a queue which was found can be what its jobs ask for.
+    async fn check(&self, queue: &QueueName, asked: &QueueOptions) -> Result<(), BrokerError> {
+        let failed = |error: LinkError| broker_error(&format!("queue `{queue}` could not be looked at"), &error);
+        match self.nature(queue).await.map_err(failed)? {
+            Some(nature) => match nature.lacks(asked) {
+                None => Ok(()),
+                Some((argument, found, wanted)) => {
+                    let told = differs(queue.as_str(), argument, &found, &wanted);
+                    Err(BrokerError::new(BrokerErrorKind::Permanent, told))
+                }
+            },
+            None => {
+                tracing::warn!(target: TARGET, %queue, %asked, "the queue was declared by others, and whether it is what its jobs ask for cannot be learnt");
+                Ok(())
+            }
+        }
     }
 
     /// Declares where copies of jobs of `queue` go, unless it was seen.
@@ -93,17 +164,17 @@ impl Declarer {
             Place::Queue => self.queue(queue).await.map(drop),
             Place::Suspects => {
                 self.queue(queue).await?;
-                self.ensure(&name, topology::work_arguments(queue, self.kind)).await.map(drop)
+                self.ensure(&name, topology::work_arguments(queue, self.default_type)).await.map(drop)
             }
-            Place::DeadLetters => self.ensure(&name, topology::keeping_arguments(self.kind)).await.map(drop),
+            Place::DeadLetters => self.ensure(&name, topology::keeping_arguments(self.default_type)).await.map(drop),
             Place::Retry(rung) => {
                 // Its target first, or what leaves it would wait in vain.
                 self.queue(queue).await?;
-                self.ensure(&name, topology::retry_arguments(queue, rung, self.kind)).await.map(drop)
+                self.ensure(&name, topology::retry_arguments(queue, rung, self.default_type)).await.map(drop)
             }
             Place::Ladder(level) => {
                 self.due().await?;
-                self.ensure(&name, self.ladder.arguments(level, self.kind)).await.map(drop)
+                self.ensure(&name, self.ladder.arguments(level, self.default_type)).await.map(drop)
             }
         }
     }
@@ -114,12 +185,13 @@ impl Declarer {
         if self.is_seen(&name) {
             return Ok(());
         }
-        self.ensure(&name, topology::keeping_arguments(self.kind)).await.map(drop)
+        self.ensure(&name, topology::keeping_arguments(self.default_type)).await.map(drop)
     }
 
     /// A message for `name` came back: it is gone, whatever was seen.
     pub(super) fn forget(&self, name: &str) {
         self.seen().remove(name);
+        lock(&self.natures).remove(name);
     }
 
     pub(super) fn is_seen(&self, name: &str) -> bool {
@@ -138,15 +210,22 @@ impl Declarer {
         queues.filter_map(|name| name.parse().ok()).collect()
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, HashSet<String>> {
+        lock(&self.seen)
     }
 
     /// Finds or creates one queue; whether it was created.
     async fn ensure(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
         let created = match self.depth(name).await {
             Ok(Some(_)) => false,
-            Ok(None) => self.create(name, arguments).await?,
+            Ok(None) => {
+                let nature = Nature::read(&arguments);
+                let created = self.create(name, arguments).await?;
+                if created {
+                    self.know(name, Some(nature));
+                }
+                created
+            }
             // Not even looking is allowed: whether it can be used will be seen when it is.
             Err(error) if error.kind == LinkErrorKind::Refused => {
                 tracing::debug!(target: TARGET, queue = name, %error, "a queue may not be looked at");
@@ -176,6 +255,22 @@ impl Declarer {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// That a queue is not what was asked for, with the ways out.
+fn differs(queue: &str, argument: &str, found: &str, asked: &str) -> String {
+    let limit = match argument {
+        topology::QUEUE_TYPE | topology::MAX_PRIORITY => " (no policy can change that)",
+        _ => " (a policy can change limits without that)",
+    };
+    format!(
+        "queue `{queue}` exists with `{argument}` = {found}, and {asked} was asked for; use it as it is, choose \
+         another name, or delete it when it is empty{limit}"
+    )
+}
+
 /// What a refused declaration means, with the ways out.
 ///
 /// The server names the first argument that differs:
@@ -187,10 +282,7 @@ pub(super) fn mismatch(queue: &str, told: &str) -> String {
         Some(if rest.starts_with("none") { "none".to_owned() } else { rest.split('\'').nth(1)?.to_owned() })
     };
     match (quoted("inequivalent arg '"), value("received "), value("current is ")) {
-        (Some(argument), Some(ours), Some(theirs)) => format!(
-            "queue `{queue}` exists with `{argument}` = {theirs}, and {ours} was asked for; use it as it is, choose \
-             another name, or delete it when it is empty (a policy can change limits without that)"
-        ),
+        (Some(argument), Some(ours), Some(theirs)) => differs(queue, &argument, &theirs, &ours),
         _ => format!("queue `{queue}` cannot be declared: {told}"),
     }
 }

@@ -40,10 +40,8 @@ pub(super) async fn begin(
     envelope: &Envelope,
 ) -> Result<Pending, EnqueueFailure> {
     shared.check().map_err(EnqueueFailure::Refused)?;
-    if envelope.priority != Priority::DEFAULT && !shared.server.capabilities().priorities {
-        let what = format!("priorities ({} ignores them in quorum queues)", shared.server);
-        let ways_out = "leave the priority out, or use RabbitMQ 4.3 or later";
-        return Err(EnqueueFailure::Refused(BrokerError::unsupported("RabbitMQ", &what, ways_out)));
+    if envelope.priority != Priority::DEFAULT {
+        ranked(shared, envelope).await.map_err(EnqueueFailure::Refused)?;
     }
     let message = wire::encode(envelope, &shared.app_id);
     match &envelope.route {
@@ -57,6 +55,35 @@ pub(super) async fn begin(
             exchanges::check(&shared.declarer, name).await.map_err(EnqueueFailure::Refused)?;
             let to = Address { exchange: name.to_string(), key: key.clone(), mandatory: *mandatory };
             Ok(to_exchange(shared, publisher, name.clone(), to, message).await)
+        }
+    }
+}
+
+/// Sees that where an envelope goes its priority counts.
+async fn ranked(shared: &Arc<Shared>, envelope: &Envelope) -> Result<(), BrokerError> {
+    let (server, declarer) = (&shared.server, &shared.declarer);
+    match &envelope.route {
+        Route::Queue(queue) => {
+            let looked = declarer.nature(queue).await;
+            let nature =
+                looked.map_err(|error| broker_error(&format!("queue `{queue}` could not be looked at"), &error))?;
+            // What cannot be learnt was declared by others, for whom the priority may count. A queue that does not
+            // exist is refused as such.
+            nature.and_then(|nature| nature.refusal(server, queue.as_str(), envelope.priority)).map_or(Ok(()), Err)
+        }
+        // Which queues an exchange sends it to is not to be seen: that it counts in all of them must be certain.
+        Route::Exchange { name, .. } => {
+            let can = server.capabilities(declarer.default_type);
+            if can.priorities || can.two_priorities {
+                return Ok(());
+            }
+            let what = format!(
+                "priority {} through exchange `{name}`, behind which there may be no priorities: {server} has none in quorum queues",
+                envelope.priority
+            );
+            let ways_out = "leave the priority out, enqueue into a queue with `max_priority`, or use quorum queues on \
+                            RabbitMQ 4.3 or later";
+            Err(BrokerError::unsupported("RabbitMQ", &what, ways_out))
         }
     }
 }

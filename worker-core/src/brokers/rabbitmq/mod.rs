@@ -29,6 +29,7 @@ mod link;
 mod options;
 mod porter;
 mod publisher;
+mod ranks;
 mod shared;
 mod tls;
 mod topology;
@@ -75,7 +76,6 @@ pub use options::{
     NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
 };
 pub(crate) use tls::{check_certificates, check_key};
-pub use topology::QueueKind;
 
 /// The first and the longest pause between two tries to reach a server at the start.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -158,7 +158,7 @@ impl RabbitBroker {
         let callers = Arc::<Callers>::default();
         let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));
         let ladder = Ladder::new(options.namespace.clone());
-        let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options.queue_kind, ladder);
+        let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options.queue_type, ladder);
         let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
         let shared = Shared {
             server,
@@ -245,7 +245,7 @@ fn unreachable(error: &LinkError) -> BrokerError {
 #[async_trait]
 impl Broker for RabbitBroker {
     fn capabilities(&self) -> Capabilities {
-        self.shared.server.capabilities()
+        self.shared.server.capabilities(self.shared.declarer.default_type)
     }
 
     fn reach(&self) -> Reach {
@@ -266,7 +266,12 @@ impl Broker for RabbitBroker {
         let declaring = async {
             let mut created = Vec::new();
             for queue in &topology.queues {
-                if self.shared.declarer.queue(queue).await? {
+                let declarer = &self.shared.declarer;
+                let is_new = match topology.options.get(queue) {
+                    Some(asked) => declarer.queue_asking(queue, asked).await?,
+                    None => declarer.queue(queue).await?,
+                };
+                if is_new {
                     created.push(queue.clone());
                 }
             }

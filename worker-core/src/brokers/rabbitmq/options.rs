@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU8, time::Duration};
 
-use crate::brokers::rabbitmq::topology::QueueKind;
+use crate::queue::QueueType;
 
 /// Pauses between two signs of life on a connection: 15 s, so that a dead peer is
 /// noticed within 30 s. RabbitMQ's own default, 60 s, takes two minutes.
@@ -46,8 +46,8 @@ pub struct RabbitOptions {
     pub confirm_timeout: Duration,
     /// See [`CONNECT_TIMEOUT_DEFAULT`].
     pub connect_timeout: Duration,
-    /// What kind of queue is declared where there is none. Default [`QueueKind::Quorum`].
-    pub queue_kind: QueueKind,
+    /// What type of queue is declared where there is none, and its jobs ask for none. Default [`QueueType::Quorum`].
+    pub queue_type: QueueType,
     /// Channels that publish, see [`CHANNELS_DEFAULT`]. What goes to one queue goes by one of them.
     pub channels: NonZeroU8,
     /// Queues that replies may go to, beside callers that are answered directly: names, or beginnings of
@@ -70,7 +70,7 @@ impl Default for RabbitOptions {
             heartbeat: HEARTBEAT_DEFAULT,
             confirm_timeout: CONFIRM_TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
-            queue_kind: QueueKind::default(),
+            queue_type: QueueType::default(),
             channels: CHANNELS_DEFAULT,
             reply_queues: REPLY_QUEUES_DEFAULT.map(Into::into).into(),
             namespace: NAMESPACE_DEFAULT.into(),

@@ -1,16 +1,19 @@
 //! The names and arguments of everything that is declared, in one place. Pure.
 //!
-//! Arguments are a function of the name and the kind of queue, so that two
-//! versions of a program never declare one queue in two ways.
+//! Arguments are a function of the name, of the type of queue and of what the jobs
+//! ask of it, so that two versions of a program never declare one queue in two ways.
 //!
 //! | queue | what for | arguments beside `x-queue-type` |
 //! |---|---|---|
-//! | `q` | jobs that are due | delivery limit 1,000; dead-letters to `q_dlq`, at least once; refuses when full |
+//! | `q` | jobs that are due | delivery limit 1,000; dead-letters to `q_dlq`, at least once; refuses when full; a classic one `x-max-priority` where it is asked for |
 //! | `q_dlq` | dead letters, kept until a person decides | delivery limit 1,000,000,000 |
 //! | `q_suspects` | jobs that may have killed a worker | as `q` |
 //! | `q_retry_<ms>` | retries that wait so long | fixed TTL; dead-letters to `q`, at least once; refuses when full |
 //! | `<ns>.delay.<ms>` | jobs that wait, shared by all queues: one level of the ladder | fixed TTL; dead-letters to `<ns>.due`, at least once; refuses when full |
 //! | `<ns>.due` | jobs that go on, to the next level or to their queue | delivery limit 1,000,000,000 |
+//!
+//! Only `q` itself is of the type that its jobs ask for: what waits, or is kept, is of the
+//! program's type, which is the safer one by default.
 //!
 //! The delivery limits are explicit and positive: -1 on 3.10 dead-letters at the
 //! first requeue, and where none is given 4.0 to 4.2 have 20, which peeks and
@@ -23,7 +26,14 @@ use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::name::{DEAD_LETTER_SUFFIX, QueueName};
+use crate::{
+    name::{DEAD_LETTER_SUFFIX, QueueName},
+    queue::{QueueOptions, QueueType},
+};
+
+/// The arguments by which a queue differs for who uses it.
+pub(super) const QUEUE_TYPE: &str = "x-queue-type";
+pub(super) const MAX_PRIORITY: &str = "x-max-priority";
 
 /// Returns after which the server itself takes a message out of a job's queue.
 const DELIVERY_LIMIT: i32 = 1_000;
@@ -48,17 +58,6 @@ const LEVEL_MIN: u32 = 5;
 
 /// The longest level of the ladder, 2^35 ms, is longer than the longest delay.
 const LEVEL_MAX: u32 = 35;
-
-/// What kind of queue holds jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum QueueKind {
-    /// Replicated and safe. The default.
-    #[default]
-    Quorum,
-    /// For programs that need them: not replicated, dead-lettering at most once.
-    Classic,
-}
 
 /// The dead-letter queue of `queue`.
 pub(super) fn dead_letters(queue: &QueueName) -> String {
@@ -128,61 +127,66 @@ impl Level {
     }
 }
 
-/// The arguments of `q` and of `q_suspects`.
-pub(super) fn work_arguments(queue: &QueueName, kind: QueueKind) -> FieldTable {
+/// The arguments of `q`.
+pub(super) fn queue_arguments(queue: &QueueName, kind: QueueType, asked: &QueueOptions) -> FieldTable {
+    let mut table = work_arguments(queue, asked.queue_type.unwrap_or(kind));
+    if let Some(max) = asked.max_priority {
+        table.insert(MAX_PRIORITY.into(), AMQPValue::LongInt(max.level().into()));
+    }
+    table
+}
+
+/// The arguments of `q_suspects`, and of `q` where its jobs ask for nothing.
+pub(super) fn work_arguments(queue: &QueueName, kind: QueueType) -> FieldTable {
     let mut table = forwarding(kind, &dead_letters(queue));
-    if kind == QueueKind::Quorum {
+    if kind == QueueType::Quorum {
         table.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     }
     table
 }
 
 /// The arguments of a queue that people or workers empty, and that nothing leaves by itself.
-pub(super) fn keeping_arguments(kind: QueueKind) -> FieldTable {
+pub(super) fn keeping_arguments(kind: QueueType) -> FieldTable {
     let mut table = of_kind(kind);
-    if kind == QueueKind::Quorum {
+    if kind == QueueType::Quorum {
         table.insert("x-delivery-limit".into(), AMQPValue::LongInt(UNLIMITED));
     }
     table
 }
 
 /// The arguments of a queue in which everything waits for `ms` and goes on to `target`.
-fn waiting_arguments(kind: QueueKind, ms: u64, target: &str) -> FieldTable {
+fn waiting_arguments(kind: QueueType, ms: u64, target: &str) -> FieldTable {
     let mut table = forwarding(kind, target);
     table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::try_from(ms).unwrap_or(i64::MAX)));
     table
 }
 
 /// The arguments of `q_retry_<ms>`.
-pub(super) fn retry_arguments(queue: &QueueName, Rung(ms): Rung, kind: QueueKind) -> FieldTable {
+pub(super) fn retry_arguments(queue: &QueueName, Rung(ms): Rung, kind: QueueType) -> FieldTable {
     waiting_arguments(kind, ms, queue.as_str())
 }
 
 impl Ladder {
     /// The arguments of `<ns>.delay.<ms>`.
-    pub(super) fn arguments(&self, level: Level, kind: QueueKind) -> FieldTable {
+    pub(super) fn arguments(&self, level: Level, kind: QueueType) -> FieldTable {
         waiting_arguments(kind, level.ms(), &self.due())
     }
 }
 
-fn of_kind(kind: QueueKind) -> FieldTable {
+fn of_kind(kind: QueueType) -> FieldTable {
     let mut table = FieldTable::default();
-    let name = match kind {
-        QueueKind::Quorum => "quorum",
-        QueueKind::Classic => "classic",
-    };
-    table.insert("x-queue-type".into(), AMQPValue::LongString(name.into()));
+    table.insert(QUEUE_TYPE.into(), AMQPValue::LongString(kind.as_str().into()));
     table
 }
 
 /// What leaves the queue goes to `target`, without loss where the kind of queue can.
-fn forwarding(kind: QueueKind, target: &str) -> FieldTable {
+fn forwarding(kind: QueueType, target: &str) -> FieldTable {
     let mut table = of_kind(kind);
     let text = |text: &str| AMQPValue::LongString(text.into());
     table.insert("x-dead-letter-exchange".into(), text(""));
     table.insert("x-dead-letter-routing-key".into(), text(target));
     table.insert("x-overflow".into(), text("reject-publish"));
-    if kind == QueueKind::Quorum {
+    if kind == QueueType::Quorum {
         table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     }
     table
@@ -252,10 +256,10 @@ mod tests {
     fn a_quorum_queue_forwards_at_least_once_and_a_classic_one_does_not_claim_to() {
         let orders: QueueName = "orders".parse().unwrap();
         let has = |table: &FieldTable, key: &str| table.inner().contains_key(key);
-        let quorum = work_arguments(&orders, QueueKind::Quorum);
+        let quorum = work_arguments(&orders, QueueType::Quorum);
         assert!(["x-dead-letter-strategy", "x-delivery-limit", "x-overflow"].iter().all(|key| has(&quorum, key)));
         // Refused on a classic queue with 406.
-        let classic = work_arguments(&orders, QueueKind::Classic);
+        let classic = work_arguments(&orders, QueueType::Classic);
         assert!(!has(&classic, "x-dead-letter-strategy") && !has(&classic, "x-delivery-limit"));
     }
 }

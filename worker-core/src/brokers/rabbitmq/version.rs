@@ -1,18 +1,20 @@
 //! What differs between RabbitMQ's versions: one table.
 //!
-//! | | before 4.3 | from 4.3 |
-//! |---|---|---|
-//! | a `basic.nack` that requeues | counts as a delivery that failed | does not |
-//! | a delivery that may have killed its worker | `redelivered` is set | `x-delivery-count` is above 0 |
-//! | priorities of quorum queues | ignored (two levels from 4.0) | 0 to 31, strict |
-//! | what comes back | in its place | before all that wait, whatever their priorities |
+//! | of a quorum queue | before 4.0 | 4.0 to 4.2 | from 4.3 |
+//! |---|---|---|---|
+//! | a `basic.nack` that requeues | counts as a delivery that failed | the same | does not |
+//! | a delivery that may have killed its worker | `redelivered` is set | the same | `x-delivery-count` is above 0 |
+//! | priorities | ignored | two: above 4, and the rest | 0 to 31, strict |
+//! | what comes back | in its place | the same | before all that wait, whatever their priorities |
+//!
+//! A classic queue is on every version what it was before 4.0; its priorities are in [`ranks`](super::ranks).
 //!
 //! Source: the release notes of 4.3.0 ("unlimited returns", "strict priorities"),
-//! checked on 3.10.8 and 4.3.6.
+//! checked on 3.10.8, 4.0.5 and 4.3.6.
 
 use std::fmt;
 
-use crate::broker::Capabilities;
+use crate::{broker::Capabilities, brokers::rabbitmq::ranks::Ranks, queue::QueueType};
 
 /// A server, as it introduced itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,18 +33,33 @@ impl Server {
         Self { product: clean(product), version: clean(version), numbers }
     }
 
-    /// Whether giving a delivery back by `basic.nack` leaves no trace on it.
+    /// Whether giving a delivery back to a quorum queue by `basic.nack` leaves no trace on it.
     pub(super) const fn nack_is_free(&self) -> bool {
         self.numbers.0 > 4 || self.numbers.0 == 4 && self.numbers.1 >= 3
     }
 
-    pub(super) fn capabilities(&self) -> Capabilities {
-        let strict_priorities = self.nack_is_free();
+    /// Which priorities a quorum queue tells apart.
+    pub(super) const fn quorum_ranks(&self) -> Ranks {
+        match self.numbers {
+            (0..=3, _) => Ranks::None,
+            (4, 0..=2) => Ranks::Two,
+            _ => Ranks::All,
+        }
+    }
+
+    /// What it can do where queues are declared of this type.
+    pub(super) fn capabilities(&self, queue_type: QueueType) -> Capabilities {
+        let everywhere = match queue_type {
+            QueueType::Quorum => self.quorum_ranks(),
+            QueueType::Classic => Ranks::None,
+        };
         Capabilities {
             durable: true,
             shared: true,
-            keeps_place: self.nack_is_free(),
-            priorities: strict_priorities,
+            keeps_place: self.nack_is_free() && queue_type == QueueType::Quorum,
+            priorities: everywhere == Ranks::All,
+            two_priorities: everywhere == Ranks::Two,
+            queue_priorities: true,
             exchanges: true,
             calls: true,
             server: Some(self.to_string()),
@@ -74,14 +91,18 @@ mod tests {
         ] {
             let server = Server::new("RabbitMQ", version);
             assert_eq!(server.nack_is_free(), modern, "{version}");
-            assert_eq!(server.capabilities().priorities, modern, "{version}");
-            assert_eq!(server.capabilities().keeps_place, modern, "{version}");
+            let capabilities = server.capabilities(QueueType::Quorum);
+            assert_eq!((capabilities.priorities, capabilities.keeps_place), (modern, modern), "{version}");
+            assert_eq!(capabilities.two_priorities, version.starts_with('4') && !modern, "{version}");
+            let classic = server.capabilities(QueueType::Classic);
+            assert!(!classic.priorities && !classic.two_priorities && !classic.keeps_place, "{version}");
+            assert!(capabilities.queue_priorities && classic.queue_priorities, "{version}");
         }
     }
 
     #[test]
     fn what_no_version_can_do_is_not_claimed() {
-        let capabilities = Server::new("RabbitMQ", "4.3.6").capabilities();
+        let capabilities = Server::new("RabbitMQ", "4.3.6").capabilities(QueueType::Quorum);
         let Capabilities { retry_is_atomic, exact_blame, counts_all, ranks_returned, .. } = capabilities;
         assert!(!retry_is_atomic && !exact_blame && !counts_all && !ranks_returned);
         assert_eq!(capabilities.server.as_deref(), Some("RabbitMQ 4.3.6"));

@@ -36,7 +36,8 @@ pub(super) async fn declare(shared: &Arc<Shared>, topology: &Topology) -> Result
     if let Some(problem) = topology.problem() {
         return Err(BrokerError::new(BrokerErrorKind::Permanent, problem));
     }
-    let Topology { queues, exchanges, bindings } = topology.clone();
+    // Every queue here has priorities, and there is one type of them.
+    let Topology { queues, exchanges, bindings, options: _ } = topology.clone();
     let write = move |db: &Connection| {
         let mut created = Vec::new();
         for queue in &queues {

@@ -144,6 +144,7 @@ impl Broker for SqliteBroker {
             keeps_place: true,
             counts_all: true,
             priorities: true,
+            queue_priorities: true,
             ranks_returned: true,
             exchanges: true,
             calls: true,

@@ -135,5 +135,5 @@ fn find<'a>(name: &str, registry: &'a Registry) -> Result<&'a Entry, Fail> {
 /// The job as it is handed to the client; an error is about the options.
 fn prepared(entry: &Entry, body: Vec<u8>, options: &options::OptionArgs) -> Result<Prepared, InvalidJob> {
     let (name, queue) = (entry.name.clone(), entry.queue.clone());
-    Prepared::from_json(name, queue, body.into(), entry.registration.options.priority, options.asked())
+    Prepared::from_json(name, queue, body.into(), &entry.registration.options, options.asked())
 }

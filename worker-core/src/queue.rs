@@ -1,0 +1,177 @@
+//! What a job may ask of its queue, beside a name. Pure.
+//!
+//! A queue is made by whoever meets it first, a program that enqueues as well as
+//! one that runs the jobs. So what it is asked to be stands with the job, where
+//! both find it, and all jobs of one queue must ask for the same.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::envelope::Priority;
+
+/// How a server keeps a queue. A hint: only RabbitMQ has more than one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum QueueType {
+    /// Replicated, and safe when a node dies. The default.
+    #[default]
+    Quorum,
+    /// On one node, and dead-lettering at most once: for programs that need what only such a queue has, which is
+    /// [priorities](QueueOptions::max_priority) before RabbitMQ 4.3.
+    Classic,
+}
+
+impl QueueType {
+    /// Its name in AMQP.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+        }
+    }
+
+    /// The type of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Quorum, Self::Classic].into_iter().find(|known| known.as_str() == text)
+    }
+}
+
+impl fmt::Display for QueueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What is asked of a queue when it is made, and must hold of one that exists. By default, nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize)]
+#[non_exhaustive]
+pub struct QueueOptions {
+    /// How the server keeps it; `None` for what the broker was opened with. Brokers without such a choice ignore it.
+    pub queue_type: Option<QueueType>,
+    /// The highest priority that it tells apart, 1 to 31; only of a [classic](QueueType::Classic) queue, which
+    /// ignores priorities without. Brokers that always honour priorities ignore it.
+    pub max_priority: Option<Priority>,
+}
+
+impl QueueOptions {
+    /// Of this type.
+    #[must_use]
+    pub const fn queue_type(mut self, queue_type: QueueType) -> Self {
+        self.queue_type = Some(queue_type);
+        self
+    }
+
+    /// With priorities from 0 to this.
+    #[must_use]
+    pub const fn max_priority(mut self, max_priority: Priority) -> Self {
+        self.max_priority = Some(max_priority);
+        self
+    }
+
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is wrong with them, whatever the broker; `None` if nothing is.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let Self { queue_type, max_priority } = self;
+        match max_priority {
+            Some(Priority::MIN) => Some("`max_priority` is 0, which tells none apart; use 1 to 31".into()),
+            // Not by itself: it would cost the replication that a quorum queue has, and that must be written somewhere.
+            Some(max) if *queue_type != Some(QueueType::Classic) => Some(format!(
+                "`max_priority` is {max}, which only a classic queue has; write `queue_type = \"classic\"` beside it, \
+                 or leave it out where the broker has priorities in every queue"
+            )),
+            _ => None,
+        }
+    }
+
+    /// Why a job of such a queue cannot have `asked`, whatever the broker; `None` if it can.
+    ///
+    /// The same on every broker, so that a program that works on a file does on a server.
+    pub(crate) fn refusal(&self, asked: Priority) -> Option<String> {
+        match (self.queue_type, self.max_priority) {
+            (_, Some(max)) if asked > max => Some(format!(
+                "its priority is {asked}, and its queue tells 0 to {max} apart (`max_priority`); ask for less, or for \
+                 a queue of another name with a higher `max_priority`"
+            )),
+            (Some(QueueType::Classic), None) if asked != Priority::DEFAULT => Some(format!(
+                "its priority is {asked}, and a classic queue ignores priorities without `max_priority`; add it to \
+                 all jobs of a queue that is new"
+            )),
+            _ => None,
+        }
+    }
+
+    /// The priority of a job that asks for none: the usual one, or the highest that there is.
+    pub(crate) fn usual(&self) -> Priority {
+        self.max_priority.map_or(Priority::DEFAULT, |max| max.min(Priority::DEFAULT))
+    }
+}
+
+impl fmt::Display for QueueOptions {
+    /// As it is written on a job.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { queue_type, max_priority } = self;
+        let parts = [
+            queue_type.map(|queue_type| format!("queue_type = \"{queue_type}\"")),
+            max_priority.map(|max| format!("max_priority = {max}")),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        f.pad(&if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranked(max: u8) -> QueueOptions {
+        QueueOptions::default().queue_type(QueueType::Classic).max_priority(Priority::new(max).unwrap())
+    }
+
+    #[test]
+    fn what_no_queue_can_be_is_said_with_the_way_out() {
+        assert_eq!(QueueOptions::default().problem(), None);
+        assert_eq!(ranked(1).problem(), None);
+        assert!(ranked(0).problem().unwrap().contains("use 1 to 31"));
+        for queue_type in [None, Some(QueueType::Quorum)] {
+            let problem = QueueOptions { queue_type, ..ranked(10) }.problem().unwrap();
+            assert!(
+                problem.contains("`max_priority` is 10") && problem.contains("queue_type = \"classic\""),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_priority_that_its_queue_does_not_tell_apart_is_refused_with_both_numbers() {
+        let level = |level| Priority::new(level).unwrap();
+        assert_eq!(ranked(10).refusal(level(10)), None);
+        let refusal = ranked(10).refusal(level(11)).unwrap();
+        assert!(refusal.contains("is 11,") && refusal.contains("0 to 10"), "{refusal}");
+        let classic = QueueOptions::default().queue_type(QueueType::Classic);
+        assert!(classic.refusal(level(5)).unwrap().contains("`max_priority`"));
+        assert_eq!(classic.refusal(Priority::DEFAULT), None, "which asks for nothing");
+        assert_eq!(QueueOptions::default().refusal(Priority::MAX), None);
+    }
+
+    #[test]
+    fn who_asks_for_no_priority_has_the_usual_one_or_the_highest_there_is() {
+        let usual = |options: QueueOptions| options.usual().level();
+        assert_eq!((usual(QueueOptions::default()), usual(ranked(10)), usual(ranked(3))), (4, 4, 3));
+    }
+
+    #[test]
+    fn options_read_as_they_are_written_on_a_job() {
+        assert_eq!(ranked(10).to_string(), r#"queue_type = "classic", max_priority = 10"#);
+        assert_eq!(QueueOptions::default().to_string(), "nothing");
+    }
+}
