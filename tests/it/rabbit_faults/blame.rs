@@ -2,10 +2,11 @@
 
 use std::sync::Mutex;
 
+use serde_json::json;
 use worker_core::FailureKind;
 use worker_tests::{eventually::eventually_within, rabbit::shared_node};
 
-use super::scene::{LONG, Scene};
+use super::scene::{LONG, QUEUE, Scene};
 use crate::system::crew::{Die, Mark};
 
 /// Runs workers one after the other, each until it dies, as a service manager would; until `done`.
@@ -82,4 +83,19 @@ async fn a_job_whose_connection_is_lost_three_times_is_not_called_a_killer_by_th
     assert_eq!(scene.dead().await, 0, "{}", worker.log());
     assert!(!worker.log().contains("came back from a worker that is gone"), "{}", worker.log());
     assert!(crew.ended().contains(&1));
+}
+
+/// A classic queue counts no deliveries, on any version.
+#[tokio::test]
+async fn a_killer_in_a_classic_queue_of_others_is_convicted_too() {
+    let scene = Scene::new().await;
+    let classic = json!({"x-queue-type": "classic"});
+    shared_node().declare_queue(scene.vhost.name(), QUEUE, classic).await;
+    let crew = &scene.crew;
+    crew.enqueue([Die { n: 9_000 }]).await;
+    crew.enqueue((0..20).map(|n| Mark { n, millis: 20 })).await;
+    let done = async || crew.ended().len() == 20 && scene.dead().await == 1;
+    keep_running(&scene, &[("WORKER_CONCURRENCY", "1")], done).await;
+    let dead = crew.dead().await;
+    assert_eq!((dead.len(), dead[0].failure.kind, dead[0].starts), (1, FailureKind::Crashed, 3), "{dead:?}");
 }

@@ -1,11 +1,13 @@
 //! What jobs ask of their queue: of one that is made for them, and of one that others have declared.
 
+use std::num::NonZeroU16;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use worker_core::{
     Client, Context, Enqueue, EnqueueErrorKind, Handler, Job, JobError, JobOptions, JobResult, Priority, Registry,
-    RetryPolicy, Worker, WorkerBuilder, queue::QueueType, seconds,
+    RetryPolicy, Worker, WorkerBuilder, broker::Subscription, queue::QueueType, seconds,
 };
 use worker_tests::{
     eventually::{eventually, soon},
@@ -250,5 +252,37 @@ async fn a_retry_keeps_its_priority_through_its_rung_and_back() {
     })
     .await;
     assert_eq!(shipped(&client, 3).await, [2, 0, 1]);
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_given_back_to_a_classic_queue_is_not_blamed_and_keeps_its_priority() {
+    let vhost = shared_vhost();
+    let client = Client::connect(vhost.url()).await.unwrap();
+    for n in 1..=20 {
+        client.enqueue(ship(n, u8::try_from(n / 2).unwrap())).await.unwrap();
+    }
+    let broker = client.broker();
+    for _ in 0..2 {
+        let subscription = Subscription::new("orders".parse().unwrap(), NonZeroU16::new(30).unwrap());
+        let (mut source, settler) = broker.consume(subscription).await.unwrap();
+        let mut fetched = Vec::new();
+        while fetched.len() < 20 {
+            fetched.extend(soon("they came", source.next_batch(30)).await.unwrap());
+        }
+        assert!(fetched.iter().all(|delivery| delivery.starts == 0), "{fetched:?}");
+        soon("it stopped", source.stop()).await.unwrap();
+        // What was returned is owned until both halves are gone.
+        drop((source, settler, fetched));
+        eventually("all are back", async || {
+            let orders = shared_node().queue_info(vhost.name(), "orders").await;
+            (orders.ready == 20 && orders.consumers == 0).then_some(())
+        })
+        .await;
+    }
+    let numbers = shipped(&client, 20).await;
+    assert!(numbers.iter().map(|n| n / 2).rev().is_sorted(), "{numbers:?}");
+    let suspects = shared_node().queue_info(vhost.name(), "orders_suspects").await;
+    assert_eq!(suspects.ready + suspects.unacked, 0);
     client.close().await.unwrap();
 }

@@ -278,6 +278,12 @@ pub(super) async fn consume(
         Err(error) => return Err(broker_error(&format!("queue `{queue}` cannot be consumed"), &error)),
     }
     shared.declarer.place(Place::Suspects, queue).await?;
+    if shared.server.nack_is_free() {
+        // It is in quorum queues only: what these are decides how what was not started is given back.
+        let failed = |error| broker_error(&format!("queue `{queue}` cannot be looked at"), &error);
+        shared.declarer.nature(queue).await.map_err(failed)?;
+        shared.declarer.nature_of_suspects(queue).await.map_err(failed)?;
+    }
     adopt::warn_of_losses(&shared.declarer, queue).await;
     porter::start(shared);
     let table = Arc::new(Table::default());

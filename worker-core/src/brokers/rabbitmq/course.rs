@@ -66,7 +66,10 @@ pub(super) fn arrival(
         Ok(decoded) => decoded,
         Err(what) => return undecodable(what),
     };
-    let came_back = if server.nack_is_free() { incoming.message.delivery_count() > 0 } else { incoming.redelivered };
+    // A classic queue counts nothing, on any version; what a quorum queue of 4.3 has given out before says how often.
+    let is_counted = server.nack_is_free() && incoming.message.header("x-acquired-count").is_some();
+    let came_back =
+        incoming.message.delivery_count() > 0 && server.nack_is_free() || incoming.redelivered && !is_counted;
     if !came_back {
         return Arrival::Deliver(Box::new(decoded));
     }
@@ -162,7 +165,7 @@ pub(super) fn step(
     settlement: &Settlement,
     queue: &QueueName,
     ladder: &Ladder,
-    server: &Server,
+    nack_is_free: bool,
     (now, died): (Timestamp, DeathDate),
 ) -> Step {
     match settlement {
@@ -176,7 +179,7 @@ pub(super) fn step(
                 Step::Answer { caller: caller.clone(), reply: reply.clone(), kept }
             }
         },
-        Settlement::Release { after, note: None } if after.is_zero() => give_back(held, server),
+        Settlement::Release { after, note: None } if after.is_zero() => give_back(held, nack_is_free),
         Settlement::Release { after, note } => {
             let copy = match note {
                 Some(Note::UnknownSince(since)) => held.copy().date(wire::UNKNOWN_SINCE, *since),
@@ -200,11 +203,11 @@ pub(super) fn step(
 
 /// Gives a delivery back so that the next is a first one.
 ///
-/// Before 4.3 a `basic.nack` marks and counts it, as a death of its worker
-/// would: a copy leaves no trace. Ten restarts of a worker with 200 prefetched
+/// Where a `basic.nack` marks and counts it, as a death of its worker would (before
+/// 4.3, and in a classic queue), a copy leaves no trace. Ten restarts of a worker with 200 prefetched
 /// jobs would otherwise make 2,000 suspects.
-pub(super) fn give_back(held: &Held, server: &Server) -> Step {
-    if server.nack_is_free() { Step::Requeue } else { Step::Publish(held.line.place(), held.copy().message()) }
+pub(super) fn give_back(held: &Held, nack_is_free: bool) -> Step {
+    if nack_is_free { Step::Requeue } else { Step::Publish(held.line.place(), held.copy().message()) }
 }
 
 fn later(copy: Copy, target: Place, after: Duration, queue: &QueueName, ladder: &Ladder, now: Timestamp) -> Step {

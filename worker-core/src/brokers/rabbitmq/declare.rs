@@ -100,6 +100,12 @@ impl Declarer {
         self.nature_of(queue.as_str(), guess).await
     }
 
+    /// What the suspects' queue of `queue` is.
+    pub(super) async fn nature_of_suspects(&self, queue: &QueueName) -> Result<Option<Nature>, LinkError> {
+        let guess = topology::work_arguments(queue, self.default_type);
+        self.nature_of(&topology::suspects(queue), guess).await
+    }
+
     async fn nature_of(&self, name: &str, guess: FieldTable) -> Result<Option<Nature>, LinkError> {
         if let Some(known) = lock(&self.natures).get(name) {
             return Ok(*known);
@@ -111,6 +117,12 @@ impl Declarer {
 
     fn know(&self, name: &str, nature: Option<Nature>) {
         lock(&self.natures).insert(name.to_owned(), nature);
+    }
+
+    /// Whether a queue is known to be a quorum queue.
+    pub(super) fn is_quorum(&self, name: &str) -> bool {
+        let known = lock(&self.natures).get(name).copied().flatten();
+        known.is_some_and(|nature| nature.queue_type == Some(QueueType::Quorum))
     }
 
     /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created.

@@ -278,7 +278,8 @@ impl Lane {
             lines.look.put_off();
         }
         let when = (shared.now(), shared.death());
-        let step = course::step(&held, &settlement, self.queue(), &shared.declarer.ladder, &shared.server, when);
+        let free = shared.nack_is_free(held.line, self.queue());
+        let step = course::step(&held, &settlement, self.queue(), &shared.declarer.ladder, free, when);
         match step {
             Step::Ack => {
                 lines.state(held.line).finish(held.tag, answer);

@@ -16,7 +16,7 @@ use crate::{
         calls::ReplyQueues,
         connection::{Connection, Tasks},
         consume::closed,
-        course::Place,
+        course::{Line, Place},
         declare::Declarer,
         link::{Address, LinkErrorKind},
         publisher::{PublishError, Publisher},
@@ -68,6 +68,11 @@ impl Shared {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether giving a delivery of this line back by `basic.nack` leaves no trace on it.
+    pub(super) fn nack_is_free(&self, line: Line, queue: &QueueName) -> bool {
+        self.server.nack_is_free() && self.declarer.is_quorum(&line.place().name(queue, &self.declarer.ladder))
     }
 
     /// A date for a death: now, and later than every one before.

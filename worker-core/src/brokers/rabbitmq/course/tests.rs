@@ -46,10 +46,10 @@ fn held(line: Line, headers: &[(&str, i64)]) -> Held {
 }
 
 fn steps(held: &Held, settlement: &Settlement) -> [Step; 2] {
-    [old(), new()].map(|server| step(held, settlement, &orders(), &ladder(), &server, (NOW, DIED)))
+    [false, true].map(|nack_is_free| step(held, settlement, &orders(), &ladder(), nack_is_free, (NOW, DIED)))
 }
 
-/// The same step on both versions: a copy, and where to.
+/// The same step whether or not a nack is free: a copy, and where to.
 fn published(held: &Held, settlement: &Settlement) -> (Place, Message) {
     let [before, after] = steps(held, settlement);
     assert_eq!(before, after);
@@ -93,6 +93,13 @@ fn from_4_3_the_servers_count_of_failures_tells_it() {
     assert_eq!(arrive(Line::Main, &new(), true, &[("x-delivery-count", 1)]), Arrival::Suspect { starts: 1 });
     let given_back = [("x-acquired-count", 9)];
     assert!(matches!(arrive(Line::Main, &new(), true, &given_back), Arrival::Deliver(_)), "a nack is free");
+}
+
+#[test]
+fn from_4_3_a_redelivery_from_a_queue_that_counts_nothing_tells_it_too() {
+    assert_eq!(arrive(Line::Main, &new(), true, &[]), Arrival::Suspect { starts: 1 }, "a classic queue");
+    assert_eq!(arrive(Line::Suspects, &new(), true, &[("x-starts", 1)]), Arrival::Suspect { starts: 2 });
+    assert!(matches!(arrive(Line::Main, &new(), false, &[]), Arrival::Deliver(_)));
 }
 
 #[test]

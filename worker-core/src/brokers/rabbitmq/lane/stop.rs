@@ -73,7 +73,7 @@ impl Lane {
     async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
         let mut open = 0;
         for held in held {
-            match course::give_back(&held, &self.shared.server) {
+            match course::give_back(&held, self.shared.nack_is_free(held.line, self.queue())) {
                 Step::Publish(place, message) => {
                     let errand = Errand::GiveBack { line: held.line, tag: held.tag };
                     // Begun in their order, so that they keep it among themselves.
