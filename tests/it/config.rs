@@ -10,7 +10,9 @@ use std::{
 use tempfile::TempDir;
 use worker_core::{
     ConfigError,
-    config::{LogFormat, Origin, RabbitmqQueueType, SETTINGS, Settings, SettingsReader, SqliteSynchronous},
+    config::{
+        LogFormat, Origin, RabbitmqQueueType, SETTINGS, Settings, SettingsReader, SqliteSynchronous, TopologyMode,
+    },
 };
 
 fn read(environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
@@ -51,6 +53,7 @@ fn every_variable_reaches_its_setting() {
         ("WORKER_PREFETCH", "5"),
         ("WORKER_SHUTDOWN_GRACE", "1m 30s"),
         ("WORKER_ADMIN", "9091"),
+        ("WORKER_TOPOLOGY", "Check"),
         ("WORKER_UNKNOWN_JOB_PATIENCE", "2h"),
         ("WORKER_ENQUEUE_TIMEOUT", "250ms"),
         ("WORKER_PAYLOAD_MAX", "2MiB"),
@@ -77,6 +80,7 @@ fn every_variable_reaches_its_setting() {
     assert_eq!((settings.concurrency, settings.prefetch), (32, Some(5)));
     assert_eq!(settings.shutdown_grace, Duration::from_secs(90));
     assert_eq!(settings.admin, Some("127.0.0.1:9091".parse().unwrap()));
+    assert_eq!(settings.topology, TopologyMode::Check);
     assert_eq!(settings.unknown_job_patience, Duration::from_secs(7_200));
     assert_eq!(settings.enqueue_timeout, Duration::from_millis(250));
     assert_eq!(settings.payload_bytes_max, 2 << 20);
@@ -116,7 +120,7 @@ fn everything_wrong_is_said_at_once_with_variable_value_and_form() {
     assert_eq!(
         problems,
         [
-            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_ADMIN, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_CHANNELS, WORKER_RABBITMQ_REPLY_QUEUES, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_RABBITMQ_SERVER_NAME, WORKER_LOG_FORMAT",
+            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_ADMIN, WORKER_TOPOLOGY, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_CHANNELS, WORKER_RABBITMQ_REPLY_QUEUES, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_RABBITMQ_SERVER_NAME, WORKER_LOG_FORMAT",
             "`WORKER_CONCURENCY` is no setting; did you mean `WORKER_CONCURRENCY`?",
             "`WORKER_GRACE` is no setting; did you mean `WORKER_SHUTDOWN_GRACE`?",
             "WORKER_QUEUES is empty; use names with or without slots, separated by commas: `emails=4,orders`, or leave it out",

@@ -16,8 +16,8 @@ use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use worker_core::{
     BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure,
     broker::{
-        Begin, Broker, Capabilities, Declared, Delivery, Inspector, Reach, SettleError, Settler, Source, Subscription,
-        Ticket, Topology, Unsettled,
+        Begin, Broker, Capabilities, Declared, Delivery, Inspector, Needs, Plan, Reach, SettleError, Settler, Source,
+        Subscription, Ticket, Topology, Unsettled,
     },
     envelope::Envelope,
     reply::Reply,
@@ -158,6 +158,14 @@ impl Broker for FaultyBroker {
         let fault = self.faults.before(Call::Declare).await?;
         let declared = self.inner.declare(topology).await?;
         self.faults.after(fault, declared).await
+    }
+
+    fn plan(&self, needs: &Needs) -> Plan {
+        self.inner.plan(needs)
+    }
+
+    async fn apply(&self, plan: &Plan) -> Result<(), BrokerError> {
+        self.inner.apply(plan).await
     }
 
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {

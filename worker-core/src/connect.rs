@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, Needs, Plan},
     brokers::memory::MemoryBroker,
     client::{Client, ClientOptions},
     config::{Settings, Target},
@@ -62,6 +62,17 @@ impl Client {
 }
 
 impl Settings {
+    /// Everything that must exist in the broker of these settings for `needs`. Nobody is asked: it needs no
+    /// connection. [`Registry::needs`](crate::Registry::needs) has those of a program's jobs.
+    #[must_use]
+    pub fn plan(&self, needs: &Needs) -> Plan {
+        match self.broker_url.target() {
+            #[cfg(feature = "rabbitmq")]
+            Target::Amqp(url) => self.rabbit_options(url).plan(needs),
+            _ => Plan::plain(needs),
+        }
+    }
+
     /// Connects as these settings say.
     ///
     /// # Errors
@@ -92,17 +103,15 @@ impl Settings {
         }
     }
 
+    /// All but what is read from files.
     #[cfg(feature = "rabbitmq")]
-    async fn dial(&self, url: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
+    fn rabbit_options(&self, url: &crate::config::AmqpUrl) -> crate::brokers::rabbitmq::RabbitOptions {
         use crate::{
-            brokers::rabbitmq::{Credentials, RabbitBroker, RabbitOptions, Tls, check_certificates, check_key},
-            config::{
-                RabbitmqQueueType,
-                table::{RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE},
-            },
+            brokers::rabbitmq::{Credentials, RabbitOptions},
+            config::{RabbitmqQueueType, TopologyMode},
             queue::QueueType,
         };
-        let mut options = RabbitOptions {
+        RabbitOptions {
             hosts: url.hosts.iter().map(|host| (host.name.clone(), host.port)).collect(),
             vhost: url.vhost.clone(),
             credentials: Credentials::new(url.user.clone(), url.password.expose()),
@@ -116,8 +125,18 @@ impl Settings {
                 RabbitmqQueueType::Quorum => QueueType::Quorum,
                 RabbitmqQueueType::Classic => QueueType::Classic,
             },
+            declare: self.topology == TopologyMode::Apply,
             ..RabbitOptions::default()
+        }
+    }
+
+    #[cfg(feature = "rabbitmq")]
+    async fn dial(&self, url: &crate::config::AmqpUrl) -> Result<Arc<dyn Broker>, ConnectError> {
+        use crate::{
+            brokers::rabbitmq::{RabbitBroker, Tls, check_certificates, check_key},
+            config::table::{RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE},
         };
+        let mut options = self.rabbit_options(url);
         if url.tls {
             let mut tls = Tls::default();
             if let Some(path) = &self.rabbitmq_ca_file {

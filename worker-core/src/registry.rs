@@ -7,7 +7,7 @@
 use std::{collections::HashMap, fmt};
 
 use crate::{
-    broker::{Capabilities, Topology},
+    broker::{Capabilities, Needs, Topology, once},
     envelope::Priority,
     exchange::{Binding, Exchange, ExchangeKind, key_problem},
     handler::{Handler, Registration, States},
@@ -166,6 +166,44 @@ impl Registry {
             }
         }
         topology
+    }
+
+    /// What the jobs of `queues` need: the queues, what they run for, and how they are retried.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use worker_core::{Client, Registry, prelude::*};
+    ///
+    /// #[job(queue = "emails")]
+    /// async fn greet(name: String) {}
+    ///
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let registry = Registry::new().with::<greet>();
+    /// let plan = client.broker().plan(&registry.needs(&registry.queues()));
+    /// client.broker().apply(&plan).await?; // Everything that its jobs will ever need.
+    /// # Ok(()) }
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn needs(&self, queues: &[QueueName]) -> Needs {
+        let mut topology = Topology::default();
+        for queue in queues {
+            let Topology { queues, exchanges, bindings, options } = self.topology(queue);
+            topology.queues.extend(queues);
+            topology.exchanges.extend(exchanges);
+            topology.bindings.extend(bindings);
+            topology.options.extend(options);
+        }
+        let Topology { queues, exchanges, bindings, options } = topology;
+        let needs = Needs::new(Topology {
+            queues: once(&queues),
+            exchanges: once(&exchanges),
+            bindings: once(&bindings),
+            options,
+        });
+        let of_queues = self.entries.iter().filter(|entry| queues.contains(&entry.queue));
+        of_queues.fold(needs, |needs, entry| needs.retried(entry.queue.clone(), entry.registration.options.retry))
     }
 
     /// The job of `queue` that runs for what is published to `exchange`.
@@ -432,6 +470,16 @@ mod tests {
         assert_eq!(registry.listener(&queue, "events").unwrap().name, "audit");
         assert!(registry.listener(&queue, "others").is_none());
         assert!(registry.listener(&"mail".parse().unwrap(), "events").is_none());
+    }
+
+    #[test]
+    fn what_several_queues_need_is_named_once() {
+        let registry = Registry::new().with::<Audit>().with::<First>().with::<Bill>().with::<Send>();
+        let needs = registry.needs(&["q".parse().unwrap(), "mail".parse().unwrap(), "q".parse().unwrap()]);
+        let Topology { queues, exchanges, bindings } = &needs.topology;
+        assert_eq!((queues.len(), bindings.len()), (2, 3));
+        assert_eq!(exchanges.len(), 2, "one name with two kinds, which is told as a problem");
+        assert_eq!(needs.retries.len(), 2, "one policy for each queue");
     }
 
     #[test]

@@ -11,7 +11,7 @@ fn help_has_the_programs_name_its_commands_and_the_exit_codes() {
     let help =
         help.prints(&["Runs the jobs of the tests", "hello        Say hello", "fixture dlq list", "Exit codes:"]);
     assert!(!help.stdout.contains("myapp"), "{help}");
-    for command in ["run", "enqueue", "jobs", "queues", "dlq", "health", "config", "completions"] {
+    for command in ["run", "enqueue", "jobs", "queues", "dlq", "topology", "health", "config", "completions"] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help}");
         program.run(&[command, "--help"]).exits(0).prints(&["Usage: fixture"]);
     }

@@ -15,3 +15,4 @@ mod run;
 mod site;
 mod terminal;
 mod tls;
+mod topology;

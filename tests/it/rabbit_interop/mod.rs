@@ -12,3 +12,4 @@ mod orders;
 mod page;
 mod permissions;
 mod retried;
+mod topology;

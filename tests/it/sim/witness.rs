@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use worker_core::{
     BrokerError, CallFailure, EnqueueFailure,
     broker::{
-        Begin, Broker, Capabilities, Declared, Delivery, Inspector, Reach, SettleError, Settler, Source, Subscription,
-        Ticket, Topology,
+        Begin, Broker, Capabilities, Declared, Delivery, Inspector, Needs, Plan, Reach, SettleError, Settler, Source,
+        Subscription, Ticket, Topology,
     },
     brokers::memory::MemoryBroker,
     envelope::{Due, Envelope},
@@ -50,6 +50,14 @@ impl Broker for Witness {
 
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError> {
         self.inner.declare(topology).await
+    }
+
+    fn plan(&self, needs: &Needs) -> Plan {
+        self.inner.plan(needs)
+    }
+
+    async fn apply(&self, plan: &Plan) -> Result<(), BrokerError> {
+        self.inner.apply(plan).await
     }
 
     async fn enqueue(&self, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use worker_core::{cli::App, prelude::*};
+use worker_core::{Handler, JobOptions, On, cli::App, exchange::ExchangeKind, prelude::*};
 
 fn main() -> ExitCode {
     let wanted = std::env::var("FIXTURE").unwrap_or_default();
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             ask();
             builder
         }),
+        "listens" => app.registry(worker_core::Registry::discovered().with::<Audit>()),
         "observer-hangs" => app.worker(|builder| builder.observe(|_| hang())),
         _ => app,
     };
@@ -107,6 +108,18 @@ async fn fail(message: String) -> JobResult {
     Err(message.into())
 }
 
+/// Fails, and fails again on its only retry, which waits on a queue for just this pause.
+#[job(queue = "trouble", max_retries = 1, backoff = "5s..5s")]
+async fn fail_twice(message: String) -> JobResult {
+    Err(message.into())
+}
+
+/// The same with a pause that no queue is for.
+#[job(queue = "trouble", max_retries = 1, backoff = "200ms..200ms")]
+async fn fail_soon(message: String) -> JobResult {
+    Err(message.into())
+}
+
 /// Fails for good.
 #[job(queue = "trouble")]
 async fn reject(message: String) -> JobResult {
@@ -136,6 +149,23 @@ async fn wait(ms: u64) -> JobResult {
     say_that_it_runs()?;
     tokio::time::sleep(Duration::from_millis(ms)).await;
     Ok(())
+}
+
+/// A job that runs for an exchange, registered by hand so that only some of these programs have it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Audit {}
+
+impl Job for Audit {
+    const NAME: &'static str = "audit";
+    const QUEUE: &'static str = "audit";
+    const OPTIONS: JobOptions = JobOptions::DEFAULT.on(On::new("events", ExchangeKind::Topic, &["order.*"]));
+    type Return = ();
+}
+
+impl Handler for Audit {
+    async fn run(self, _: Context) -> JobResult {
+        Ok(())
+    }
 }
 
 /// Blocks its thread for ever.

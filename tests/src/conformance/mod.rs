@@ -183,6 +183,7 @@ macro_rules! conformance {
                 what_is_asked_of_a_queue_holds_or_is_refused
                 what_no_queue_can_be_is_refused_by_name
                 consuming_an_undeclared_queue_is_refused
+                what_a_plan_has_is_there_once_it_is_applied
                 after_closing_everything_fails_and_nothing_hangs
                 closing_ends_a_wait_for_a_batch
                 closing_lets_go_of_everything

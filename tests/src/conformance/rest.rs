@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use worker_core::{
-    BrokerErrorKind, EnqueueFailure, FailureKind, Priority, QueueName,
-    broker::{Begin, Broker as _, Declared, Page, Selection, SettleError, Subscription, Topology},
+    BrokerErrorKind, EnqueueFailure, FailureKind, Priority, QueueName, RetryPolicy,
+    broker::{
+        Begin, Broker as _, Declared, Needs, Page, Selection, SettleError, Standing, Subscription, Topology, What,
+    },
+    exchange::{Binding, ExchangeKind},
     queue::{QueueOptions, QueueType},
     settlement::Settlement,
 };
@@ -124,6 +127,35 @@ pub async fn consuming_an_undeclared_queue_is_refused<F: BrokerFixture>(fx: &F) 
     }
     let answers = process.broker.enqueue(vec![job_for("nowhere", "job")]).await;
     assert!(matches!(*answers, [Err(EnqueueFailure::Unroutable)]), "{answers:?}");
+}
+
+/// Clause T4: by another process than the one that looks, twice; nothing is made by looking.
+pub async fn what_a_plan_has_is_there_once_it_is_applied<F: BrokerFixture>(fx: &F) {
+    let (process, other) = (fx.bare_process().await, fx.bare_process().await);
+    let mut wanted = topology(&["a", "b"]);
+    if process.broker.capabilities().exchanges {
+        let events = || "events".parse().unwrap();
+        wanted = wanted.exchange(events(), ExchangeKind::Topic).bind(Binding::by_key(events(), queue_name("a"), "#"));
+    }
+    let plan = process.broker.plan(&Needs::new(wanted).retried(queue_name("a"), RetryPolicy::DEFAULT));
+    let compare = async |process: &Process<'_, F>| process.inspector().compare(&plan).await.unwrap();
+    for _ in 0..2 {
+        let found = compare(&process).await;
+        assert!(found.len() >= plan.queues.len() + plan.exchanges.len() + plan.bindings.len(), "{found:?}");
+        let absent = |standing| matches!(standing, Standing::Missing | Standing::Unseen);
+        assert!(found.iter().all(|finding| absent(finding.standing)), "{found:?}");
+        let missing =
+            found.iter().filter(|finding| finding.what == What::Queue).all(|f| f.standing == Standing::Missing);
+        assert!(missing, "{found:?}");
+    }
+    for _ in 0..2 {
+        other.broker.apply(&plan).await.unwrap();
+        let found = compare(&process).await;
+        let there = |standing| matches!(standing, Standing::Same | Standing::Unseen);
+        assert!(found.iter().all(|finding| there(finding.standing)), "{found:?}");
+        assert!(found.iter().filter(|finding| finding.what == What::Queue).all(|f| f.standing == Standing::Same));
+    }
+    process.enqueue(vec![job_for("a", "job")]).await;
 }
 
 /// Clause X1: every operation, on handles from before.

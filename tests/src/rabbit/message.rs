@@ -33,12 +33,25 @@ impl Node {
     ///
     /// Not cancel safe.
     pub async fn publish(&self, vhost: &str, queue: &str, properties: Value, payload: &str) {
+        self.publish_to(vhost, "amq.default", queue, properties, payload).await;
+    }
+
+    /// The same to an exchange.
+    ///
+    /// # Panics
+    ///
+    /// When no queue takes it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe.
+    pub async fn publish_to(&self, vhost: &str, exchange: &str, key: &str, properties: Value, payload: &str) {
         let body = json!({
-            "properties": properties, "routing_key": queue, "payload": payload, "payload_encoding": "string",
+            "properties": properties, "routing_key": key, "payload": payload, "payload_encoding": "string",
         });
-        let path = format!("exchanges/{}/amq.default/publish", escape(vhost));
+        let path = format!("exchanges/{}/{}/publish", escape(vhost), escape(exchange));
         let answer = self.api().ask("POST", &path, Some(&body)).await;
-        assert_eq!(answer["routed"], true, "there is no queue {queue} in {vhost}");
+        assert_eq!(answer["routed"], true, "no queue takes {key} of {exchange} in {vhost}");
     }
 
     /// Takes up to `count` messages from a queue; a body that is not UTF-8 is given in base64.

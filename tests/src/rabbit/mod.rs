@@ -16,6 +16,7 @@ mod alarm;
 mod api;
 mod cluster;
 mod connection;
+mod definitions;
 mod erlang;
 mod folder;
 mod guard;

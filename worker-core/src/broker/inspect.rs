@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::{
+    broker::{Finding, Plan},
     envelope::{Body, Headers, Priority},
     error::BrokerError,
     id::JobId,
@@ -29,6 +30,18 @@ pub trait Inspector: Send + Sync {
     ///
     /// Cancel safe: it changes nothing.
     async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError>;
+
+    /// How each thing in `plan` is here, in its order: queues, exchanges, bindings. What this broker or this
+    /// user cannot see is [`Unseen`](super::Standing::Unseen).
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    async fn compare(&self, plan: &Plan) -> Result<Vec<Finding>, BrokerError>;
 
     /// The selected dead jobs, oldest first, one page.
     ///

@@ -124,12 +124,16 @@
 //! * **T3** What is [asked of a queue](crate::queue::QueueOptions) holds of the one that is made for it. A queue that is
 //!   there and cannot be that is refused as `Permanent`, with what differs, and is left as it is; what a broker has no
 //!   choice about is ignored.
+//! * **T4** What a [`Plan`] of this broker has is there once it was [applied](Broker::apply): then
+//!   [`Inspector::compare`] finds nothing missing or different. Before, it says what is missing,
+//!   and comparing creates nothing.
 //! * **X1** [`Broker::close`] finishes what was submitted and gives back what is owned, attempts
 //!   and starts unchanged. After it, everything fails with an error; nothing hangs.
 
 mod callers;
 mod delivery;
 mod inspect;
+mod plan;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -147,6 +151,8 @@ pub use callers::CALLS_MAX;
 pub(crate) use callers::Callers;
 pub use delivery::{Begin, Delivery, Receipt, SettleError, Ticket, Unsettled, attempts_failed, crashed};
 pub use inspect::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection};
+pub(crate) use plan::once;
+pub use plan::{Finding, Made, Needs, Plan, PlannedQueue, Role, Standing, What};
 pub use topology::{Capabilities, Declared, Reach, Subscription, Topology};
 
 /// The most envelopes in one [`Broker::enqueue`]: beyond it, one commit takes
@@ -189,6 +195,24 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// Cancel safe: declaring again completes it.
     async fn declare(&self, topology: &Topology) -> Result<Declared, BrokerError>;
+
+    /// Everything that must exist here for `needs`, down to what this broker makes by itself. Pure: nobody is asked.
+    fn plan(&self, needs: &Needs) -> Plan {
+        Plan::plain(needs)
+    }
+
+    /// Makes sure that everything in `plan` exists, also what is otherwise made when the first job needs it.
+    ///
+    /// # Errors
+    ///
+    /// As [`declare`](Self::declare).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: applying again completes it.
+    async fn apply(&self, plan: &Plan) -> Result<(), BrokerError> {
+        self.declare(&plan.topology()).await.map(drop)
+    }
 
     /// Stores 1 to [`BATCH_MAX`] envelopes; one answer each, in their order.
     ///

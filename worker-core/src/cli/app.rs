@@ -21,6 +21,7 @@ use crate::{
         out::{Out, escape},
         queues::queues,
         run::run,
+        topology::topology,
     },
     config::{BROKER_URL, Settings, SettingsReader},
     handler::States,
@@ -32,8 +33,8 @@ use crate::{
 
 /// The operator's binary, made of an application's jobs.
 ///
-/// `myapp run` works on the jobs; `enqueue`, `jobs`, `queues`, `dlq`, `health`,
-/// `config` and `completions` are for the people who run it. `myapp --help`
+/// `myapp run` works on the jobs; `enqueue`, `jobs`, `queues`, `dlq`,
+/// `topology`, `health`, `config` and `completions` are for the people who run it. `myapp --help`
 /// has the rest, with the exit codes, which are also in [`exit`].
 ///
 /// A setting is decided by, in this order: a flag, a `WORKER_*` variable, what
@@ -302,6 +303,10 @@ impl App {
                 let settings = read(new(), Purpose::Command)?;
                 on_runtime(dlq(args, &settings, &self.jobs(), name, out))
             }
+            Command::Topology(args) => {
+                let settings = read(new(), Purpose::Command)?;
+                on_runtime(topology(args, &settings, &self.jobs(), name, out))
+            }
             Command::Health(args) => {
                 let settings = read(new(), Purpose::Command)?;
                 on_runtime(health(&args, &settings, &self.jobs(), out))
@@ -314,7 +319,7 @@ impl App {
                 let settings = read(args.flags(new()), Purpose::Work)?;
                 let registry = self.jobs();
                 let Self { states, late_states, worker, .. } = self;
-                run(&settings, Parts { registry, states, late_states, worker })
+                run(&settings, Parts { registry, states, late_states, worker }, name)
             }
         }
     }

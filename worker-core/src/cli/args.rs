@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     cli::{
         completions::CompletionsArgs, config::ConfigArgs, dlq::DlqArgs, enqueue::EnqueueArgs, exit, health::HealthArgs,
-        jobs::JobsArgs, queues::QueuesArgs, run::RunArgs,
+        jobs::JobsArgs, queues::QueuesArgs, run::RunArgs, topology::TopologyArgs,
     },
     config::BROKER_URL,
 };
@@ -59,10 +59,12 @@ pub(super) enum Command {
     #[command(display_order = 104)]
     Dlq(DlqArgs),
     #[command(display_order = 105)]
-    Health(HealthArgs),
+    Topology(TopologyArgs),
     #[command(display_order = 106)]
-    Config(ConfigArgs),
+    Health(HealthArgs),
     #[command(display_order = 107)]
+    Config(ConfigArgs),
+    #[command(display_order = 108)]
     Completions(CompletionsArgs),
 }
 

@@ -8,6 +8,8 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// The command line is wrong: an unknown command, job or option.
 pub const USAGE: u8 = 2;
+/// What the program needs in its broker is missing, or cannot be used: `topology check`, `run --topology check`.
+pub const TOPOLOGY: u8 = 3;
 /// The payload of a job is wrong; nothing was enqueued.
 pub const BAD_PAYLOAD: u8 = 65;
 /// No dead job matched what was asked for, or not every id did.
@@ -26,6 +28,7 @@ Exit codes:
    0  done; run: every running job finished
    1  failed
    2  the command line is wrong
+   3  a queue or exchange that the program needs is missing or different
   65  a payload is wrong, nothing was enqueued
   66  nothing matched
   69  the broker cannot be reached, or its database is not there yet
@@ -38,7 +41,7 @@ mod tests {
 
     #[test]
     fn the_help_has_every_code() {
-        for code in [OK, FAILURE, USAGE, BAD_PAYLOAD, NOTHING_MATCHED, UNAVAILABLE, PARTIAL, CONFIG] {
+        for code in [OK, FAILURE, USAGE, TOPOLOGY, BAD_PAYLOAD, NOTHING_MATCHED, UNAVAILABLE, PARTIAL, CONFIG] {
             assert!(HELP.lines().any(|line| line.trim_start().starts_with(&format!("{code} "))), "{code}");
         }
     }

@@ -31,5 +31,6 @@ mod queues;
 mod run;
 mod signals;
 mod table;
+mod topology;
 
 pub use app::App;

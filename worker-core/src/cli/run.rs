@@ -22,6 +22,7 @@ use crate::{
         fail::Fail,
         notify::Notifier,
         signals::Signals,
+        topology,
     },
     client::Client,
     config::{Settings, SettingsReader, Target},
@@ -42,7 +43,8 @@ Examples:
   myapp run --queues emails=4,orders --concurrency 32
   RUST_LOG=worker=debug myapp run        one line for every job
   WORKER_LOG_FORMAT=json myapp run       lines for a log collector
-  myapp run --admin 127.0.0.1:9091       with probes and metrics"#)]
+  myapp run --admin 127.0.0.1:9091       with probes and metrics
+  myapp run --topology check             as a user who may not declare queues"#)]
 pub(super) struct RunArgs {
     /// Serve these queues, each with at most SLOTS jobs at once [default: WORKER_QUEUES, or the
     /// queues of all registered jobs]
@@ -62,6 +64,10 @@ pub(super) struct RunArgs {
     /// loopback address [default: WORKER_ADMIN, or off]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Declare what is missing in the broker (`apply`), or declare nothing and end with exit code 3
+    /// where something is missing (`check`) [default: WORKER_TOPOLOGY, or apply]
+    #[arg(long, value_name = "MODE")]
+    topology: Option<String>,
 }
 
 impl RunArgs {
@@ -73,6 +79,7 @@ impl RunArgs {
             ("--prefetch", &self.prefetch),
             ("--shutdown-timeout", &self.shutdown_timeout),
             ("--admin", &self.admin),
+            ("--topology", &self.topology),
         ];
         for (flag, value) in flags {
             if let Some(value) = value {
@@ -85,12 +92,13 @@ impl RunArgs {
 
 /// Jobs run on a runtime of their own: one that blocks all of its threads holds
 /// up its neighbours, but neither the broker, nor the signals, nor the end.
-pub(super) fn run(settings: &Settings, parts: Parts) -> Result<u8, Fail> {
+pub(super) fn run(settings: &Settings, parts: Parts, name: &str) -> Result<u8, Fail> {
+    topology::possible(settings, name)?;
     let jobs = runtime(&mut Builder::new_multi_thread())?;
     let own = runtime(&mut Builder::new_current_thread())?;
     // A thread of its own, so that it can also tell that the worker's does not turn.
     let side = settings.admin.map(|_| runtime(Builder::new_multi_thread().worker_threads(1))).transpose()?;
-    let code = run_on(&own, &jobs, side.as_ref(), settings, parts);
+    let code = run_on(&own, &jobs, side.as_ref(), settings, parts, name);
     if let Some(side) = side {
         side.shutdown_background();
     }
@@ -106,6 +114,7 @@ fn run_on(
     side: Option<&Runtime>,
     settings: &Settings,
     mut parts: Parts,
+    name: &str,
 ) -> Result<u8, Fail> {
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
     // Before all else, so that a probe sees the program start, however long that takes.
@@ -121,7 +130,7 @@ fn run_on(
             // After the application's own code, whose recorder wins, and before anything is recorded.
             admin.record();
         }
-        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone())).await?;
+        let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone(), name)).await?;
         let Some((client, worker)) = prepared else { return Ok(exit::OK) };
         if let Some(admin) = &admin {
             admin.watch(worker.status());
@@ -168,16 +177,21 @@ async fn make_states(settings: &Settings, parts: &mut Parts) -> Result<(), Fail>
     Ok(())
 }
 
-async fn prepare(settings: &Settings, parts: Parts, jobs: Handle) -> Result<(Client, Worker), Fail> {
+async fn prepare(settings: &Settings, parts: Parts, jobs: Handle, name: &str) -> Result<(Client, Worker), Fail> {
     let Parts { registry, states, worker, .. } = parts;
     let client = settings.connect().await?;
     tracing::info!(target: TARGET, url = %settings.broker_url, "connected to the broker");
-    let builder = Worker::builder(&client).registry(registry).states(states).jobs_on(jobs);
+    let builder = Worker::builder(&client).registry(registry.clone()).states(states).jobs_on(jobs);
     let builder = match worker {
         Some(choose) => choose(builder),
         None => builder,
     };
     let worker = settings.configure(builder).build()?;
+    let queues: Vec<_> = worker.status().queues().into_iter().map(|status| status.queue).collect();
+    if let Err(fail) = topology::verify(settings, &client, &registry, &queues, name).await {
+        close(&client, CLOSE_WAIT_MAX).await;
+        return Err(fail);
+    }
     Ok((client, worker))
 }
 

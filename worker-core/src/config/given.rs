@@ -74,6 +74,7 @@ impl Given {
             prefetch: self.value(&table::PREFETCH, None, |text| parse::prefetch(text).map(Some)),
             shutdown_grace: self.value(&table::SHUTDOWN_GRACE, default.shutdown_grace, parse::shutdown_grace),
             admin: self.value(&table::ADMIN, default.admin, parse::admin),
+            topology: self.value(&table::TOPOLOGY, default.topology, parse::topology),
             unknown_job_patience: self.value(
                 &table::UNKNOWN_JOB_PATIENCE,
                 default.unknown_job_patience,

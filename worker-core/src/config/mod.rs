@@ -38,7 +38,10 @@ pub use self::{
     url::BrokerUrl,
 };
 #[cfg(feature = "cli")]
-pub(crate) use self::{parse::duration, table::BROKER_URL};
+pub(crate) use self::{
+    parse::duration,
+    table::{BROKER_URL, TOPOLOGY},
+};
 
 /// Everything that a deployment can set, checked.
 ///
@@ -71,6 +74,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// Where `run` serves probes and metrics; `None` for nowhere.
     pub admin: Option<SocketAddr>,
+    /// Whether what is missing in the broker is declared, or only checked.
+    pub topology: TopologyMode,
     /// How long a job of unknown name is offered again before it is dead-lettered.
     pub unknown_job_patience: Duration,
     /// How long an enqueue waits for the broker's answer.
@@ -174,6 +179,7 @@ impl Default for Settings {
             prefetch: None,
             shutdown_grace: GRACE_DEFAULT,
             admin: None,
+            topology: TopologyMode::Apply,
             unknown_job_patience: UNKNOWN_JOB_PATIENCE_DEFAULT,
             enqueue_timeout: ENQUEUE_TIMEOUT_DEFAULT,
             connect_timeout: table::CONNECT_TIMEOUT_DEFAULT,
@@ -206,6 +212,16 @@ pub struct ServedQueue {
     pub queue: QueueName,
     /// How many of its jobs run at once; `None` for as many as the worker has slots.
     pub slots: Option<usize>,
+}
+
+/// What a program does about queues and exchanges that it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopologyMode {
+    /// It declares what is missing.
+    Apply,
+    /// It declares nothing: what is missing is an error that names it.
+    Check,
 }
 
 /// When a commit of the SQLite broker counts as durable.
@@ -314,6 +330,7 @@ mod tests {
                 "prefetch" => text == "twice the queue's slots" && default.prefetch.is_none(),
                 "shutdown_grace" => parse::shutdown_grace(text) == Ok(default.shutdown_grace),
                 "admin" => parse::admin(text) == Ok(default.admin),
+                "topology" => parse::topology(text) == Ok(default.topology),
                 "unknown_job_patience" => parse::unknown_job_patience(text) == Ok(default.unknown_job_patience),
                 "enqueue_timeout" => parse::enqueue_timeout(text) == Ok(default.enqueue_timeout),
                 "connect_timeout" => parse::connect_timeout(text) == Ok(default.connect_timeout),

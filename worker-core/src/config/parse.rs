@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    config::{LogFormat, RabbitmqQueueType, ServedQueue, SqliteSynchronous, table},
+    config::{LogFormat, RabbitmqQueueType, ServedQueue, SqliteSynchronous, TopologyMode, table},
     name::QueueName,
     retry::DELAY_MAX,
     worker::CONCURRENCY_MAX,
@@ -160,6 +160,14 @@ pub(super) fn queues(text: &str) -> Result<Vec<ServedQueue>, Misfit> {
         served.push(ServedQueue { queue, slots });
     }
     Ok(served)
+}
+
+pub(super) fn topology(text: &str) -> Result<TopologyMode, Misfit> {
+    match text.to_ascii_lowercase().as_str() {
+        "apply" => Ok(TopologyMode::Apply),
+        "check" => Ok(TopologyMode::Check),
+        _ => Err(Form),
+    }
 }
 
 pub(super) fn sqlite_synchronous(text: &str) -> Result<SqliteSynchronous, Misfit> {

@@ -123,6 +123,17 @@ pub(super) static ADMIN: Setting = Setting {
     secret: false,
 };
 
+pub(crate) static TOPOLOGY: Setting = Setting {
+    name: "topology",
+    variable: "WORKER_TOPOLOGY",
+    flag: Some("--topology"),
+    meaning: "whether queues and exchanges that are missing are declared, or only checked",
+    form: "`apply` or `check`",
+    default: "apply",
+    why: "works with nothing prepared; `check` is for users who may not declare",
+    secret: false,
+};
+
 pub(super) static UNKNOWN_JOB_PATIENCE: Setting = Setting {
     name: "unknown_job_patience",
     variable: "WORKER_UNKNOWN_JOB_PATIENCE",
@@ -322,13 +333,14 @@ pub(super) static LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting there is.
-pub static SETTINGS: [&Setting; 24] = [
+pub static SETTINGS: [&Setting; 25] = [
     &BROKER_URL,
     &QUEUES,
     &CONCURRENCY,
     &PREFETCH,
     &SHUTDOWN_GRACE,
     &ADMIN,
+    &TOPOLOGY,
     &UNKNOWN_JOB_PATIENCE,
     &ENQUEUE_TIMEOUT,
     &CONNECT_TIMEOUT,

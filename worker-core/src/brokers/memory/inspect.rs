@@ -6,9 +6,10 @@ use async_trait::async_trait;
 
 use super::{Job, Queue, Session, Shared, Store};
 use crate::{
-    broker::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection},
+    broker::{Cursor, DeadJob, DeadPage, Finding, Inspector, Page, Plan, QueueStats, Selection, Topology},
     envelope::Envelope,
     error::BrokerError,
+    exchange::Exchange,
     name::QueueName,
 };
 
@@ -41,6 +42,15 @@ impl Inspector for View {
             }
         };
         Ok(self.shared.store().queues.iter_mut().map(stats).collect())
+    }
+
+    async fn compare(&self, plan: &Plan) -> Result<Vec<Finding>, BrokerError> {
+        self.session.check()?;
+        let store = self.shared.store();
+        let mut there = Topology::queues(store.queues.keys().cloned());
+        there.exchanges = store.exchanges.iter().map(|(name, kind)| Exchange::new(name.clone(), *kind)).collect();
+        there.bindings.clone_from(&store.bindings);
+        Ok(plan.against(&there))
     }
 
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {

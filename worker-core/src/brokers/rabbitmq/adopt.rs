@@ -3,7 +3,7 @@
 //! AMQP does not show a queue's arguments. It compares them: a declaration with
 //! others is refused, and the refusal names the first that differs and what the
 //! queue has. Taking that over and declaring again leads to what the queue was
-//! declared with, without touching it. What a policy sets does not show.
+//! declared with, without touching it ([`Declare::Compared`]). What a policy sets does not show.
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
@@ -73,28 +73,28 @@ pub(super) async fn nature(
 }
 
 /// What a queue was declared with.
-struct Learnt {
-    arguments: FieldTable,
+pub(super) struct Learnt {
+    pub(super) arguments: FieldTable,
     /// All of it, as opposed to what was learnt until the server said something else.
     whole: bool,
 }
 
-/// What the queue `name` was declared with, beginning with a guess; `None` where it does not exist.
-async fn arguments(declarer: &Declarer, name: &str, mut wanted: FieldTable) -> Result<Option<Learnt>, LinkError> {
+/// What the queue `name` was declared with, beginning with a guess; `None` where it does not exist. It makes none.
+pub(super) async fn arguments(
+    declarer: &Declarer,
+    name: &str,
+    mut wanted: FieldTable,
+) -> Result<Option<Learnt>, LinkError> {
     for _ in 0..ROUNDS_MAX {
-        // Only what exists is asked about: a declaration must not make it. One that is deleted at this
-        // very moment would be made again, with what it had.
-        if declarer.depth(name).await?.is_none() {
-            return Ok(None);
-        }
         let channel = declarer.channel().await?;
-        match channel.declare(name, Declare::Durable(wanted.clone())).await {
+        match channel.declare(name, Declare::Compared(wanted.clone())).await {
             Ok(_) => {
                 channel.close().await;
                 return Ok(Some(Learnt { arguments: wanted, whole: true }));
             }
             Err(error) if error.kind == LinkErrorKind::Mismatch => match conflict(&error.text, &wanted) {
                 Some((argument, current)) => wanted = adopted(&wanted, &argument, current),
+                None if error.text.contains("invalid arg") => return Ok(None),
                 // It differs in more than arguments, or in words that no version we know uses.
                 None => break,
             },
@@ -154,7 +154,7 @@ fn adopted(wanted: &FieldTable, argument: &ShortString, current: Option<AMQPValu
 }
 
 /// Of `arguments` those that lose dead letters: name, value, and what it does.
-fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static str)> {
+pub(super) fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static str)> {
     let value = |name: &str| arguments.inner().get(name).and_then(super::headers::integer);
     let losing = LOSING.into_iter().filter_map(|(name, what)| Some((name, value(name)?, what)));
     // Above it, a dead letter is renewed before the limit is reached.

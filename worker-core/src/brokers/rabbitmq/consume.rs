@@ -284,6 +284,7 @@ pub(super) async fn consume(
         shared.declarer.nature(queue).await.map_err(failed)?;
         shared.declarer.nature_of_suspects(queue).await.map_err(failed)?;
     }
+    shared.declarer.learn_rungs(queue).await?;
     adopt::warn_of_losses(&shared.declarer, queue).await;
     porter::start(shared);
     let table = Arc::new(Table::default());

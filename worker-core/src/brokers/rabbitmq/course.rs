@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{
     broker::{STARTS_MAX, attempts_failed, crashed},
     brokers::rabbitmq::{
-        topology::{self, Ladder, Level, Rung},
+        topology::{self, Ladder, Level, Rung, Rungs},
         version::Server,
         wire::{self, Copy, DeathDate, Decoded, Incoming, Message},
     },
@@ -164,7 +164,7 @@ pub(super) fn step(
     held: &Held,
     settlement: &Settlement,
     queue: &QueueName,
-    ladder: &Ladder,
+    (ladder, rungs): (&Ladder, &Rungs),
     nack_is_free: bool,
     (now, died): (Timestamp, DeathDate),
 ) -> Step {
@@ -189,7 +189,7 @@ pub(super) fn step(
         }
         Settlement::Retry { after, failure } => {
             let copy = held.copy().retried(held.attempt, failure, now);
-            match topology::rung(*after) {
+            match rungs.of(*after) {
                 Some(rung) => Step::Publish(Place::Retry(rung), copy.message()),
                 None => later(copy, Place::Queue, *after, queue, ladder, now),
             }

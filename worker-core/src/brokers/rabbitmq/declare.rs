@@ -6,7 +6,7 @@
 //! of [`topology`](super::topology).
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,13 +14,17 @@ use std::{
 use lapin::types::FieldTable;
 
 use crate::{
+    broker::{Plan, PlannedQueue, Role},
     brokers::rabbitmq::{
         adopt,
         connection::{Connection, Up},
         course::Place,
+        exchanges,
         link::{ANSWER_WAIT_MAX, Channel, Declare, Depth, LinkError, LinkErrorKind},
+        options::RabbitOptions,
+        plan::table,
         ranks::Nature,
-        topology::{self, Ladder},
+        topology::{self, Ladder, Rung, Rungs},
     },
     error::{BrokerError, BrokerErrorKind},
     name::QueueName,
@@ -36,6 +40,10 @@ pub(super) struct Declarer {
     /// What type of queue is declared where its jobs ask for none.
     pub(super) default_type: QueueType,
     pub(super) ladder: Ladder,
+    /// Whether what is missing is made. If not, it is an error that names it.
+    pub(super) declares: bool,
+    /// Where nothing is made: the rungs that queues have.
+    rungs: Mutex<HashMap<QueueName, BTreeSet<Rung>>>,
     /// Queues that were seen. One that is deleted meanwhile is noticed when a message for it comes back.
     seen: Mutex<HashSet<String>>,
     /// What the jobs of a queue ask of it.
@@ -45,14 +53,11 @@ pub(super) struct Declarer {
 }
 
 impl Declarer {
-    pub(super) fn new(
-        publish: Arc<Connection>,
-        consume: Arc<Connection>,
-        default_type: QueueType,
-        ladder: Ladder,
-    ) -> Self {
+    pub(super) fn new(publish: Arc<Connection>, consume: Arc<Connection>, options: &RabbitOptions) -> Self {
+        let (default_type, ladder) = (options.queue_type, Ladder::new(options.namespace.clone()));
         let (seen, asked, natures) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { publish, consume, default_type, ladder, seen, asked, natures }
+        let (rungs, declares) = (Mutex::default(), options.declare);
+        Self { publish, consume, default_type, ladder, declares, rungs, seen, asked, natures }
     }
 
     /// The connection for questions: one that an alarm does not stop, where there is one.
@@ -182,7 +187,14 @@ impl Declarer {
             Place::Retry(rung) => {
                 // Its target first, or what leaves it would wait in vain.
                 self.queue(queue).await?;
-                self.ensure(&name, topology::retry_arguments(queue, rung, self.default_type)).await.map(drop)
+                let made = self.ensure(&name, topology::retry_arguments(queue, rung, self.default_type)).await;
+                if made.is_err()
+                    && let Some(rungs) = self.known_rungs().get_mut(queue)
+                {
+                    // It is gone: whoever settles again takes another, or the ladder.
+                    rungs.remove(&rung);
+                }
+                made.map(drop)
             }
             Place::Ladder(level) => {
                 self.due().await?;
@@ -198,6 +210,59 @@ impl Declarer {
             return Ok(());
         }
         self.ensure(&name, topology::keeping_arguments(self.default_type)).await.map(drop)
+    }
+
+    /// Makes sure that all of `plan` exists: first what others forward to.
+    pub(super) async fn apply(&self, plan: &Plan) -> Result<(), BrokerError> {
+        let order = |queue: &&PlannedQueue| match queue.role {
+            Role::DeadLetters | Role::Due => 0,
+            role if role.forwards() => 2,
+            _ => 1,
+        };
+        let mut queues: Vec<_> = plan.queues.iter().collect();
+        queues.sort_by_key(order);
+        for queue in queues {
+            self.ensure(&queue.name, table(&queue.arguments)).await?;
+        }
+        for exchange in &plan.exchanges {
+            exchanges::declare(self, exchange).await?;
+        }
+        for binding in &plan.bindings {
+            exchanges::bind(self, binding).await?;
+        }
+        Ok(())
+    }
+
+    /// Learns which rungs `queue` has, where none is made.
+    pub(super) async fn learn_rungs(&self, queue: &QueueName) -> Result<(), BrokerError> {
+        if self.declares {
+            return Ok(());
+        }
+        let mut found = BTreeSet::new();
+        for rung in topology::all_rungs() {
+            let name = topology::retry(queue, rung);
+            match self.depth(&name).await {
+                Ok(Some(_)) => drop(found.insert(rung)),
+                Ok(None) => {}
+                // What may not be looked at is not there for us.
+                Err(error) if error.kind == LinkErrorKind::Refused => {}
+                Err(error) => return Err(broker_error(&format!("queue `{name}` could not be looked at"), &error)),
+            }
+        }
+        self.known_rungs().insert(queue.clone(), found);
+        Ok(())
+    }
+
+    /// The rungs that retries of `queue` can wait on.
+    pub(super) fn rungs(&self, queue: &QueueName) -> Rungs {
+        if self.declares {
+            return Rungs::All;
+        }
+        Rungs::Only(self.known_rungs().get(queue).cloned().unwrap_or_default())
+    }
+
+    fn known_rungs(&self) -> MutexGuard<'_, HashMap<QueueName, BTreeSet<Rung>>> {
+        lock(&self.rungs)
     }
 
     /// A message for `name` came back: it is gone, whatever was seen.
@@ -230,6 +295,7 @@ impl Declarer {
     async fn ensure(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
         let created = match self.depth(name).await {
             Ok(Some(_)) => false,
+            Ok(None) if !self.declares => return Err(nothing_declared(&format!("queue `{name}`"))),
             Ok(None) => {
                 let nature = Nature::read(&arguments);
                 let created = self.create(name, arguments).await?;
@@ -281,6 +347,15 @@ fn differs(queue: &str, argument: &str, found: &str, asked: &str) -> String {
         "queue `{queue}` exists with `{argument}` = {found}, and {asked} was asked for; use it as it is, choose \
          another name, or delete it when it is empty{limit}"
     )
+}
+
+/// Something is missing, and is not ours to make. It may be made any time.
+pub(super) fn nothing_declared(what: &str) -> BrokerError {
+    let message = format!(
+        "{what} does not exist, and this program declares nothing (WORKER_TOPOLOGY is `check`): \
+         `topology export` shows what an administrator has to make, `topology apply` makes it"
+    );
+    BrokerError::new(BrokerErrorKind::Transient, message)
 }
 
 /// What a refused declaration means, with the ways out.

@@ -2,8 +2,8 @@
 
 use crate::{
     brokers::rabbitmq::{
-        declare::{Declarer, broker_error},
-        link::{LinkError, LinkErrorKind},
+        declare::{Declarer, broker_error, nothing_declared},
+        link::{DeclareExchange, LinkError, LinkErrorKind},
         wire,
     },
     error::{BrokerError, BrokerErrorKind},
@@ -17,8 +17,15 @@ use crate::{
 pub(super) async fn declare(declarer: &Declarer, exchange: &Exchange) -> Result<(), BrokerError> {
     let Exchange { name, kind } = exchange;
     let failed = |error: &LinkError| broker_error(&format!("exchange `{name}` could not be declared"), error);
+    if !declarer.declares {
+        if !exists(declarer, name).await? {
+            return Err(nothing_declared(&format!("exchange `{name}`")));
+        }
+        declarer.saw(&seen_as(name));
+        return Ok(());
+    }
     let channel = declarer.channel().await.map_err(|error| failed(&error))?;
-    match channel.declare_exchange(name.as_str(), Some(*kind)).await {
+    match channel.declare_exchange(name.as_str(), DeclareExchange::Durable(*kind)).await {
         Ok(()) => channel.close().await,
         Err(error) if error.kind == LinkErrorKind::Mismatch => match kind_there(&error.text) {
             Some(found) => {
@@ -36,8 +43,11 @@ pub(super) async fn declare(declarer: &Declarer, exchange: &Exchange) -> Result<
     Ok(())
 }
 
-/// Makes sure that a binding exists.
+/// Makes sure that a binding exists; where nothing is declared, somebody else has: AMQP does not show bindings.
 pub(super) async fn bind(declarer: &Declarer, binding: &Binding) -> Result<(), BrokerError> {
+    if !declarer.declares {
+        return Ok(());
+    }
     let Binding { exchange, queue, on } = binding;
     let key = if let Criterion::Key(key) = on { key } else { "" };
     let failed = |error: &LinkError| {
@@ -85,7 +95,7 @@ fn seen_as(name: &ExchangeName) -> String {
 async fn exists(declarer: &Declarer, name: &ExchangeName) -> Result<bool, BrokerError> {
     let failed = |error: LinkError| broker_error(&format!("exchange `{name}` could not be looked at"), &error);
     let channel = declarer.channel().await.map_err(failed)?;
-    match channel.declare_exchange(name.as_str(), None).await {
+    match channel.declare_exchange(name.as_str(), DeclareExchange::Passive).await {
         Ok(()) => {
             channel.close().await;
             Ok(true)
@@ -100,7 +110,7 @@ async fn exists(declarer: &Declarer, name: &ExchangeName) -> Result<bool, Broker
 /// Which kind the exchange has that is there, where that is what differs.
 ///
 /// `PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'events' in vhost '/': received 'fanout' but current is 'topic'`
-fn kind_there(told: &str) -> Option<&str> {
+pub(super) fn kind_there(told: &str) -> Option<&str> {
     let rest = told.split_once("inequivalent arg 'type'")?.1;
     rest.split_once("current is '")?.1.split('\'').next()
 }

@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection},
+    broker::{Cursor, DeadJob, DeadPage, Finding, Inspector, Page, Plan, QueueStats, Selection},
     brokers::rabbitmq::{
+        compare,
         connection::Tasks,
         course::Place,
         declare::broker_error,
@@ -445,6 +446,11 @@ impl Inspector for RabbitInspector {
             all.push(stats);
         }
         Ok(all)
+    }
+
+    async fn compare(&self, plan: &Plan) -> Result<Vec<Finding>, BrokerError> {
+        self.shared.check()?;
+        compare::compare(&self.shared.declarer, plan).await
     }
 
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {

@@ -278,8 +278,9 @@ impl Lane {
             lines.look.put_off();
         }
         let when = (shared.now(), shared.death());
+        let (ladder, rungs) = (&shared.declarer.ladder, shared.declarer.rungs(self.queue()));
         let free = shared.nack_is_free(held.line, self.queue());
-        let step = course::step(&held, &settlement, self.queue(), &shared.declarer.ladder, free, when);
+        let step = course::step(&held, &settlement, self.queue(), (ladder, &rungs), free, when);
         match step {
             Step::Ack => {
                 lines.state(held.line).finish(held.tag, answer);

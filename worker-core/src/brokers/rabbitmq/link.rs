@@ -115,8 +115,22 @@ pub(super) enum Declare {
     Passive,
     /// Durable, with these arguments.
     Durable(FieldTable),
+    /// Compared with these arguments, never made: a refusal names the first that differs, or says that they are
+    /// no arguments, because there is no such queue.
+    Compared(FieldTable),
     /// For this connection only, gone with it.
     Exclusive,
+}
+
+/// How an exchange is declared.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum DeclareExchange {
+    /// It must exist.
+    Passive,
+    /// Durable, of this kind.
+    Durable(ExchangeKind),
+    /// Not at all: the refusal tells how one that is there differs from this kind, or that there is none.
+    Compared(ExchangeKind),
 }
 
 /// One channel.
@@ -128,8 +142,7 @@ pub(super) trait Channel: Send + Sync {
 
     async fn delete(&self, queue: &str) -> Result<(), LinkError>;
 
-    /// Finds or makes a durable exchange; with no kind, only finds it.
-    async fn declare_exchange(&self, exchange: &str, kind: Option<ExchangeKind>) -> Result<(), LinkError>;
+    async fn declare_exchange(&self, exchange: &str, how: DeclareExchange) -> Result<(), LinkError>;
 
     async fn bind(&self, queue: &str, exchange: &str, key: &str, arguments: FieldTable) -> Result<(), LinkError>;
 

@@ -14,6 +14,7 @@
 mod acks;
 mod adopt;
 mod calls;
+mod compare;
 mod connection;
 mod consume;
 mod course;
@@ -27,6 +28,7 @@ mod lane;
 mod lapin_link;
 mod link;
 mod options;
+mod plan;
 mod porter;
 mod publisher;
 mod ranks;
@@ -52,7 +54,9 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Broker, Callers, Capabilities, Declared, Inspector, Reach, Settler, Source, Subscription, Topology},
+    broker::{
+        Broker, Callers, Capabilities, Declared, Inspector, Needs, Plan, Reach, Settler, Source, Subscription, Topology,
+    },
     brokers::rabbitmq::{
         calls::ReplyQueues,
         connection::{Connection, Tasks},
@@ -62,7 +66,6 @@ use crate::{
         link::{Dialer, LinkError, LinkErrorKind, Purpose},
         publisher::Publisher,
         shared::Shared,
-        topology::Ladder,
         version::Server,
     },
     envelope::Envelope,
@@ -157,8 +160,7 @@ impl RabbitBroker {
         let publisher = Publisher::start(&publish, &plumbing, options.confirm_timeout, options.channels);
         let callers = Arc::<Callers>::default();
         let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));
-        let ladder = Ladder::new(options.namespace.clone());
-        let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options.queue_type, ladder);
+        let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options);
         let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
         let shared = Shared {
             server,
@@ -290,6 +292,19 @@ impl Broker for RabbitBroker {
                 format!("what is needed could not be declared within {within}"),
             ))
         })
+    }
+
+    fn plan(&self, needs: &Needs) -> Plan {
+        let declarer = &self.shared.declarer;
+        plan::plan(declarer.default_type, &declarer.ladder, needs)
+    }
+
+    async fn apply(&self, plan: &Plan) -> Result<(), BrokerError> {
+        self.shared.check()?;
+        if let Some(problem) = plan.topology().problem() {
+            return Err(BrokerError::new(BrokerErrorKind::Permanent, problem));
+        }
+        self.shared.declarer.apply(plan).await
     }
 
     fn enqueue_limit(&self) -> Option<Duration> {

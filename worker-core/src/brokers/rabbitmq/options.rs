@@ -54,6 +54,9 @@ pub struct RabbitOptions {
     /// names with a `*` at the end. Whoever can enqueue chooses where the reply goes; without this list it
     /// could have the worker write into any queue. See [`REPLY_QUEUES_DEFAULT`].
     pub reply_queues: Vec<String>,
+    /// Whether queues, exchanges and bindings that are missing are declared. Default `true`. If not, somebody else
+    /// declares what [`plan`](Self::plan) says, and what is missing is an error that names it.
+    pub declare: bool,
     /// See [`NAMESPACE_DEFAULT`].
     pub namespace: String,
     /// What this program calls itself towards the server, at most 100 bytes. Default `worker`.
@@ -73,6 +76,7 @@ impl Default for RabbitOptions {
             queue_type: QueueType::default(),
             channels: CHANNELS_DEFAULT,
             reply_queues: REPLY_QUEUES_DEFAULT.map(Into::into).into(),
+            declare: true,
             namespace: NAMESPACE_DEFAULT.into(),
             app_id: "worker".into(),
         }

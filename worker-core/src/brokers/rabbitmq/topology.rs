@@ -22,13 +22,14 @@
 //! Levels never dead-letter straight to a job's queue: one message for a
 //! deleted queue would hold up every other in its level (measured, on 3.10 and 4.3).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::{
     name::{DEAD_LETTER_SUFFIX, QueueName},
     queue::{QueueOptions, QueueType},
+    retry::RetryPolicy,
 };
 
 /// The arguments by which a queue differs for who uses it.
@@ -75,14 +76,55 @@ pub(super) fn retry(queue: &QueueName, Rung(ms): Rung) -> String {
 }
 
 /// A pause that has a queue of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Rung(u64);
 
-/// The rung for a retry after `pause`, if there is one that is hardly longer.
-pub(super) fn rung(pause: Duration) -> Option<Rung> {
-    let ms = u64::try_from(pause.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    let rung = RUNGS_MS.into_iter().find(|rung| *rung >= ms)?;
-    (rung - ms <= rung / RUNG_SLACK).then_some(Rung(rung))
+/// Which rungs a queue has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rungs {
+    /// Each, as it is needed.
+    All,
+    /// Those that somebody else has declared.
+    Only(BTreeSet<Rung>),
+}
+
+impl Rungs {
+    /// The rung for a retry after `pause`, if there is one that is hardly longer.
+    pub(super) fn of(&self, pause: Duration) -> Option<Rung> {
+        let ms = whole_ms(pause);
+        let rung = RUNGS_MS.into_iter().find(|rung| *rung >= ms && self.has(Rung(*rung)))?;
+        (rung - ms <= rung / RUNG_SLACK).then_some(Rung(rung))
+    }
+
+    fn has(&self, rung: Rung) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(rungs) => rungs.contains(&rung),
+        }
+    }
+}
+
+fn whole_ms(pause: Duration) -> u64 {
+    u64::try_from(pause.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Every rung.
+pub(super) fn all_rungs() -> impl Iterator<Item = Rung> {
+    RUNGS_MS.into_iter().map(Rung)
+}
+
+/// The rungs to which retries by `policy` come, whatever is drawn.
+pub(super) fn rungs_of(policy: &RetryPolicy) -> Vec<Rung> {
+    // From there on the pauses are the same.
+    let retries = 1..=policy.max_retries().min(33);
+    let pauses: Vec<_> = retries.map(|n| (whole_ms(policy.delay(n, 0.0)), whole_ms(policy.delay(n, 1.0)))).collect();
+    let before = [0].into_iter().chain(RUNGS_MS);
+    let reached = before.zip(RUNGS_MS).filter(|(before, rung)| {
+        // The pauses that wait on this rung.
+        let shortest = (before + 1).max(rung - rung / RUNG_SLACK);
+        pauses.iter().any(|(from, to)| *from <= *rung && *to >= shortest)
+    });
+    reached.map(|(_, rung)| Rung(rung)).collect()
 }
 
 /// The rung with the shortest wait.
@@ -110,6 +152,11 @@ impl Ladder {
     /// the longest that is not too long, or the shortest.
     pub(super) fn level(remaining_ms: u64) -> Level {
         Level(remaining_ms.max(1).ilog2().clamp(LEVEL_MIN, LEVEL_MAX))
+    }
+
+    /// Every level.
+    pub(super) fn levels() -> impl Iterator<Item = Level> {
+        (LEVEL_MIN..=LEVEL_MAX).map(Level)
     }
 
     pub(super) fn name(&self, level: Level) -> String {
@@ -197,10 +244,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::retry::{DELAY_MAX, JITTER, RetryPolicy};
+    use crate::retry::{DELAY_MAX, JITTER};
 
     fn rung_ms(pause: Duration) -> Option<u64> {
-        rung(pause).map(|Rung(ms)| ms)
+        Rungs::All.of(pause).map(|Rung(ms)| ms)
     }
 
     #[test]
@@ -229,6 +276,27 @@ mod tests {
         fn a_rung_is_never_early_and_hardly_late(ms in 0_u64..1_000_000) {
             if let Some(rung) = rung_ms(Duration::from_millis(ms)) {
                 prop_assert!(rung >= ms && rung - ms <= rung / 8);
+            }
+        }
+
+        #[test]
+        fn the_rungs_of_a_policy_are_all_that_its_retries_come_to(
+            base_ms in 1_u64..900_000, cap_ms in 1_u64..900_000, retries in 1_u32..40, n in 1_u32..40, draw in 0.0..1.0,
+        ) {
+            let policy = RetryPolicy::new(retries, Duration::from_millis(base_ms), Duration::from_millis(cap_ms));
+            let planned = rungs_of(&policy);
+            if let Some(rung) = Rungs::All.of(policy.delay(n.min(retries), draw)) {
+                prop_assert!(planned.contains(&rung), "{rung:?} of {planned:?}");
+            }
+            prop_assert!(planned.iter().all(|Rung(ms)| *ms >= base_ms.min(cap_ms.max(base_ms))));
+        }
+
+        #[test]
+        fn a_rung_that_is_not_there_is_not_chosen(ms in 0_u64..1_000_000, mask in any::<u32>()) {
+            let there = all_rungs().enumerate().filter(|(n, _)| mask & (1 << n) != 0).map(|(_, rung)| rung);
+            let there: BTreeSet<_> = there.collect();
+            if let Some(rung) = Rungs::Only(there.clone()).of(Duration::from_millis(ms)) {
+                prop_assert!(there.contains(&rung) && rung.0 >= ms && rung.0 - ms <= rung.0 / 8);
             }
         }
 

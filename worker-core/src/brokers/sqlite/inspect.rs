@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Row, ToSql, params_from_iter, types::Value};
 
 use crate::{
-    broker::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection},
+    broker::{Cursor, DeadJob, DeadPage, Finding, Inspector, Page, Plan, QueueStats, Selection, Topology},
     brokers::sqlite::{
         column,
         enqueue::{ms, timestamp},
@@ -16,6 +16,7 @@ use crate::{
     },
     envelope::{Body, Headers},
     error::BrokerError,
+    exchange::{Binding, Exchange, ExchangeKind},
     id::JobId,
     name::QueueName,
     outcome::{Failure, FailureKind},
@@ -36,6 +37,11 @@ impl Inspector for SqliteInspector {
     async fn queues(&self, _known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError> {
         let shared = Arc::clone(&self.shared);
         self.shared.read(move |db| queues(db, &shared)).await
+    }
+
+    async fn compare(&self, plan: &Plan) -> Result<Vec<Finding>, BrokerError> {
+        let there = self.shared.read(topology).await?;
+        Ok(plan.against(&there))
     }
 
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
@@ -83,6 +89,29 @@ impl Inspector for SqliteInspector {
         };
         self.shared.write(true, write).await.map_err(WriteError::into_error)
     }
+}
+
+/// All that was declared. What somebody wrote by hand and nobody can read is not there for us either.
+fn topology(db: &Connection) -> rusqlite::Result<Topology> {
+    let text = |row: &Row<'_>, column: usize| row.get::<_, String>(column);
+    let mut there = Topology::default();
+    for name in db.prepare("SELECT name FROM queues")?.query_map([], |row| text(row, 0))? {
+        there.queues.extend(name?.parse::<QueueName>());
+    }
+    let pair = |row: &Row<'_>| Ok((text(row, 0)?, text(row, 1)?));
+    for row in db.prepare("SELECT name, kind FROM exchanges")?.query_map([], pair)? {
+        let (name, kind) = row?;
+        let parts = name.parse().ok().zip(ExchangeKind::parse(&kind));
+        there.exchanges.extend(parts.map(|(name, kind)| Exchange::new(name, kind)));
+    }
+    let triple = |row: &Row<'_>| Ok((text(row, 0)?, text(row, 1)?, text(row, 2)?));
+    for row in db.prepare("SELECT exchange, queue, criterion FROM bindings")?.query_map([], triple)? {
+        let (exchange, queue, criterion) = row?;
+        if let (Ok(exchange), Ok(queue), Ok(on)) = (exchange.parse(), queue.parse(), serde_json::from_str(&criterion)) {
+            there.bindings.push(Binding { exchange, queue, on });
+        }
+    }
+    Ok(there)
 }
 
 fn queues(db: &Connection, shared: &Shared) -> rusqlite::Result<Vec<QueueStats>> {

@@ -46,7 +46,8 @@ fn held(line: Line, headers: &[(&str, i64)]) -> Held {
 }
 
 fn steps(held: &Held, settlement: &Settlement) -> [Step; 2] {
-    [false, true].map(|nack_is_free| step(held, settlement, &orders(), &ladder(), nack_is_free, (NOW, DIED)))
+    [false, true]
+        .map(|nack_is_free| step(held, settlement, &orders(), (&ladder(), &Rungs::All), nack_is_free, (NOW, DIED)))
 }
 
 /// The same step whether or not a nack is free: a copy, and where to.
