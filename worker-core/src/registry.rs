@@ -476,7 +476,7 @@ mod tests {
     fn what_several_queues_need_is_named_once() {
         let registry = Registry::new().with::<Audit>().with::<First>().with::<Bill>().with::<Send>();
         let needs = registry.needs(&["q".parse().unwrap(), "mail".parse().unwrap(), "q".parse().unwrap()]);
-        let Topology { queues, exchanges, bindings } = &needs.topology;
+        let Topology { queues, exchanges, bindings, .. } = &needs.topology;
         assert_eq!((queues.len(), bindings.len()), (2, 3));
         assert_eq!(exchanges.len(), 2, "one name with two kinds, which is told as a problem");
         assert_eq!(needs.retries.len(), 2, "one policy for each queue");
