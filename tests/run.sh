@@ -75,8 +75,8 @@ case $rabbitmq in
     ;;
 esac
 install /usr/bin/python3 python3
-# A client of another make. It is asked of Debian's Python, which the tests use, not of one in PATH.
-/usr/bin/python3 -c 'import pika' 2>/dev/null || install python3-pika python3-pika
+# Clients of another make are in an environment that the tests make, with the Python of the machine and not of PATH.
+/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || install "python3 -m venv" python3-venv
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || { say "installing $component"; rustup component add "$component" || exit 1; }
 done

@@ -10,6 +10,7 @@ mod deploy;
 mod gate;
 pub mod macros;
 mod memory;
+mod python;
 mod rabbit;
 mod rabbit_faults;
 mod rabbit_interop;

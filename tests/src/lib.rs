@@ -37,6 +37,7 @@ pub mod fault;
 pub mod fixture;
 pub mod noop;
 pub mod process;
+pub mod python;
 pub mod rabbit;
 pub mod sample;
 

@@ -9,6 +9,7 @@ use tokio::{
 };
 use worker_tests::{
     eventually::{eventually, soon},
+    python::python,
     rabbit::{Alarm, ConsumerInfo, Node},
 };
 
@@ -46,7 +47,7 @@ struct Consumer {
 
 impl Consumer {
     fn start(url: &str) -> Self {
-        let mut python = Command::new("/usr/bin/python3");
+        let mut python = Command::from(python());
         python.args(["-c", CONSUMER, url]).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = python.spawn().unwrap();
         let says = BufReader::new(process.stdout.take().unwrap()).lines();

@@ -45,7 +45,7 @@ def take(queue):
 
 /// Runs `script` behind the prelude, on the queues of `vhost`; gives what it said last.
 pub(super) async fn python(vhost: &Vhost, script: &str) -> Value {
-    let mut python = Command::new("/usr/bin/python3");
+    let mut python = Command::from(worker_tests::python::python());
     python.args(["-c", &format!("{PRELUDE}\n{script}\nconnection.close()"), vhost.url()]).kill_on_drop(true);
     let output = soon("the neighbour ended", python.output()).await.unwrap();
     let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

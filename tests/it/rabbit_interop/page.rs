@@ -10,6 +10,7 @@ use worker_core::{
 };
 use worker_tests::{
     eventually::{eventually, soon},
+    python::python,
     rabbit::{Vhost, shared_node, shared_vhost},
 };
 
@@ -22,7 +23,7 @@ fn program(page: &str, heading: &str, vhost: &Vhost) -> Command {
     let page = std::fs::read_to_string(page).unwrap();
     let section = page.split(&format!("## {heading}\n")).nth(1).unwrap();
     let program = section.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
-    let mut python = Command::new("/usr/bin/python3");
+    let mut python = Command::from(python());
     python.args(["-c", program, vhost.url()]).stdin(Stdio::null()).kill_on_drop(true);
     python
 }

@@ -41,7 +41,7 @@ fn assert_intact(message: &Value) {
         ("x-custom", "int", json!(3)),
         ("large", "long", json!(5_000_000_000_u64)),
         ("nested", "dict", json!({"a": [1, "two", true, null]})),
-        ("when", "datetime", json!("2026-01-02 03:04:05")),
+        ("when", "datetime", json!("2026-01-02 03:04:05+00:00")),
     ] {
         assert_eq!(header(message, name), (kind.to_owned(), value), "{name}");
     }

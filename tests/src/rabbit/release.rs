@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use crate::python::cache;
+
 /// Where the programs are, seen from the root of either installation.
 /// Those in `/usr/sbin` switch to the user `rabbitmq`.
 const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
@@ -89,10 +91,4 @@ impl Release {
         let version = versions.read_dir().expect("it is installed").next().expect("it is installed").unwrap();
         format!("/usr/lib/rabbitmq/lib/{}/plugins", version.file_name().display())
     }
-}
-
-/// Where a user's programs keep what can be made again.
-fn cache() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    cache.or_else(|| env::home_dir().map(|home| home.join(".cache"))).expect("there is a home folder")
 }
