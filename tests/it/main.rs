@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod config;
 mod deploy;
+mod excerpts;
 mod from_pika;
 mod gate;
 pub mod macros;

@@ -59,6 +59,8 @@ mod pages {
     struct Exchanges;
     #[doc = include_str!("../../docs/guides/calls.md")]
     struct Calls;
+    #[doc = include_str!("../../docs/guides/from-pika.md")]
+    struct FromPika;
     #[doc = include_str!("../../docs/guides/choosing-a-broker.md")]
     struct ChoosingABroker;
     #[doc = include_str!("../../docs/guides/configuration.md")]

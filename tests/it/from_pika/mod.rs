@@ -1,6 +1,7 @@
 //! The tutorial of Pika: each of its programs on the same queues as its counterpart here, in both directions.
 //!
-//! The programs in Python are in `tests/python/tutorial`.
+//! The programs in Python are in `tests/python/tutorial`. What stands here above the tests of a file is what the
+//! page `docs/guides/from-pika.md` shows; `page` compares both.
 
 mod asynchronous;
 mod basic;
@@ -8,6 +9,7 @@ mod configuration;
 mod confirms;
 mod exchanges;
 mod health;
+mod page;
 mod pool;
 mod robust;
 mod rpc;
