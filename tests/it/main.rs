@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod deploy;
 mod excerpts;
+mod from_celery;
 mod from_pika;
 mod gate;
 pub mod macros;

@@ -6,7 +6,7 @@
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
 //! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
 //! | `it/rabbit_interop` | programs in Python on the same queues, and what the guides say of RabbitMQ | `cargo test -p worker-tests rabbit_interop::` |
-//! | `it/from_pika` | the programs of a tutorial of Pika beside their counterparts | `cargo test -p worker-tests from_pika::` |
+//! | `it/from_pika`, `it/from_celery` | the programs on the pages for those who come from there | `cargo test -p worker-tests from_` |
 //! | `it/system` | real processes on a SQLite file, killed, frozen and stopped | `cargo test -p worker-tests system::` |
 //! | `it/rabbit_faults` | the same on RabbitMQ, with nodes that die, freeze and refuse | `cargo test -p worker-tests rabbit_faults::` |
 //! | `it/cli` | the operator's binary as its user has it | `cargo test -p worker-tests cli::` |
@@ -59,6 +59,8 @@ mod pages {
     struct Exchanges;
     #[doc = include_str!("../../docs/guides/calls.md")]
     struct Calls;
+    #[doc = include_str!("../../docs/guides/from-celery.md")]
+    struct FromCelery;
     #[doc = include_str!("../../docs/guides/from-pika.md")]
     struct FromPika;
     #[doc = include_str!("../../docs/guides/choosing-a-broker.md")]
