@@ -6,6 +6,7 @@
 
 mod call;
 mod declared;
+mod health;
 mod meter;
 mod publish;
 
@@ -38,6 +39,7 @@ use crate::{
 };
 
 pub use call::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout};
+pub use health::{HEALTH_WAIT_DEFAULT, Health, HealthCheck, Presence, QueueHealth};
 
 /// How long an enqueue waits for the broker's answer before it says that it does not know.
 ///

@@ -119,7 +119,10 @@ pub mod __private;
 pub use worker_macros::{Event, job};
 
 pub use crate::{
-    client::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout, Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued},
+    client::{
+        CALL_TIMEOUT_DEFAULT, Call, CallTimeout, Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued,
+        HEALTH_WAIT_DEFAULT, Health, HealthCheck, Presence, QueueHealth,
+    },
     envelope::{Headers, Priority},
     error::{
         BrokerError, BrokerErrorKind, CallError, CallFailure, ConfigError, ConnectError, EnqueueError,

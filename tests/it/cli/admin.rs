@@ -43,6 +43,14 @@ fn a_worker_that_serves_is_ready_and_one_that_drains_is_not() {
     for line in ["[+]serving ok", "[+]connected ok", "[+]unblocked ok", "[+]consuming:slow ok", "readyz check passed"] {
         assert!(verbose.lines().any(|found| found == line), "{line}: {verbose}");
     }
+    let asked = [
+        "[+]answering ok",
+        "[+]queue:slow ok: 0 ready, 0 dead, 1 consumer",
+        "[+]queue:emails ok: 0 ready, 0 dead, 1 consumer",
+    ];
+    for line in asked {
+        assert!(verbose.lines().any(|found| found == line), "{line}: {verbose}");
+    }
     assert_eq!(site.get("/livez?verbose").body, "[+]turning ok\nlivez check passed\n");
     assert_eq!(site.get("/startupz?verbose=1").body, "[+]started ok\nstartupz check passed\n");
 

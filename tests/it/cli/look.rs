@@ -109,12 +109,14 @@ fn queues_are_counted() {
 fn health_says_what_is_missing_and_creates_nothing() {
     let program = Program::new();
     program.run(&["enqueue", "ping"]).exits(0);
-    let health = program.run(&["health"]).exits(69).says(&["unhealthy"]);
-    assert_eq!(health.row("queue default")[1], "ok");
+    let health = program.run(&["health"]).exits(69).says(&["unhealthy: queue `", "queue `emails` does not exist"]);
+    assert_eq!(health.row("queue default")[1..], ["ok", "1 ready, 0 dead, 0 consumers"]);
     assert_eq!(health.row("queue emails")[1], "missing");
     program.run(&["health"]).exits(69);
     let served = program.with("WORKER_QUEUES", "default");
     let health = served.run(&["health", "--json"]).exits(0).json();
+    assert_eq!((&health["reasons"], &health["broker"]["reach"]), (&serde_json::json!([]), &"up".into()));
+    assert_eq!((&health["queues"][0]["ready"], &health["queues"][0]["consumers"]), (&1.into(), &0.into()));
     assert_eq!((&health["healthy"], &health["broker"]["capabilities"]["broker"]), (&true.into(), &"sqlite".into()));
 }
 

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
+use worker_core::{Client, Presence, QueueName, broker::Topology};
 use worker_tests::{
-    eventually::eventually_blocking,
-    rabbit::{Alarm, Node},
+    eventually::{eventually, eventually_blocking},
+    rabbit::{Alarm, Node, shared_node, shared_vhost},
 };
 
 use super::{
@@ -106,4 +107,73 @@ fn a_worker_that_drains_while_its_node_is_away_says_that_it_drains_and_ends_in_t
         let printed = running.wait();
         assert!(asked.elapsed() < Duration::from_secs(8), "{:?}: {printed}", asked.elapsed());
     });
+}
+
+#[test]
+fn a_frozen_node_is_told_within_the_bound_by_the_library_the_page_and_the_command() {
+    runtime().block_on(async {
+        let node = Node::start().await;
+        // So long that nobody has noticed yet.
+        let program = program(&node).with("WORKER_RABBITMQ_HEARTBEAT", "60s");
+        let (running, site) = started(&program, &["--queues", "default"]);
+        site.wait_until_ready();
+        let client = Client::connect(&format!("{}?heartbeat=60", node.amqp_url())).await.unwrap();
+        node.freeze();
+        let asked = Instant::now();
+        let health = client.health().queues(["default".parse().unwrap()]).within(Duration::from_secs(1)).await;
+        assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+        assert!(!health.healthy && !health.answers, "{health:?}");
+        assert_eq!(health.reasons, ["no answer from the broker within 1s"]);
+        assert_eq!(health.queues[0].presence, Presence::Unknown);
+        let asked = Instant::now();
+        let page = site.get("/readyz?verbose");
+        assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+        assert_eq!(page.status, 503, "{page:?}");
+        assert!(page.body.contains("[-]answering failed: no answer from the broker within 3s"), "{page:?}");
+        let printed = program.run(&["health", "--timeout", "1s", "--json"]).exits(69);
+        assert_eq!(printed.json()["broker"]["reachable"], false, "{printed}");
+        node.thaw();
+        eventually("it answers again", async || client.health().await.healthy.then_some(())).await;
+        assert_eq!(site.get("/readyz?verbose").status, 200);
+        running.signal("TERM");
+        running.wait().exits(0);
+        client.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_queue_that_is_gone_is_told_and_not_made_by_telling() {
+    let vhost = shared_vhost();
+    let program = Program::new().with("WORKER_BROKER_URL", vhost.url()).with("WORKER_QUEUES", "slow,default");
+    program.run(&["topology", "apply"]).exits(0);
+    let (running, site) = started(&program, &["--topology", "check"]);
+    site.wait_until_ready();
+    program.run(&["health"]).exits(0).prints(&["queue slow\tok\t0 ready, 0 dead, 1 consumer"]);
+    runtime().block_on(async {
+        let node = shared_node();
+        let client = Client::connect(vhost.url()).await.unwrap();
+        client.declare(&Topology::queues(["waiting".parse().unwrap()])).await.unwrap();
+        node.publish(vhost.name(), "waiting", json!({}), "{}").await;
+        node.delete_queue(vhost.name(), "slow").await;
+        let queues = ["slow", "waiting"].map(|name| name.parse::<QueueName>().unwrap());
+        let health = client.health().queues(queues).await;
+        assert_eq!((health.healthy, health.answers), (false, true));
+        assert_eq!(health.reasons, ["queue `slow` does not exist"]);
+        assert_eq!((health.queues[0].presence, &health.queues[0].stats), (Presence::Missing, &None));
+        let stats = health.queues[1].stats.as_ref().unwrap();
+        assert_eq!((stats.ready, stats.running, stats.consumers), (1, None, 0));
+        let page = site.get("/readyz?verbose");
+        assert_eq!(page.status, 503, "{page:?}");
+        assert!(page.body.contains("[-]queue:slow failed: it does not exist"), "{page:?}");
+        assert!(page.body.contains("[+]queue:default ok: 0 ready"), "{page:?}");
+        let names = node.list_queues(vhost.name()).await.into_iter().map(|queue| queue.name);
+        assert!(!names.into_iter().any(|name| name == "slow"), "nobody made it");
+        client.close().await.unwrap();
+    });
+    program.run(&["health"]).exits(69).says(&["unhealthy: queue `slow` does not exist"]);
+    // Somebody makes it, and the worker goes on.
+    program.run(&["topology", "apply"]).exits(0).prints(&["queue\tslow\n"]);
+    site.wait_until_ready();
+    running.signal("TERM");
+    running.wait().exits(0);
 }

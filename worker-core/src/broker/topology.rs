@@ -185,3 +185,15 @@ pub enum Reach {
         error: String,
     },
 }
+
+impl Reach {
+    /// `up`, `blocked` or `down`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Blocked { .. } => "blocked",
+            Self::Down { .. } => "down",
+        }
+    }
+}

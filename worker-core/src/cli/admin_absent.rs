@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     cli::{exit, fail::Fail},
+    client::Client,
     worker::WorkerStatus,
 };
 
@@ -22,7 +23,7 @@ impl Admin {
         match *self {}
     }
 
-    pub(super) fn watch(&self, _: WorkerStatus) {
+    pub(super) fn watch(&self, _: WorkerStatus, _: Client) {
         match *self {}
     }
 

@@ -1,24 +1,24 @@
-//! `health`: can this configuration reach its broker, and are its queues there.
+//! `health`: can this configuration reach its broker, and how are its queues.
 //!
 //! It changes nothing: it creates neither a queue nor a database.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::{
-    broker::Capabilities,
+    broker::{Capabilities, QueueStats},
     cli::{
         args::duration,
-        broker::{Missing, inspector, with_client},
+        broker::{Missing, with_client},
         exit,
         fail::Fail,
-        out::{Out, say},
+        out::{Out, count, say},
         table::{Column, Table},
     },
-    client::Client,
+    client::{Client, Health, Presence, QueueHealth},
     config::Settings,
     name::QueueName,
     registry::Registry,
@@ -26,8 +26,8 @@ use crate::{
 
 /// Check that the broker can be reached and that the queues exist
 #[derive(Debug, Args)]
-#[command(after_help = r#"Exits with 0 when all is well, with 69 when the broker cannot be reached or a
-queue is missing, and with 78 when the configuration is wrong. It changes
+#[command(after_help = r#"Exits with 0 when all is well, with 69 when the broker cannot be reached, takes
+no new jobs, or a queue is missing, and with 78 when the configuration is wrong. It changes
 nothing.
 
 Examples:
@@ -35,11 +35,13 @@ Examples:
   myapp health --json | jq .healthy
 
 JSON:
-  {"healthy", "broker": {"url", "reachable", "error": text or null,
-   "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
+  {"healthy", "reasons": [text], "broker": {"url", "reachable", "reach": "up",
+   "blocked", "down" or null, "error": text or null, "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
    "exact_blame", "keeps_place", "counts_all", "priorities",
-   "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "server": text or null} or null},
-   "queues": [{"queue", "exists"}]}"#)]
+   "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "calls",
+   "server": text or null} or null},
+   "queues": [{"queue", "exists", "ready", "running", "delayed", "dead",
+   "consumers"}]}; numbers are null where the broker cannot tell"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -52,6 +54,7 @@ pub(super) struct HealthArgs {
 #[derive(Serialize)]
 struct Document {
     healthy: bool,
+    reasons: Vec<String>,
     broker: Reached,
     queues: Vec<Found>,
 }
@@ -60,6 +63,7 @@ struct Document {
 struct Reached {
     url: String,
     reachable: bool,
+    reach: Option<&'static str>,
     capabilities: Option<Capabilities>,
     error: Option<String>,
 }
@@ -68,6 +72,11 @@ struct Reached {
 struct Found {
     queue: QueueName,
     exists: bool,
+    ready: Option<u64>,
+    running: Option<u64>,
+    delayed: Option<u64>,
+    dead: Option<u64>,
+    consumers: Option<u64>,
 }
 
 pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Registry, out: Out) -> Result<u8, Fail> {
@@ -75,24 +84,20 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         Some(served) => served.iter().map(|served| served.queue.clone()).collect(),
         None => registry.queues(),
     };
-    let looked = timeout(args.timeout, look(settings, &wanted)).await.unwrap_or_else(|_| {
+    let ask = async |client: &Client| Ok(client.health().queues(wanted.clone()).within(args.timeout).await);
+    let asked = timeout(args.timeout, with_client(settings, Missing::Refuse, ask)).await.unwrap_or_else(|_| {
         let within = humantime::format_duration(args.timeout);
         Err(Fail::new(exit::UNAVAILABLE, format_args!("no answer from the broker within {within}")))
     });
-    let (capabilities, existing, fail) = match looked {
-        Ok((capabilities, existing)) => (Some(capabilities), existing, None),
-        Err(fail) => (None, HashSet::new(), Some(fail)),
+    let url = settings.broker_url.to_string();
+    let (document, fail) = match asked {
+        Ok(health) if health.answers => (document(url, health), None),
+        Ok(health) => {
+            let fail = Fail::new(exit::UNAVAILABLE, health.reasons.join("; "));
+            (unreachable(url, &wanted, &fail), Some(fail))
+        }
+        Err(fail) => (unreachable(url, &wanted, &fail), Some(fail)),
     };
-    let found = |queue: QueueName| Found { exists: existing.contains(&queue), queue };
-    let queues: Vec<_> = wanted.into_iter().map(found).collect();
-    let healthy = fail.is_none() && queues.iter().all(|found| found.exists);
-    let broker = Reached {
-        url: settings.broker_url.to_string(),
-        reachable: fail.is_none(),
-        capabilities,
-        error: fail.as_ref().and_then(|fail| fail.message.clone()),
-    };
-    let document = Document { healthy, broker, queues };
     if args.json {
         out.json(&document)?;
     } else if fail.is_none() {
@@ -100,29 +105,69 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
     }
     match fail {
         Some(fail) => Err(fail),
-        None if healthy => Ok(exit::OK),
+        None if document.healthy => Ok(exit::OK),
         None => {
-            say(format_args!("unhealthy: a queue is missing; `run` and `enqueue` create what they use"));
+            let missing = document.queues.iter().any(|found| !found.exists);
+            let ways_out = if missing { "; `run` and `enqueue` create the queues that they use" } else { "" };
+            say(format_args!("unhealthy: {}{ways_out}", document.reasons.join("; ")));
             Ok(exit::UNAVAILABLE)
         }
     }
 }
 
-async fn look(settings: &Settings, wanted: &[QueueName]) -> Result<(Capabilities, HashSet<QueueName>), Fail> {
-    let look = async |client: &Client| {
-        let queues = inspector(client)?.queues(wanted).await?;
-        Ok((client.broker().capabilities(), queues.into_iter().map(|stats| stats.queue).collect()))
+/// What an answer says.
+fn document(url: String, health: Health) -> Document {
+    let Health { healthy, reasons, reach, capabilities, queues, .. } = health;
+    let found = |QueueHealth { queue, presence, stats, .. }| {
+        let stats: Option<QueueStats> = stats;
+        Found {
+            queue,
+            exists: presence == Presence::Exists,
+            ready: stats.as_ref().map(|stats| stats.ready),
+            running: stats.as_ref().and_then(|stats| stats.running),
+            delayed: stats.as_ref().and_then(|stats| stats.delayed),
+            dead: stats.as_ref().map(|stats| stats.dead),
+            consumers: stats.as_ref().map(|stats| stats.consumers),
+        }
     };
-    with_client(settings, Missing::Refuse, look).await
+    let (capabilities, reach) = (Some(capabilities), Some(reach.as_str()));
+    let broker = Reached { url, reachable: true, reach, capabilities, error: None };
+    Document { healthy, reasons, broker, queues: queues.into_iter().map(found).collect() }
+}
+
+/// The same where there is none.
+fn unreachable(url: String, wanted: &[QueueName], fail: &Fail) -> Document {
+    let error = fail.message.clone();
+    let unknown = |queue: &QueueName| Found {
+        queue: queue.clone(),
+        exists: false,
+        ready: None,
+        running: None,
+        delayed: None,
+        dead: None,
+        consumers: None,
+    };
+    Document {
+        healthy: false,
+        reasons: error.iter().cloned().collect(),
+        broker: Reached { url, reachable: false, reach: None, capabilities: None, error },
+        queues: wanted.iter().map(unknown).collect(),
+    }
 }
 
 fn table(document: &Document) -> Table {
     let mut table = Table::new([Column::text("CHECK"), Column::text("STATUS"), Column::wrapped("DETAIL")]);
     let can = document.broker.capabilities.as_ref().map(abilities).unwrap_or_default();
-    table.row([format!("broker {}", document.broker.url), "ok".into(), can]);
-    for Found { queue, exists } in &document.queues {
-        let (status, detail) = if *exists { ("ok", "") } else { ("missing", "not created yet") };
-        table.row([format!("queue {queue}"), status.into(), detail.into()]);
+    let status = document.broker.reach.filter(|reach| *reach != "up").unwrap_or("ok");
+    table.row([format!("broker {}", document.broker.url), status.into(), can]);
+    for found in &document.queues {
+        let (status, detail) = match (found.exists, found.ready, found.dead, found.consumers) {
+            (true, Some(ready), Some(dead), Some(consumers)) => {
+                ("ok", format!("{ready} ready, {dead} dead, {}", count(consumers, "consumer")))
+            }
+            _ => ("missing", "not created yet".to_owned()),
+        };
+        table.row([format!("queue {}", found.queue), status.into(), detail]);
     }
     table
 }

@@ -133,7 +133,7 @@ fn run_on(
         let prepared = unless_asked(&signals, prepare(settings, parts, jobs.handle().clone(), name)).await?;
         let Some((client, worker)) = prepared else { return Ok(exit::OK) };
         if let Some(admin) = &admin {
-            admin.watch(worker.status());
+            admin.watch(worker.status(), client.clone());
         }
         let worked = work(&signals, &client, worker).await;
         // Last, so that a probe sees the worker drain.

@@ -3,7 +3,9 @@
 //! It is there before the worker is and goes last, so that a probe sees the
 //! whole life of the process. It reads the worker's status and changes nothing.
 //! What it owns is bounded, and nothing that a client does or leaves undone
-//! holds up the worker: it shares no lock, queue or task with it.
+//! holds up the worker: it shares no lock, queue or task with it. Only
+//! `/readyz?verbose` asks the broker, by the worker's connection: one at a
+//! time, within a bound.
 
 mod metrics;
 mod pages;
@@ -16,12 +18,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, sync::Mutex, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{metrics::Page, serve::serve};
 use crate::{
     cli::{exit, fail::Fail},
+    client::Client,
     telemetry::TARGET,
     worker::WorkerStatus,
 };
@@ -40,6 +43,9 @@ pub(super) struct Admin {
 #[derive(Default)]
 struct Seen {
     worker: OnceLock<WorkerStatus>,
+    client: OnceLock<Client>,
+    /// One asks the broker at a time, however many ask us.
+    asking: Mutex<()>,
     metrics: OnceLock<Page>,
 }
 
@@ -66,8 +72,9 @@ impl Admin {
         drop(self.seen.metrics.set(Page::install()));
     }
 
-    /// Shows how this worker is.
-    pub(super) fn watch(&self, status: WorkerStatus) {
+    /// Shows how this worker is, and its broker.
+    pub(super) fn watch(&self, status: WorkerStatus, client: Client) {
+        drop(self.seen.client.set(client));
         drop(self.seen.worker.set(status));
     }
 

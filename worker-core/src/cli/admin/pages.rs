@@ -12,16 +12,22 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use tokio::time::timeout;
 
 use super::{Seen, metrics::Page};
 use crate::{
-    cli::out::escape,
+    broker::QueueStats,
+    cli::out::{count, escape},
+    client::{Health, Presence, QueueHealth},
     worker::{Check, WorkerStatus},
 };
 
 /// How long the worker's loop may take to answer. It turns in microseconds; longer than a
 /// busy machine holds it up, shorter than what a probe that waits is used to.
 pub(super) const LIVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the broker may take to answer `/readyz?verbose`, which itself must be there within 10 s.
+const ASKED_WITHIN: Duration = Duration::from_secs(3);
 
 const PATHS: &str = "there is /livez, /readyz, /startupz (each with ?verbose) and /metrics\n";
 
@@ -49,8 +55,54 @@ async fn livez(State(seen): State<Arc<Seen>>, RawQuery(query): RawQuery) -> Resp
 }
 
 async fn readyz(State(seen): State<Arc<Seen>>, RawQuery(query): RawQuery) -> Response {
-    let checks = seen.worker.get().map_or_else(not_there, WorkerStatus::checks);
-    answer("readyz", &checks, query.as_deref())
+    let mut lines = told(seen.worker.get().map_or_else(not_there, WorkerStatus::checks));
+    if is_verbose(query.as_deref())
+        && let (Some(worker), Some(client)) = (seen.worker.get(), seen.client.get())
+    {
+        let queues = worker.queues().into_iter().map(|status| status.queue);
+        let asked = async {
+            let _turn = seen.asking.lock().await;
+            client.health().queues(queues).within(ASKED_WITHIN).await
+        };
+        // The same bound once more, for who waits for others.
+        lines.extend(match timeout(ASKED_WITHIN, asked).await {
+            Ok(health) => of_broker(health),
+            Err(_) => {
+                told(vec![check("answering", Some(format!("the broker did not answer within {ASKED_WITHIN:?}")))])
+            }
+        });
+    }
+    lay_out("readyz", &lines, query.as_deref())
+}
+
+/// What the broker says of itself and of the worker's queues.
+fn of_broker(health: Health) -> Vec<Line> {
+    let Health { answers, reasons, queues, .. } = health;
+    let problem = (!answers).then(|| reasons.join("; "));
+    let mut lines = told(vec![check("answering", problem)]);
+    for QueueHealth { queue, presence, stats, .. } in queues {
+        let problem = match presence {
+            Presence::Exists => None,
+            Presence::Missing => Some("it does not exist".into()),
+            // Said once, above.
+            _ => continue,
+        };
+        let detail = stats.map(|QueueStats { ready, dead, consumers, .. }| {
+            format!("{ready} ready, {dead} dead, {}", count(consumers, "consumer"))
+        });
+        lines.push(Line { check: check(&format!("queue:{queue}"), problem), detail });
+    }
+    lines
+}
+
+/// A check, and what there is to say where it holds.
+struct Line {
+    check: Check,
+    detail: Option<String>,
+}
+
+fn told(checks: Vec<Check>) -> Vec<Line> {
+    checks.into_iter().map(|check| Line { check, detail: None }).collect()
 }
 
 async fn startupz(State(seen): State<Arc<Seen>>, RawQuery(query): RawQuery) -> Response {
@@ -87,20 +139,29 @@ fn not_there() -> Vec<Check> {
     vec![check("connected", Some("the worker is not there yet: the program makes its state or connects".into()))]
 }
 
-/// `ok`, or each check in the form of Kubernetes' own probes.
+fn is_verbose(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")))
+}
+
 fn answer(probe: &str, checks: &[Check], query: Option<&str>) -> Response {
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
-    let failed = checks.iter().any(|check| check.problem.is_some());
+    lay_out(probe, &told(checks.to_vec()), query)
+}
+
+/// `ok`, or each check in the form of Kubernetes' own probes.
+fn lay_out(probe: &str, lines: &[Line], query: Option<&str>) -> Response {
+    let verbose = is_verbose(query);
+    let failed = lines.iter().any(|line| line.check.problem.is_some());
     let status = if failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     if !failed && !verbose {
         return text(status, "ok\n".into());
     }
-    let line = |Check { name, problem }: &Check| match problem {
-        None => format!("[+]{name} ok\n"),
-        Some(problem) => format!("[-]{name} failed: {}\n", escape(problem)),
+    let line = |Line { check: Check { name, problem }, detail }: &Line| match (problem, detail) {
+        (None, None) => format!("[+]{name} ok\n"),
+        (None, Some(detail)) => format!("[+]{name} ok: {}\n", escape(detail)),
+        (Some(problem), _) => format!("[-]{name} failed: {}\n", escape(problem)),
     };
     let end = if failed { "failed" } else { "passed" };
-    text(status, checks.iter().map(line).collect::<String>() + &format!("{probe} check {end}\n"))
+    text(status, lines.iter().map(line).collect::<String>() + &format!("{probe} check {end}\n"))
 }
 
 fn text(status: StatusCode, body: String) -> Response {
