@@ -106,6 +106,41 @@ fn queues_are_counted() {
 }
 
 #[test]
+fn only_the_queues_that_are_named_are_shown_and_one_that_is_not_there_is_told() {
+    let program = Program::new();
+    program.run(&["enqueue", "ping"]).exits(0);
+    program.run(&["enqueue", "add", "a=1", "b=2"]).exits(0);
+    let shown = program.run(&["queues", "--queue", "calculator"]).exits(0);
+    assert_eq!(shown.stdout.lines().count(), 2, "{shown}");
+    assert_eq!(shown.row("calculator")[1], "1");
+    let both = program.run(&["queues", "--queue", "calculator", "--queue", "emails", "--json"]).exits(66);
+    assert_eq!(both.json()["queues"].as_array().map(Vec::len), Some(1), "{both}");
+    both.says(&["there is no queue `emails`"]);
+}
+
+#[test]
+fn queues_are_watched_until_a_signal() {
+    let program = Program::new();
+    program.run(&["enqueue", "ping"]).exits(0);
+    let watching = program.start(&["queues", "--watch", "100ms", "--json"]);
+    watching.stdout.wait_for("\n");
+    program.run(&["enqueue", "ping"]).exits(0);
+    watching.stdout.wait_for(r#""ready":2"#);
+    watching.signal("INT");
+    let lines = watching.wait().exits(0).stdout;
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() >= 2 && lines.windows(2).all(|pair| pair[0]["at_ms"].as_u64() < pair[1]["at_ms"].as_u64()));
+    assert_eq!(lines[0]["queues"][0]["ready"], 1);
+
+    let watching = program.start(&["queues", "--watch", "100ms", "--queue", "default"]);
+    watching.stdout.wait_for("QUEUE\tREADY\tRUNNING\tDELAYED\tDEAD\tCONSUMERS\ndefault\t2\t0\t0\t0\t0\n\nQUEUE");
+    watching.signal("TERM");
+    watching.wait().exits(0);
+    program.run(&["queues", "--watch", "1ms"]).exits(2).says(&["use 100ms or more"]);
+    Program::new().run(&["queues", "--watch"]).exits(69).says(&["there is no database"]);
+}
+
+#[test]
 fn health_says_what_is_missing_and_creates_nothing() {
     let program = Program::new();
     program.run(&["enqueue", "ping"]).exits(0);

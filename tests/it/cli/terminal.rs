@@ -38,6 +38,20 @@ fn a_heading_is_bold() {
 }
 
 #[test]
+fn a_watched_table_is_drawn_again_in_its_place_until_ctrl_c() {
+    let program = with_dead().with("NO_COLOR", "1");
+    let mut running = program.start_at_terminal(80, &["queues", "--watch", "100ms"]);
+    running.stdout.wait_for("trouble      0        0        0     2          0");
+    program.run(&["dlq", "replay", "--all", "--yes"]).exits(0);
+    running.stdout.wait_for("trouble      2        0        0     0          0");
+    running.write("\u{3}");
+    let screen = running.wait().exits(0).stdout;
+    assert!(screen.contains("2 dead  Ctrl-C ends"), "{screen:?}");
+    // Up by the lines of the table, which is written over.
+    assert!(screen.contains("\u{1b}[2A") || screen.contains("\u{1b}[1A"), "{screen:?}");
+}
+
+#[test]
 fn a_change_is_asked_for_and_no_means_no() {
     let program = with_dead();
     let mut running = program.start_at_terminal(80, &["dlq", "drop", "--all"]);

@@ -42,9 +42,14 @@ impl Out {
     pub(super) fn table(self, table: &Table) -> Result<(), Fail> {
         match self.terminal {
             true if table.is_empty() => Ok(()),
-            true => self.text(&table.aligned(width(), wants_style())),
+            true => self.text(&self.laid_out(table)),
             false => self.text(&table.separated()),
         }
+    }
+
+    /// A table as a terminal shows it.
+    pub(super) fn laid_out(self, table: &Table) -> String {
+        table.aligned(width(), wants_style())
     }
 
     /// Prints one JSON document.

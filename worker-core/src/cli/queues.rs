@@ -1,20 +1,30 @@
 //! `queues`: how much waits, runs, and lies dead in each queue.
 
+mod screen;
+
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
+use tokio::time::sleep;
 
+use self::screen::Screen;
 use crate::{
     broker::QueueStats,
     cli::{
+        args::duration,
         broker::{Missing, inspector, known_queues, with_client},
         exit,
         fail::Fail,
         out::{Out, count, hint, say},
+        signals::Signals,
         table::{Column, Table},
     },
     client::Client,
     config::Settings,
+    name::QueueName,
     registry::Registry,
+    time::Timestamp,
 };
 
 /// Show how many jobs wait, run and lie dead in each queue
@@ -27,17 +37,39 @@ use crate::{
   CONSUMERS  workers that serve the queue now
   -          the broker cannot tell
 
+Examples:
+  myapp queues --watch                    in place, every 2 seconds
+  myapp queues --queue orders --watch 10s --json | tee orders.jsonl
+
 JSON:
-  {"queues": [{"queue", "ready", "running", "delayed", "dead", "consumers"}]}
-  running and delayed are null where the broker cannot tell"#)]
+  {"at_ms", "queues": [{"queue", "ready", "running", "delayed", "dead",
+   "consumers"}]}; with --watch one line each time
+  running and delayed are null where the broker cannot tell; dates are
+  milliseconds since 1970-01-01 UTC"#)]
 pub(super) struct QueuesArgs {
+    /// Only this queue; can be given several times
+    #[arg(long = "queue", value_name = "QUEUE")]
+    queues: Vec<QueueName>,
+    /// Again and again, until Ctrl-C: on a terminal in place, otherwise one below the other
+    /// [default: 2s where only `--watch` is written]
+    #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "2s", value_parser = pause)]
+    watch: Option<Duration>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
+/// The shortest pause between two looks: each asks the broker for every queue.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+fn pause(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    if every < PAUSE_MIN { Err("use 100ms or more".into()) } else { Ok(every) }
+}
+
 #[derive(Serialize)]
 struct Document {
+    at_ms: Timestamp,
     queues: Vec<QueueStats>,
 }
 
@@ -48,16 +80,82 @@ pub(super) async fn queues(
     name: &str,
     out: Out,
 ) -> Result<u8, Fail> {
-    let known = known_queues(settings, registry);
-    let look = async |client: &Client| Ok(inspector(client)?.queues(&known).await?);
-    let queues = with_client(settings, Missing::Refuse, look).await?;
+    let known = if args.queues.is_empty() { known_queues(settings, registry) } else { args.queues.clone() };
+    let look = async |client: &Client| look(args, client, &known).await;
+    let Some(every) = args.watch else {
+        let document = with_client(settings, Missing::Refuse, look).await?;
+        return show(args, &document, name, out);
+    };
+    let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
+    with_client(settings, Missing::Refuse, async |client: &Client| {
+        let mut screen = Screen::new(out, args.json);
+        screen.show(&look(client).await?)?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = signals.nth(1) => return Ok(exit::OK),
+                () = sleep(every) => {}
+            }
+            let looked = tokio::select! {
+                biased;
+                _ = signals.nth(1) => return Ok(exit::OK),
+                looked = look(client) => looked,
+            };
+            match looked {
+                Ok(document) => screen.show(&document)?,
+                // It may come back, and whoever watches wants to see it.
+                Err(fail) => screen.fail(&fail),
+            }
+        }
+    })
+    .await
+}
+
+async fn look(args: &QueuesArgs, client: &Client, known: &[QueueName]) -> Result<Document, Fail> {
+    let mut queues = inspector(client)?.queues(known).await?;
+    if !args.queues.is_empty() {
+        queues.retain(|stats| args.queues.contains(&stats.queue));
+    }
+    Ok(Document { at_ms: client.clock().now(), queues })
+}
+
+/// Shows it once, with what could be done.
+fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<u8, Fail> {
+    let absent: Vec<_> =
+        args.queues.iter().filter(|queue| !document.queues.iter().any(|stats| stats.queue == **queue)).collect();
     if args.json {
-        out.json(&Document { queues })?;
+        out.json(document)?;
+    } else {
+        if document.queues.is_empty() && args.queues.is_empty() {
+            say(format_args!("there is no queue yet: `{name} run` and `{name} enqueue` create them"));
+        }
+        out.table(&table(&document.queues))?;
+    }
+    if let [first, ..] = &*absent {
+        let message = match &*absent {
+            [_] => format!("there is no queue `{first}`"),
+            absent => {
+                let names: Vec<_> = absent.iter().map(|queue| format!("`{queue}`")).collect();
+                format!("there are no queues {}", names.join(", "))
+            }
+        };
+        return Err(Fail::new(exit::NOTHING_MATCHED, message));
+    }
+    if args.json {
         return Ok(exit::OK);
     }
-    if queues.is_empty() {
-        say(format_args!("there is no queue yet: `{name} run` and `{name} enqueue` create them"));
+    let dead: u64 = document.queues.iter().map(|queue| queue.dead).sum();
+    if dead > 0 {
+        hint(format_args!("`{name} dlq list` shows why {} failed for good", count(dead, "job")));
     }
+    let unserved = document.queues.iter().filter(|queue| queue.ready > 0 && queue.consumers == 0).count();
+    if unserved > 0 {
+        hint(format_args!("jobs wait and no worker serves them: `{name} run`"));
+    }
+    Ok(exit::OK)
+}
+
+fn table(queues: &[QueueStats]) -> Table {
     let mut table = Table::new([
         Column::text("QUEUE"),
         Column::number("READY"),
@@ -66,20 +164,11 @@ pub(super) async fn queues(
         Column::number("DEAD"),
         Column::number("CONSUMERS"),
     ]);
-    for queue in &queues {
+    for queue in queues {
         let (ready, dead, consumers) = (Some(queue.ready), Some(queue.dead), Some(queue.consumers));
         let numbers = [ready, queue.running, queue.delayed, dead, consumers];
         let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         table.row([queue.queue.to_string()].into_iter().chain(numbers.map(shown)));
     }
-    out.table(&table)?;
-    let dead: u64 = queues.iter().map(|queue| queue.dead).sum();
-    if dead > 0 {
-        hint(format_args!("`{name} dlq list` shows why {} failed for good", count(dead, "job")));
-    }
-    let unserved = queues.iter().filter(|queue| queue.ready > 0 && queue.consumers == 0).count();
-    if unserved > 0 {
-        hint(format_args!("jobs wait and no worker serves them: `{name} run`"));
-    }
-    Ok(exit::OK)
+    table
 }
