@@ -46,7 +46,7 @@ fn a_watched_table_is_drawn_again_in_its_place_until_ctrl_c() {
     running.stdout.wait_for("trouble      2        0        0     0          0");
     running.write("\u{3}");
     let screen = running.wait().exits(0).stdout;
-    assert!(screen.contains("2 dead  Ctrl-C ends"), "{screen:?}");
+    assert!(screen.contains("2 dead  Ctrl-C ends") && screen.ends_with('\n'), "{screen:?}");
     // Up by the lines of the table, which is written over.
     assert!(screen.contains("\u{1b}[2A") || screen.contains("\u{1b}[1A"), "{screen:?}");
 }

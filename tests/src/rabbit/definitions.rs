@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::process::Command;
 
 use super::{Node, api::escape};
 
@@ -22,7 +22,7 @@ impl Node {
         self.api().ask("PUT", &format!("exchanges/{}/{}", escape(vhost), escape(name)), Some(&body)).await;
     }
 
-    /// Imports definitions as RabbitMQ's own tool does, from its standard input.
+    /// Imports definitions as RabbitMQ's own tool does.
     ///
     /// # Panics
     ///
@@ -32,14 +32,11 @@ impl Node {
     ///
     /// Not cancel safe.
     pub async fn import_definitions(&self, json: &str) {
+        // From its standard input the tool of 4.3 cannot read where that is no terminal.
+        let file = self.file("definitions.json", json);
         let mut tool: Command = self.program("/usr/lib/rabbitmq/bin/rabbitmqctl").into();
-        tool.args(["--node", self.name(), "import_definitions"]);
-        tool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut tool = tool.spawn().expect("rabbitmqctl can be started");
-        let mut stdin = tool.stdin.take().expect("it is piped");
-        stdin.write_all(json.as_bytes()).await.expect("rabbitmqctl reads");
-        drop(stdin);
-        let output = tool.wait_with_output().await.expect("rabbitmqctl ends");
+        tool.args(["--node", self.name(), "import_definitions"]).arg(file).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tool.output().await.expect("rabbitmqctl can be started");
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "rabbitmqctl: {}", String::from_utf8_lossy(&said));
     }

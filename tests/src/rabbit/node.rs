@@ -204,6 +204,12 @@ impl Node {
         self.release.command(&self.folder, path, &[])
     }
 
+    /// Writes a file that the node's programs can read; what they call it.
+    pub(super) fn file(&self, name: &str, content: &str) -> PathBuf {
+        fs::write(self.folder.join(name), content).expect("the node's folder can be written to");
+        self.release.inside(&self.folder).join(name)
+    }
+
     fn order(&self, order: Order) -> Option<u32> {
         self.guard.lock().unwrap().order(order)
     }

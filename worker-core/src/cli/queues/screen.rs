@@ -59,8 +59,10 @@ impl Screen {
 impl Drop for Screen {
     /// The last one stays.
     fn drop(&mut self) {
-        if let Self::Terminal(_, bar) = self {
+        if let Self::Terminal(out, bar) = self {
             bar.abandon();
+            // Whoever comes next begins on a line of its own.
+            drop(out.text("\n"));
         }
     }
 }
