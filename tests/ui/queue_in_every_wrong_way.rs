@@ -26,6 +26,21 @@ async fn above_the_highest() {}
 #[job(queue_type = "classic", priority = 9)]
 async fn ignored() {}
 
+#[job(queue = "orders", dead_letter_queue = "orders")]
+async fn run_again() {}
+
+#[job(dead_letter_queue = "my letters")]
+async fn no_name() {}
+
+#[job(dead_letter_ttl = "0s")]
+async fn gone_at_once() {}
+
+#[job(dead_letter_ttl = 7)]
+async fn without_unit() {}
+
+#[job(dlq = "orders_dead")]
+async fn by_another_name() {}
+
 #[job(x_max_priority = 10)]
 async fn elsewhere() {}
 

@@ -61,6 +61,10 @@ pub struct JobOptions {
     pub queue_type: Option<QueueType>,
     /// See [`QueueOptions::max_priority`]; the same for all jobs of one queue.
     pub max_priority: Option<Priority>,
+    /// See [`QueueOptions::dead_letter_queue`]; the same for all jobs of one queue.
+    pub dead_letter_queue: Option<&'static str>,
+    /// See [`QueueOptions::dead_letter_ttl`]; the same for all jobs of one queue.
+    pub dead_letter_ttl: Option<Duration>,
     /// How many of this type run at once in one worker; `None` for as many as there are slots.
     pub concurrency: Option<NonZeroUsize>,
     /// Other names under which it may arrive: what it was called before.
@@ -98,6 +102,8 @@ impl JobOptions {
         priority: Priority::DEFAULT,
         queue_type: None,
         max_priority: None,
+        dead_letter_queue: None,
+        dead_letter_ttl: None,
         concurrency: None,
         aliases: &[],
         on: None,
@@ -138,10 +144,29 @@ impl JobOptions {
         self
     }
 
-    /// What the job asks of its queue.
+    /// In a queue whose dead letters are in this one.
     #[must_use]
-    pub const fn queue_options(&self) -> QueueOptions {
-        QueueOptions { queue_type: self.queue_type, max_priority: self.max_priority }
+    pub const fn dead_letter_queue(mut self, name: &'static str) -> Self {
+        self.dead_letter_queue = Some(name);
+        self
+    }
+
+    /// In a queue whose dead letters are deleted after `ttl`.
+    #[must_use]
+    pub const fn dead_letter_ttl(mut self, ttl: Duration) -> Self {
+        self.dead_letter_ttl = Some(ttl);
+        self
+    }
+
+    /// What the job asks of its queue.
+    ///
+    /// # Errors
+    ///
+    /// Its `dead_letter_queue` is no queue's name.
+    pub fn queue_options(&self) -> Result<QueueOptions, InvalidName> {
+        let Self { queue_type, max_priority, dead_letter_ttl, .. } = *self;
+        let dead_letter_queue = self.dead_letter_queue.map(str::parse).transpose()?;
+        Ok(QueueOptions { queue_type, max_priority, dead_letter_queue, dead_letter_ttl })
     }
 
     /// With at most this many running at once in one worker.
@@ -401,14 +426,15 @@ impl Prepared {
         asked: Asked,
     ) -> Result<Self, InvalidJob> {
         let invalid = |problem: String| InvalidJob::new(name.as_str(), problem);
-        let queue_options = options.queue_options();
+        let queue_options =
+            options.queue_options().map_err(|error| invalid(format!("`dead_letter_queue`: {error}")))?;
         let priority = match asked.priority {
             None if options.priority == Priority::DEFAULT => queue_options.usual(),
             None => options.priority,
             Some(level) => Priority::new(level)
                 .ok_or_else(|| invalid(format!("its priority is {level}; priorities are 0 to 31, higher first")))?,
         };
-        if let Some(problem) = queue_options.problem().or_else(|| queue_options.refusal(priority)) {
+        if let Some(problem) = queue_options.problem(&queue).or_else(|| queue_options.refusal(priority)) {
             return Err(invalid(problem));
         }
         if let Due::In(delay) = asked.due
@@ -528,65 +554,4 @@ impl Enqueueable for Result<Prepared, InvalidJob> {
 const _: () = assert!(PAYLOAD_BYTES_MAX <= 15 << 20, "RabbitMQ 4 refuses messages above 16 MiB");
 
 #[cfg(test)]
-mod tests {
-    use serde::Deserialize;
-
-    use super::*;
-    use crate::time::days;
-
-    #[derive(Debug, Clone, Serialize, Deserialize)]
-    struct Ping {
-        text: String,
-    }
-
-    impl Job for Ping {
-        const NAME: &'static str = "ping";
-        type Return = ();
-    }
-
-    fn ping() -> Enqueue<Ping> {
-        Enqueue::new(Ping { text: "hi".into() })
-    }
-
-    fn stamped(job: impl Enqueueable) -> Result<Envelope, InvalidJob> {
-        job.prepare()?.stamp(Timestamp::from_unix_ms(1_000), JobId::new, 100)
-    }
-
-    #[test]
-    fn the_body_is_the_payload_and_nothing_else() {
-        let envelope = stamped(Ping { text: "hi".into() }).unwrap();
-        assert_eq!(envelope.body.0, &br#"{"text":"hi"}"#[..]);
-        assert_eq!(envelope.route, Route::Queue("default".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_payload_that_is_ready_to_be_enqueued_is_not_printed() {
-        let prepared = Enqueue::new(Ping { text: "4111".into() }).erase().unwrap();
-        assert!(!format!("{prepared:?}").contains("4111"), "{prepared:?}");
-    }
-
-    #[test]
-    fn a_second_try_keeps_the_id() {
-        let mut prepared = ping().erase().unwrap();
-        let first = prepared.stamp(Timestamp::default(), JobId::new, 100).unwrap();
-        let second = prepared.stamp(Timestamp::default(), JobId::new, 100).unwrap();
-        assert_eq!(first.id, second.id);
-    }
-
-    #[test]
-    fn an_option_out_of_range_is_refused_with_its_value_and_the_range() {
-        let refusals = [
-            (stamped(ping().priority(32)), "its priority is 32; priorities are 0 to 31"),
-            (stamped(ping().delay(days(400))), "it would wait 400 days; the limit is 366"),
-            (stamped(ping().at(SystemTime::from(Timestamp::default()) + days(400))), "the limit is 366"),
-            (stamped(ping().header("x-death", 1)), "`x-death`"),
-            (stamped(ping().via("no good", "k")), "exchange name `no good` contains a space"),
-            (stamped(ping().via("events", "k".repeat(256))), "the key has 256 bytes; the limit is 255"),
-            (stamped(Ping { text: "x".repeat(100) }), "its payload has 111 bytes; the limit is 100"),
-        ];
-        for (refusal, part) in refusals {
-            let error = refusal.unwrap_err();
-            assert!(error.to_string().contains("`ping`") && error.to_string().contains(part), "{error}");
-        }
-    }
-}
+mod tests;

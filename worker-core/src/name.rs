@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// suffixes such as `_dlq` and `_retry_5000`.
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// The dead-letter queue of queue `q` is called `q_dlq`, on every broker.
+/// The dead-letter queue of queue `q` is called `q_dlq`, unless its jobs
+/// [name another](crate::queue::QueueOptions::dead_letter_queue).
 pub const DEAD_LETTER_SUFFIX: &str = "_dlq";
 
 /// Why a text is no name.

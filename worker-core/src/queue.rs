@@ -4,11 +4,11 @@
 //! one that runs the jobs. So what it is asked to be stands with the job, where
 //! both find it, and all jobs of one queue must ask for the same.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use crate::envelope::Priority;
+use crate::{envelope::Priority, name::QueueName, retry::DELAY_MAX};
 
 /// How a server keeps a queue. A hint: only RabbitMQ has more than one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -55,6 +55,12 @@ pub struct QueueOptions {
     /// The highest priority that it tells apart, 1 to 31; only of a [classic](QueueType::Classic) queue, which
     /// ignores priorities without. Brokers that always honour priorities ignore it.
     pub max_priority: Option<Priority>,
+    /// Where its dead letters are kept, on RabbitMQ; `None` for the queue's name and `_dlq`. For a queue of others,
+    /// whose dead letters have another name already. Brokers that keep them with their queue ignore it.
+    pub dead_letter_queue: Option<QueueName>,
+    /// After how long a dead letter is **deleted**, on RabbitMQ, 1 ms to 366 days; `None`, the default, to keep it until
+    /// a person decides, which is what all other brokers do.
+    pub dead_letter_ttl: Option<Duration>,
 }
 
 impl QueueOptions {
@@ -72,16 +78,44 @@ impl QueueOptions {
         self
     }
 
+    /// With dead letters in this queue.
+    #[must_use]
+    pub fn dead_letter_queue(mut self, name: QueueName) -> Self {
+        self.dead_letter_queue = Some(name);
+        self
+    }
+
+    /// With dead letters that are deleted after `ttl`.
+    #[must_use]
+    pub const fn dead_letter_ttl(mut self, ttl: Duration) -> Self {
+        self.dead_letter_ttl = Some(ttl);
+        self
+    }
+
     /// Whether nothing is asked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What is wrong with them, whatever the broker; `None` if nothing is.
+    /// What is wrong with them for the queue `name`, whatever the broker; `None` if nothing is.
     #[must_use]
-    pub fn problem(&self) -> Option<String> {
-        let Self { queue_type, max_priority } = self;
+    pub fn problem(&self, name: &QueueName) -> Option<String> {
+        let Self { queue_type, max_priority, dead_letter_queue, dead_letter_ttl } = self;
+        if let Some(dead) = dead_letter_queue {
+            let derived =
+                |suffix| dead.as_str().strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(suffix));
+            if dead == name || derived("_suspects") || derived("_retry_") {
+                return Some(format!("`dead_letter_queue` is `{dead}`, from which jobs are run; name another"));
+            }
+        }
+        if let Some(ttl) = dead_letter_ttl
+            && (ttl.as_millis() == 0 || *ttl > DELAY_MAX)
+        {
+            return Some(format!(
+                "`dead_letter_ttl` is {ttl:?}; use 1 ms to 366 days, or leave it out to keep dead letters"
+            ));
+        }
         match max_priority {
             Some(Priority::MIN) => Some("`max_priority` is 0, which tells none apart; use 1 to 31".into()),
             // Not by itself: it would cost the replication that a quorum queue has, and that must be written somewhere.
@@ -119,10 +153,12 @@ impl QueueOptions {
 impl fmt::Display for QueueOptions {
     /// As it is written on a job.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue_type, max_priority } = self;
+        let Self { queue_type, max_priority, dead_letter_queue, dead_letter_ttl } = self;
         let parts = [
             queue_type.map(|queue_type| format!("queue_type = \"{queue_type}\"")),
             max_priority.map(|max| format!("max_priority = {max}")),
+            dead_letter_queue.as_ref().map(|dead| format!("dead_letter_queue = \"{dead}\"")),
+            dead_letter_ttl.map(|ttl| format!("dead_letter_ttl = \"{}\"", humantime::format_duration(ttl))),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         f.pad(&if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") })
@@ -133,22 +169,39 @@ impl fmt::Display for QueueOptions {
 mod tests {
     use super::*;
 
+    fn orders() -> QueueName {
+        "orders".parse().unwrap()
+    }
+
     fn ranked(max: u8) -> QueueOptions {
         QueueOptions::default().queue_type(QueueType::Classic).max_priority(Priority::new(max).unwrap())
     }
 
     #[test]
     fn what_no_queue_can_be_is_said_with_the_way_out() {
-        assert_eq!(QueueOptions::default().problem(), None);
-        assert_eq!(ranked(1).problem(), None);
-        assert!(ranked(0).problem().unwrap().contains("use 1 to 31"));
+        assert_eq!(QueueOptions::default().problem(&orders()), None);
+        assert_eq!(ranked(1).problem(&orders()), None);
+        assert!(ranked(0).problem(&orders()).unwrap().contains("use 1 to 31"));
         for queue_type in [None, Some(QueueType::Quorum)] {
-            let problem = QueueOptions { queue_type, ..ranked(10) }.problem().unwrap();
+            let problem = QueueOptions { queue_type, ..ranked(10) }.problem(&orders()).unwrap();
             assert!(
                 problem.contains("`max_priority` is 10") && problem.contains("queue_type = \"classic\""),
                 "{problem}"
             );
         }
+    }
+
+    #[test]
+    fn dead_letters_cannot_be_where_jobs_are_run_nor_be_gone_at_once() {
+        let problem = |dead: &str| QueueOptions::default().dead_letter_queue(dead.parse().unwrap()).problem(&orders());
+        for dead in ["orders", "orders_suspects", "orders_retry_5000"] {
+            assert!(problem(dead).unwrap().contains(&format!("`{dead}`")), "{dead}");
+        }
+        assert_eq!((problem("orders_dlq"), problem("orders_dead"), problem("dead")), (None, None, None));
+        let ttl = |ttl| QueueOptions::default().dead_letter_ttl(ttl).problem(&orders());
+        assert!(ttl(Duration::from_micros(999)).unwrap().contains("1 ms to 366 days"));
+        assert!(ttl(DELAY_MAX + Duration::from_millis(1)).is_some());
+        assert_eq!((ttl(Duration::from_millis(1)), ttl(DELAY_MAX)), (None, None));
     }
 
     #[test]
@@ -172,6 +225,9 @@ mod tests {
     #[test]
     fn options_read_as_they_are_written_on_a_job() {
         assert_eq!(ranked(10).to_string(), r#"queue_type = "classic", max_priority = 10"#);
+        let dead = QueueOptions::default().dead_letter_queue("dead".parse().unwrap());
+        let dead = dead.dead_letter_ttl(crate::time::days(7));
+        assert_eq!(dead.to_string(), r#"dead_letter_queue = "dead", dead_letter_ttl = "7days""#);
         assert_eq!(QueueOptions::default().to_string(), "nothing");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     exchange::{Binding, Exchange, ExchangeKind, key_problem},
     handler::{Handler, Registration, States},
     job::{JobOptions, On},
-    name::{InvalidName, JobName, QueueName},
+    name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, QueueName},
     queue::QueueOptions,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Entry {
     pub(crate) name: JobName,
     pub(crate) queue: QueueName,
     pub(crate) registration: Registration,
+    /// What it asks of its queue.
+    pub(crate) asked: QueueOptions,
     /// What its queue gets copies of.
     pub(crate) on: Option<Listening>,
 }
@@ -55,6 +57,14 @@ pub(crate) struct Entry {
 pub(crate) struct Listening {
     pub(crate) exchange: Exchange,
     pub(crate) keys: Vec<String>,
+}
+
+impl Entry {
+    /// Whether its jobs or their dead letters are in the queue `name`.
+    fn lies_in(&self, name: &QueueName) -> bool {
+        let usual = || name.as_str().strip_suffix(DEAD_LETTER_SUFFIX) == Some(self.queue.as_str());
+        self.queue == *name || self.asked.dead_letter_queue.as_ref().map_or_else(usual, |dead| dead == name)
+    }
 }
 
 impl Registry {
@@ -115,7 +125,11 @@ impl Registry {
             }
             self.by_name.insert(known_as, index);
         }
-        self.problems.extend(self.problems_of_queue(&name, &queue, &registration));
+        let asked = registration.options.queue_options().unwrap_or_else(|problem| {
+            self.problems.push(format!("`dead_letter_queue` of job `{name}`: {problem} ({here})"));
+            QueueOptions::default()
+        });
+        self.problems.extend(self.problems_of_queue(&name, &queue, &asked, &registration));
         let on = registration.options.on.and_then(|on| match listening(&on) {
             Ok(on) => Some(on),
             Err(problem) => {
@@ -123,36 +137,53 @@ impl Registry {
                 None
             }
         });
-        self.entries.push(Entry { name, queue, registration, on });
+        self.entries.push(Entry { name, queue, registration, asked, on });
         self
     }
 
     /// What is wrong with what a job asks of its queue, by itself and beside those that were registered before.
-    fn problems_of_queue(&self, name: &JobName, queue: &QueueName, asking: &Registration) -> Vec<String> {
-        let Registration { file, line, options, .. } = asking;
-        let asked = options.queue_options();
-        let own = asked
-            .problem()
-            .or_else(|| asked.refusal(options.priority).filter(|_| options.priority != Priority::DEFAULT));
-        let own = own.map(|problem| format!("job `{name}` ({file}:{line}): {problem}"));
+    fn problems_of_queue(
+        &self,
+        name: &JobName,
+        queue: &QueueName,
+        asked: &QueueOptions,
+        Registration { file, line, options, .. }: &Registration,
+    ) -> Vec<String> {
+        let this = format!("`{name}` ({file}:{line})");
+        let ranked = || asked.refusal(options.priority).filter(|_| options.priority != Priority::DEFAULT);
+        let own = asked.problem(queue).or_else(ranked).map(|problem| format!("job {this}: {problem}"));
+        let that = |other: &Entry| {
+            let Registration { file, line, .. } = &other.registration;
+            format!("`{}` ({file}:{line})", other.name)
+        };
         // To ask for nothing is to differ, too: a program that only has that job would make another queue.
-        let differs = |other: &&Entry| other.queue == *queue && other.registration.options.queue_options() != asked;
+        let differs = |other: &&Entry| other.queue == *queue && other.asked != *asked;
         let beside = self.entries.iter().find(differs).map(|other| {
-            let Registration { file: file_2, line: line_2, options, .. } = &other.registration;
             format!(
-                "jobs `{}` ({file_2}:{line_2}) and `{name}` ({file}:{line}) ask for different things of queue `{queue}`: \
-                 {} and {asked}; write the same on both, or give one of them another queue",
-                other.name,
-                options.queue_options()
+                "jobs {} and {this} ask for different things of queue `{queue}`: {} and {asked}; write the same on \
+                 both, or give one of them another queue",
+                that(other),
+                other.asked
             )
         });
-        own.into_iter().chain(beside).collect()
+        // Whose a dead letter is would not be known.
+        let shared = self.entries.iter().filter(|other| other.queue != *queue).find_map(|other| {
+            let dead = asked.dead_letter_queue.as_ref().filter(|dead| other.lies_in(dead));
+            let dead = dead.or_else(|| other.asked.dead_letter_queue.as_ref().filter(|dead| *dead == queue))?;
+            Some(format!(
+                "jobs {} and {this} are of two queues, `{}` and `{queue}`, and both use `{dead}`; give each a \
+                 `dead_letter_queue` of its own",
+                that(other),
+                other.queue
+            ))
+        });
+        own.into_iter().chain(beside).chain(shared).collect()
     }
 
     /// What the jobs of `queue` ask of it; they agree, or no worker starts.
     fn queue_options(&self, queue: &QueueName) -> QueueOptions {
         let of_queue = self.entries.iter().find(|entry| entry.queue == *queue);
-        of_queue.map(|entry| entry.registration.options.queue_options()).unwrap_or_default()
+        of_queue.map(|entry| entry.asked.clone()).unwrap_or_default()
     }
 
     /// What must exist for the jobs of `queue`: itself, and what its jobs run for.
@@ -413,7 +444,7 @@ mod tests {
     fn what_all_jobs_of_a_queue_ask_of_it_is_in_its_topology() {
         let registry = Registry::new().with::<Ranked>().with::<AlsoRanked>().with::<First>();
         let (ranked, plain) = ("r".parse().unwrap(), "q".parse().unwrap());
-        assert_eq!(registry.topology(&ranked).options[&ranked], RANKED.queue_options());
+        assert_eq!(registry.topology(&ranked).options[&ranked], RANKED.queue_options().unwrap());
         assert!(registry.topology(&plain).options.is_empty());
         assert!(registry.problems.is_empty(), "{:?}", registry.problems);
     }
@@ -437,6 +468,30 @@ mod tests {
         let [high, unpaid] = &*registry.problems else { panic!("{:?}", registry.problems) };
         assert!(high.contains("`too_high` (") && high.contains("priority is 31") && high.contains("0 to 10"), "{high}");
         assert!(unpaid.contains("`unpaid` (") && unpaid.contains("queue_type = \"classic\""), "{unpaid}");
+    }
+
+    job!(Dead, "dead", "orders", JobOptions::DEFAULT.dead_letter_queue("graves"));
+    job!(Undead, "undead", "emails", JobOptions::DEFAULT.dead_letter_queue("graves"));
+    job!(OfGraves, "of_graves", "graves", JobOptions::DEFAULT);
+    job!(Usual, "usual", "mail", JobOptions::DEFAULT);
+    job!(InTheUsual, "in_the_usual", "bills", JobOptions::DEFAULT.dead_letter_queue("mail_dlq"));
+    job!(Nameless, "nameless", "n", JobOptions::DEFAULT.dead_letter_queue("no good"));
+
+    #[test]
+    fn dead_letters_of_two_queues_are_not_mixed_nor_run() {
+        for registry in [
+            Registry::new().with::<Dead>().with::<Undead>(),
+            Registry::new().with::<Dead>().with::<OfGraves>(),
+            Registry::new().with::<OfGraves>().with::<Dead>(),
+            Registry::new().with::<Usual>().with::<InTheUsual>(),
+        ] {
+            let [problem] = &*registry.problems else { panic!("{:?}", registry.problems) };
+            assert!(problem.contains("of its own") && problem.matches("registry.rs:").count() == 2, "{problem}");
+        }
+        let fine = Registry::new().with::<Dead>().with::<Usual>();
+        assert!(fine.problems.is_empty(), "{:?}", fine.problems);
+        let nameless = Registry::new().with::<Nameless>().problems.join("");
+        assert!(nameless.contains("`nameless`") && nameless.contains("`no good` contains a space"), "{nameless}");
     }
 
     #[test]

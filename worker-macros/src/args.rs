@@ -23,6 +23,8 @@ pub(crate) struct Args {
     pub(crate) backoff: Option<LitStr>,
     pub(crate) bind: Vec<LitStr>,
     pub(crate) concurrency: Option<LitInt>,
+    pub(crate) dead_letter_queue: Option<LitStr>,
+    pub(crate) dead_letter_ttl: Option<LitStr>,
     pub(crate) kind: Option<LitStr>,
     pub(crate) krate: Option<Path>,
     pub(crate) max_priority: Option<LitInt>,
@@ -45,7 +47,7 @@ struct Known {
 
 /// Every option. `crate` is not among those that are listed to people: it is
 /// for crates that re-export this one.
-const OPTIONS: [Known; 14] = [
+const OPTIONS: [Known; 16] = [
     Known {
         name: "aliases",
         example: r#"aliases = ["old_name"]"#,
@@ -65,6 +67,16 @@ const OPTIONS: [Known; 14] = [
         name: "concurrency",
         example: "concurrency = 2",
         read: |args, value| value.number().map(|number| args.concurrency = number),
+    },
+    Known {
+        name: "dead_letter_queue",
+        example: r#"dead_letter_queue = "orders_dead""#,
+        read: |args, value| value.text().map(|text| args.dead_letter_queue = text),
+    },
+    Known {
+        name: "dead_letter_ttl",
+        example: r#"dead_letter_ttl = "7d""#,
+        read: |args, value| value.duration().map(|text| args.dead_letter_ttl = text),
     },
     Known { name: "kind", example: r#"kind = "topic""#, read: |args, value| value.text().map(|text| args.kind = text) },
     Known {
@@ -111,14 +123,16 @@ const OPTIONS: [Known; 14] = [
 ];
 
 /// What people write who come from another framework, and what it is called here.
-const ELSEWHERE: [(&str, &str); 26] = [
+const ELSEWHERE: [(&str, &str); 28] = [
     ("attempts", MAX_ATTEMPTS),
     ("autoretry_for", "every error is retried; to give up at once return `JobError::discard(why)`"),
     ("binding_key", BIND),
     ("binding_keys", BIND),
     ("countdown", DELAY),
+    ("dead_letter", DEAD_LETTER_QUEUE),
     ("default_retry_delay", r#"the pause between retries is `backoff = "5s"`"#),
     ("delay", DELAY),
+    ("dlq", DEAD_LETTER_QUEUE),
     ("eta", DELAY),
     ("exchange", r#"write `on = "events"`: the exchange whose messages it runs for"#),
     ("exchange_type", r#"write `kind = "fanout"`, beside `on = "events"`"#),
@@ -143,6 +157,8 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("x_max_priority", r#"write `max_priority = 10`, beside `queue_type = "classic"`"#),
 ];
 const BIND: &str = r#"write `bind = ["order.*"]`, beside `on = "events"`"#;
+const DEAD_LETTER_QUEUE: &str =
+    r#"write `dead_letter_queue = "orders_dead"`; without it dead letters are in the queue's name and `_dlq`"#;
 const DELAY: &str =
     r#"the pause between retries is `backoff = "5s"`; one job starts later with `my_job::new(…).delay(minutes(5))`"#;
 const MAX_ATTEMPTS: &str = "write `max_retries`, which does not count the first run: 3 attempts are `max_retries = 2`";

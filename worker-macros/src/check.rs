@@ -120,7 +120,7 @@ pub(crate) fn checked_number(
     number
 }
 
-fn checked_duration<T>(
+pub(crate) fn checked_duration<T>(
     literal: &LitStr,
     option: &str,
     example: &str,

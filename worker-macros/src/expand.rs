@@ -111,7 +111,7 @@ impl Job<'_> {
     /// What the job asks of its queue.
     fn queue(&self) -> TokenStream {
         let Self { options, private, .. } = self;
-        let Asked { queue_type, max_priority } = &options.asked;
+        let Asked { queue_type, max_priority, dead_letter_queue, dead_letter_ttl_ms } = &options.asked;
         let queue_type = queue_type.map(|queue_type| {
             let variant = format_ident!("{}", queue_type.variant());
             quote!(.queue_type(#private::QueueType::#variant))
@@ -120,7 +120,12 @@ impl Job<'_> {
             let max = Literal::u32_unsuffixed(max);
             quote!(.max_priority(#private::priority(#max)))
         });
-        quote!(#queue_type #max_priority)
+        let dead_letter_queue = dead_letter_queue.as_ref().map(|name| quote!(.dead_letter_queue(#name)));
+        let dead_letter_ttl = dead_letter_ttl_ms.map(|ms| {
+            let ttl = millis(ms);
+            quote!(.dead_letter_ttl(#ttl))
+        });
+        quote!(#queue_type #max_priority #dead_letter_queue #dead_letter_ttl)
     }
 
     fn retry_policy(&self) -> TokenStream {

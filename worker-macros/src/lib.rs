@@ -123,6 +123,8 @@ use crate::{
 /// | `priority` | 0 to 31, higher is delivered first; [not in every queue](#what-a-queue-is) | 4, so that there is room on both sides |
 /// | `queue_type` | `"quorum"` or `"classic"`: how RabbitMQ keeps the queue, see [below](#what-a-queue-is) | what the program's settings say, `quorum` |
 /// | `max_priority` | 1 to 31: the highest priority that a classic queue tells apart | none: such a queue ignores priorities |
+/// | `dead_letter_queue` | where RabbitMQ keeps the queue's dead letters, for a queue of others whose dead letters have a name already | the queue's name and `_dlq` |
+/// | `dead_letter_ttl` | after how long RabbitMQ **deletes** a dead letter, seen by a person or not | never |
 /// | `concurrency` | 1 or more: how many run at once in one worker | as many as the worker has slots |
 /// | `crate` | the path of `worker_core`, for crates that re-export it: `crate = my_framework::worker_core` | `::worker_core` |
 ///

@@ -1,10 +1,11 @@
-//! `queue_type` and `max_priority`: the checks of what a job asks of its queue.
+//! `queue_type`, `max_priority` and `dead_letter_…`: the checks of what a job asks of its queue.
 
 use syn::LitStr;
 
 use crate::{
     args::Args,
-    check::{PRIORITY_MAX, checked_number},
+    check::{PRIORITY_MAX, checked_duration, checked_name, checked_number},
+    duration,
     mistake::Mistakes,
     text::text,
 };
@@ -14,6 +15,8 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) queue_type: Option<QueueType>,
     pub(crate) max_priority: Option<u32>,
+    pub(crate) dead_letter_queue: Option<String>,
+    pub(crate) dead_letter_ttl_ms: Option<u64>,
 }
 
 /// How the server keeps the queue.
@@ -63,7 +66,21 @@ pub(crate) fn asked(args: &Args, mistakes: &mut Mistakes) -> Asked {
         }
         _ => {}
     }
-    Asked { queue_type, max_priority }
+    let dead_letter_queue = args.dead_letter_queue.as_ref().and_then(|name| dead_letter_queue(name, args, mistakes));
+    let dead_letter_ttl_ms = args.dead_letter_ttl.as_ref().and_then(|literal| {
+        let example = "\"7d\" or \"12h\": a dead letter is deleted then";
+        checked_duration(literal, "dead_letter_ttl", example, duration::millis, mistakes)
+    });
+    Asked { queue_type, max_priority, dead_letter_queue, dead_letter_ttl_ms }
+}
+
+fn dead_letter_queue(literal: &LitStr, args: &Args, mistakes: &mut Mistakes) -> Option<String> {
+    if args.queue.as_ref().is_some_and(|queue| queue.value() == literal.value()) {
+        let what = format!("dead letters in the job's own queue would be run again: {}", text(literal));
+        mistakes.add(literal, what, "name another queue, or remove the option: then it is the queue's name and `_dlq`");
+        return None;
+    }
+    checked_name(literal, "dead_letter_queue", mistakes)
 }
 
 fn queue_type(literal: &LitStr, mistakes: &mut Mistakes) -> Option<QueueType> {

@@ -1,5 +1,6 @@
 //! The same commands on RabbitMQ, with nothing changed but the URL.
 
+use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use worker_tests::{
     eventually::{eventually, eventually_blocking},
@@ -21,6 +22,25 @@ fn on_rabbitmq() -> (Program, Vhost) {
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn dead_letters_are_found_where_a_job_says_they_are() {
+    let (program, vhost) = on_rabbitmq();
+    let worker = program.start(&["run", "--queues", "calculator"]);
+    program.run(&["enqueue", "add", "a=1", "b=2"]).exits(0);
+    let undecodable = shared_node().publish(vhost.name(), "calculator", json!({"type": "add"}), "{}");
+    runtime().block_on(undecodable);
+    let dead = || program.run(&["queues"]).exits(0).row("calculator")[4].clone();
+    runtime().block_on(eventually("the job is dead", async || (dead() == "1").then_some(())));
+    worker.signal("TERM");
+    worker.wait().exits(0);
+    program.run(&["dlq", "list"]).exits(0).prints(&["add", "calculator", "undecodable"]);
+    program.run(&["dlq", "drop", "--all", "--yes"]).exits(0).says(&["1"]);
+    assert_eq!(dead(), "0");
+    let queues = runtime().block_on(shared_node().list_queues(vhost.name()));
+    let names: Vec<_> = queues.iter().map(|queue| queue.name.as_str()).collect();
+    assert!(names.contains(&"calculator_dead") && !names.contains(&"calculator_dlq"), "{names:?}");
 }
 
 #[test]

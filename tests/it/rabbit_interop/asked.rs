@@ -185,6 +185,20 @@ async fn a_priority_is_refused_where_the_queue_that_is_there_ignores_it_on_every
 }
 
 #[tokio::test]
+async fn a_queue_that_was_made_anew_as_asked_is_used_by_those_who_were_refused() {
+    let (node, vhost) = (shared_node(), shared_vhost());
+    node.declare_queue(vhost.name(), "orders", json!({"x-queue-type": "classic"})).await;
+    let client = Client::connect(vhost.url()).await.unwrap();
+    client.enqueue(ship(1, 9)).await.unwrap_err();
+    client.enqueue(Enqueue::new(Plain { n: 2 }).priority(9)).await.unwrap_err();
+    node.delete_queue(vhost.name(), "orders").await;
+    node.declare_queue(vhost.name(), "orders", json!({"x-queue-type": "classic", "x-max-priority": 10})).await;
+    client.enqueue(Enqueue::new(Plain { n: 3 }).priority(9)).await.unwrap();
+    client.enqueue(ship(4, 9)).await.unwrap();
+    client.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn who_may_not_declare_uses_what_is_there_whatever_is_asked() {
     let (node, vhost) = (shared_node(), shared_vhost());
     node.declare_queue(vhost.name(), "orders", json!({"x-max-priority": 10})).await;

@@ -6,6 +6,7 @@ mod asked;
 mod calls;
 mod capabilities;
 mod dead;
+mod dead_elsewhere;
 mod exchanges;
 mod neighbour;
 mod orders;

@@ -90,7 +90,7 @@ async fn echo(text: String) {
 }
 
 /// Adds two numbers.
-#[job(queue = "calculator")]
+#[job(queue = "calculator", dead_letter_queue = "calculator_dead")]
 async fn add(a: i64, b: i64) -> JobResult<i64> {
     Ok(a.checked_add(b).ok_or("too large")?)
 }

@@ -80,7 +80,18 @@ pub async fn what_is_asked_of_a_queue_holds_or_is_refused<F: BrokerFixture>(fx: 
     let ranked = QueueOptions::default().queue_type(QueueType::Classic).max_priority(Priority::MAX);
     let asking = Topology::default().queue(queue_name(QUEUE), ranked.clone());
     match process.broker.declare(&asking).await {
-        Ok(declared) => assert!(declared.created.is_empty()),
+        Ok(declared) => {
+            assert!(declared.created.is_empty());
+            if process.broker.capabilities().queue_priorities {
+                let mut urgent = job("urgent");
+                urgent.priority = Priority::MAX;
+                process.enqueue([urgent]).await;
+                let mut consumer = process.consume(1).await;
+                let first = consumer.expect("urgent").await;
+                consumer.ack(first).await;
+                consumer.stop().await;
+            }
+        }
         Err(error) => {
             assert_eq!(error.kind(), BrokerErrorKind::Permanent);
             let told = error.to_string();

@@ -75,6 +75,20 @@ impl Node {
         self.api().ask("PUT", &path(vhost, name), Some(&body)).await;
     }
 
+    /// Sets by a policy what queues whose name matches `pattern` do, beside what they were declared with.
+    ///
+    /// # Panics
+    ///
+    /// When the node refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe.
+    pub async fn set_policy(&self, vhost: &str, pattern: &str, definition: Value) {
+        let body = json!({"pattern": pattern, "definition": definition, "apply-to": "queues"});
+        self.api().ask("PUT", &format!("policies/{}/tests", escape(vhost)), Some(&body)).await;
+    }
+
     /// Makes the quorum queues that were just declared survive [`kill`](Self::kill).
     ///
     /// RabbitMQ keeps the list of them (Ra's directory, a `dets` table) in

@@ -214,6 +214,12 @@ pub trait Broker: Send + Sync + 'static {
         self.declare(&plan.topology()).await.map(drop)
     }
 
+    /// Tells it what jobs ask of their queues, without making or looking at any: for who only looks at them, and must
+    /// know where their dead letters are. Brokers that keep those with their queue need not be told.
+    fn know(&self, topology: &Topology) {
+        let _ = topology;
+    }
+
     /// Stores 1 to [`BATCH_MAX`] envelopes; one answer each, in their order.
     ///
     /// # Cancel safety

@@ -65,7 +65,7 @@ impl Topology {
         });
         let queue = || {
             let mut queues = self.options.iter();
-            queues.find_map(|(name, options)| options.problem().map(|problem| format!("queue `{name}`: {problem}")))
+            queues.find_map(|(name, options)| options.problem(name).map(|problem| format!("queue `{name}`: {problem}")))
         };
         twice.or_else(queue).or_else(|| self.bindings.iter().find_map(Binding::problem))
     }

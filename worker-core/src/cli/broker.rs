@@ -81,6 +81,12 @@ pub(super) fn known_queues(settings: &Settings, registry: &Registry) -> Vec<Queu
     known
 }
 
+/// The broker's view for people, where it must know where the dead letters of the registered jobs are.
+pub(super) fn inspector_of(client: &Client, registry: &Registry) -> Result<Arc<dyn Inspector>, Fail> {
+    registry.queues().iter().for_each(|queue| client.broker().know(&registry.topology(queue)));
+    inspector(client)
+}
+
 /// The broker's view for people.
 pub(super) fn inspector(client: &Client) -> Result<Arc<dyn Inspector>, Fail> {
     let broker = client.broker();

@@ -86,7 +86,7 @@ pub(super) fn jobs(args: &JobsArgs, registry: &Registry, out: Out) -> Result<u8,
 }
 
 fn row(entry: &Entry) -> Row<'_> {
-    let Entry { name, queue, registration, on } = entry;
+    let Entry { name, queue, registration, on, .. } = entry;
     let (options, ms) = (&registration.options, |time: std::time::Duration| time.as_millis().try_into());
     Row {
         job: name.as_str(),

@@ -13,7 +13,7 @@ use crate::{
     broker::QueueStats,
     cli::{
         args::duration,
-        broker::{Missing, inspector, known_queues, with_client},
+        broker::{Missing, inspector_of, known_queues, with_client},
         exit,
         fail::Fail,
         out::{Out, count, hint, say},
@@ -81,7 +81,7 @@ pub(super) async fn queues(
     out: Out,
 ) -> Result<u8, Fail> {
     let known = if args.queues.is_empty() { known_queues(settings, registry) } else { args.queues.clone() };
-    let look = async |client: &Client| look(args, client, &known).await;
+    let look = async |client: &Client| look(args, client, registry, &known).await;
     let Some(every) = args.watch else {
         let document = with_client(settings, Missing::Refuse, look).await?;
         return show(args, &document, name, out);
@@ -111,8 +111,8 @@ pub(super) async fn queues(
     .await
 }
 
-async fn look(args: &QueuesArgs, client: &Client, known: &[QueueName]) -> Result<Document, Fail> {
-    let mut queues = inspector(client)?.queues(known).await?;
+async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[QueueName]) -> Result<Document, Fail> {
+    let mut queues = inspector_of(client, registry)?.queues(known).await?;
     if !args.queues.is_empty() {
         queues.retain(|stats| args.queues.contains(&stats.queue));
     }

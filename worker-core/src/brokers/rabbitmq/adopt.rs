@@ -5,6 +5,8 @@
 //! queue has. Taking that over and declaring again leads to what the queue was
 //! declared with, without touching it ([`Declare::Compared`]). What a policy sets does not show.
 
+use std::time::Duration;
+
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::{
@@ -24,7 +26,7 @@ const ROUNDS_MAX: usize = 16;
 
 /// Arguments by which a queue loses what nobody has taken, and what they do with it.
 const LOSING: [(&str, &str); 5] = [
-    ("x-message-ttl", "drops a dead letter after so many milliseconds"),
+    (topology::MESSAGE_TTL, "drops a dead letter after so many milliseconds"),
     ("x-max-length", "drops the oldest above so many dead letters"),
     ("x-max-length-bytes", "drops the oldest above so many bytes"),
     ("x-delivery-limit", "drops a dead letter that was looked at more often"),
@@ -35,11 +37,11 @@ const LOSING: [(&str, &str); 5] = [
 ///
 /// Where that cannot be learnt, for lack of the right to declare or of an answer, nothing is said.
 pub(super) async fn warn_of_losses(declarer: &Declarer, queue: &QueueName) {
-    let name = topology::dead_letters(queue);
-    match arguments(declarer, &name, declarer.keeping_arguments()).await {
+    let (name, asked) = (declarer.dead_letters(queue), declarer.asked(queue).dead_letter_ttl);
+    match arguments(declarer, &name, declarer.dead_letter_arguments(queue)).await {
         Ok(None) => {}
         Ok(Some(Learnt { arguments, .. })) => {
-            for (argument, value, what) in losses(&arguments) {
+            for (argument, value, what) in losses(&arguments, asked) {
                 tracing::warn!(
                     target: TARGET,
                     queue = name,
@@ -153,10 +155,12 @@ fn adopted(wanted: &FieldTable, argument: &ShortString, current: Option<AMQPValu
     table
 }
 
-/// Of `arguments` those that lose dead letters: name, value, and what it does.
-pub(super) fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static str)> {
+/// Of `arguments` those that lose dead letters: name, value, and what it does. What was asked for is no loss.
+pub(super) fn losses(arguments: &FieldTable, asked: Option<Duration>) -> Vec<(&'static str, i64, &'static str)> {
     let value = |name: &str| arguments.inner().get(name).and_then(super::headers::integer);
     let losing = LOSING.into_iter().filter_map(|(name, what)| Some((name, value(name)?, what)));
+    let asked = asked.and_then(|ttl| i64::try_from(ttl.as_millis()).ok());
+    let losing = losing.filter(|(name, value, _)| *name != topology::MESSAGE_TTL || asked != Some(*value));
     // Above it, a dead letter is renewed before the limit is reached.
     losing.filter(|(name, value, _)| *name != "x-delivery-limit" || *value <= LOOKS_KEPT).collect()
 }
@@ -164,7 +168,7 @@ pub(super) fn losses(arguments: &FieldTable) -> Vec<(&'static str, i64, &'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::QueueType;
+    use crate::queue::{QueueOptions, QueueType};
 
     fn told(argument: &str, received: &str, current: &str) -> String {
         format!(
@@ -219,14 +223,19 @@ mod tests {
             adopted(&wanted, &argument, current)
         });
         assert!(!found.inner().contains_key("x-delivery-limit"));
-        let lost: Vec<_> = losses(&found).into_iter().map(|(name, value, _)| (name, value)).collect();
+        let lost: Vec<_> = losses(&found, None).into_iter().map(|(name, value, _)| (name, value)).collect();
         assert_eq!(lost, [("x-message-ttl", 86_400_000), ("x-max-length", 500)]);
     }
 
     #[test]
     fn a_queue_of_ours_loses_nothing() {
         for kind in [QueueType::Quorum, QueueType::Classic] {
-            assert_eq!(losses(&topology::keeping_arguments(kind)), []);
+            assert_eq!(losses(&topology::keeping_arguments(kind), None), []);
+            let week = Duration::from_secs(7 * 86_400);
+            let ours = topology::dead_letter_arguments(kind, &QueueOptions::default().dead_letter_ttl(week));
+            assert_eq!(losses(&ours, Some(week)), [], "as it was asked for");
+            assert_eq!(losses(&ours, Some(week * 2)).len(), 1);
+            assert_eq!(losses(&ours, None).len(), 1);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! was declared with ([`adopt`](super::adopt)), to whoever may configure it.
 //! Bindings it never shows.
 
+use std::time::Duration;
+
 use lapin::types::FieldTable;
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
         lapin_link::GUARD_EXCHANGE,
         link::{DeclareExchange, LinkError, LinkErrorKind},
         plan::table,
+        topology,
     },
     error::BrokerError,
     exchange::Exchange,
@@ -91,7 +94,9 @@ fn judged(queue: &PlannedQueue, wanted: &FieldTable, there: &FieldTable) -> Find
     };
     let mut told: Vec<_> = differences.into_iter().map(|(_, text)| text).collect();
     if queue.role == Role::DeadLetters {
-        told.extend(adopt::losses(there).into_iter().map(|(name, _, what)| format!("by `{name}` it {what}")));
+        let asked = wanted.inner().get(topology::MESSAGE_TTL).and_then(headers::integer);
+        let asked = asked.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+        told.extend(adopt::losses(there, asked).into_iter().map(|(name, _, what)| format!("by `{name}` it {what}")));
     }
     Finding::queue(queue, standing).because(told.join("; "))
 }

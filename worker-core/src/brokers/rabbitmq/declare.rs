@@ -90,12 +90,30 @@ impl Declarer {
         }
     }
 
-    /// What a dead-letter queue of ours has.
-    pub(super) fn keeping_arguments(&self) -> FieldTable {
-        topology::keeping_arguments(self.default_type)
+    /// What the dead-letter queue of `queue` has where it is ours.
+    pub(super) fn dead_letter_arguments(&self, queue: &QueueName) -> FieldTable {
+        topology::dead_letter_arguments(self.default_type, &self.asked(queue))
     }
 
-    fn asked(&self, queue: &QueueName) -> QueueOptions {
+    /// The dead-letter queue of `queue`.
+    pub(super) fn dead_letters(&self, queue: &QueueName) -> String {
+        topology::dead_letters_as(queue, &self.asked(queue))
+    }
+
+    /// The name of the queue that `place` is, for jobs of `queue`.
+    pub(super) fn name(&self, place: Place, queue: &QueueName) -> String {
+        match place {
+            Place::DeadLetters => self.dead_letters(queue),
+            place => place.name(queue, &self.ladder),
+        }
+    }
+
+    /// Keeps what is asked of `queue`, without looking at it.
+    pub(super) fn ask(&self, queue: &QueueName, asked: &QueueOptions) {
+        lock(&self.asked).insert(queue.clone(), asked.clone());
+    }
+
+    pub(super) fn asked(&self, queue: &QueueName) -> QueueOptions {
         lock(&self.asked).get(queue).cloned().unwrap_or_default()
     }
 
@@ -107,7 +125,7 @@ impl Declarer {
 
     /// What the suspects' queue of `queue` is.
     pub(super) async fn nature_of_suspects(&self, queue: &QueueName) -> Result<Option<Nature>, LinkError> {
-        let guess = topology::work_arguments(queue, self.default_type);
+        let guess = topology::work_arguments(queue, self.default_type, &self.asked(queue));
         self.nature_of(&topology::suspects(queue), guess).await
     }
 
@@ -130,33 +148,70 @@ impl Declarer {
         known.is_some_and(|nature| nature.queue_type == Some(QueueType::Quorum))
     }
 
+    /// What `queue` is now, whatever it was when it was looked at before.
+    pub(super) async fn nature_now(&self, queue: &QueueName) -> Result<Option<Nature>, LinkError> {
+        lock(&self.natures).remove(queue.as_str());
+        self.nature(queue).await
+    }
+
     /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created.
     pub(super) async fn queue(&self, queue: &QueueName) -> Result<bool, BrokerError> {
-        self.queue_as(queue, &self.asked(queue)).await
+        let asked = self.asked(queue);
+        self.dead_letters_as(queue, &asked).await?;
+        self.queue_as(queue, &asked).await
     }
 
     /// The same, of which `asked` is asked now: one that is found must be that.
     pub(super) async fn queue_asking(&self, queue: &QueueName, asked: &QueueOptions) -> Result<bool, BrokerError> {
-        let created = self.queue_as(queue, asked).await?;
-        if !created {
+        let is_new = self.dead_letters_as(queue, asked).await?;
+        if let Some(ttl) = asked.dead_letter_ttl
+            && !is_new
+        {
+            self.check_ttl(queue, asked, ttl).await?;
+        }
+        let is_new = self.queue_as(queue, asked).await?;
+        if !is_new {
             self.check(queue, asked).await?;
         }
         // It may have to be made again at any time.
-        lock(&self.asked).insert(queue.clone(), asked.clone());
-        Ok(created)
+        self.ask(queue, asked);
+        Ok(is_new)
+    }
+
+    /// Declared before its queue: what leaves that must have where to go.
+    async fn dead_letters_as(&self, queue: &QueueName, asked: &QueueOptions) -> Result<bool, BrokerError> {
+        let arguments = topology::dead_letter_arguments(self.default_type, asked);
+        self.ensure(&topology::dead_letters_as(queue, asked), arguments).await
     }
 
     async fn queue_as(&self, queue: &QueueName, asked: &QueueOptions) -> Result<bool, BrokerError> {
-        // The dead letters first: what leaves a queue must have where to go.
-        self.ensure(&topology::dead_letters(queue), topology::keeping_arguments(self.default_type)).await?;
-        let arguments = topology::queue_arguments(queue, self.default_type, asked);
-        self.ensure(queue.as_str(), arguments).await
+        self.ensure(queue.as_str(), topology::queue_arguments(queue, self.default_type, asked)).await
+    }
+
+    /// Sees that a dead-letter queue which was found deletes what it has after `ttl`, neither sooner nor never.
+    async fn check_ttl(&self, queue: &QueueName, asked: &QueueOptions, ttl: Duration) -> Result<(), BrokerError> {
+        let dead = &*topology::dead_letters_as(queue, asked);
+        let guess = topology::dead_letter_arguments(self.default_type, asked);
+        lock(&self.natures).remove(dead);
+        let failed = |error: LinkError| broker_error(&format!("queue `{dead}` could not be looked at"), &error);
+        let wanted = ttl.as_millis().to_string();
+        match self.nature_of(dead, guess).await.map_err(failed)? {
+            Some(nature) => {
+                let found = nature.message_ttl.map_or_else(|| "none".to_owned(), |ttl| ttl.to_string());
+                let told = || differs(dead, topology::MESSAGE_TTL, &found, &wanted);
+                if found == wanted { Ok(()) } else { Err(BrokerError::new(BrokerErrorKind::Permanent, told())) }
+            }
+            None => {
+                tracing::warn!(target: TARGET, queue = dead, dead_letter_ttl_ms = wanted, "the dead-letter queue was declared by others, and how long it keeps what it has cannot be learnt");
+                Ok(())
+            }
+        }
     }
 
     /// Sees that a queue which was found can be what its jobs ask for.
     async fn check(&self, queue: &QueueName, asked: &QueueOptions) -> Result<(), BrokerError> {
         let failed = |error: LinkError| broker_error(&format!("queue `{queue}` could not be looked at"), &error);
-        match self.nature(queue).await.map_err(failed)? {
+        match self.nature_now(queue).await.map_err(failed)? {
             Some(nature) => match nature.lacks(asked) {
                 None => Ok(()),
                 Some((argument, found, wanted)) => {
@@ -173,7 +228,7 @@ impl Declarer {
 
     /// Declares where copies of jobs of `queue` go, unless it was seen.
     pub(super) async fn place(&self, place: Place, queue: &QueueName) -> Result<(), BrokerError> {
-        let name = place.name(queue, &self.ladder);
+        let name = self.name(place, queue);
         if self.is_seen(&name) {
             return Ok(());
         }
@@ -181,9 +236,10 @@ impl Declarer {
             Place::Queue => self.queue(queue).await.map(drop),
             Place::Suspects => {
                 self.queue(queue).await?;
-                self.ensure(&name, topology::work_arguments(queue, self.default_type)).await.map(drop)
+                let arguments = topology::work_arguments(queue, self.default_type, &self.asked(queue));
+                self.ensure(&name, arguments).await.map(drop)
             }
-            Place::DeadLetters => self.ensure(&name, topology::keeping_arguments(self.default_type)).await.map(drop),
+            Place::DeadLetters => self.ensure(&name, self.dead_letter_arguments(queue)).await.map(drop),
             Place::Retry(rung) => {
                 // Its target first, or what leaves it would wait in vain.
                 self.queue(queue).await?;
@@ -281,10 +337,10 @@ impl Declarer {
 
     /// The queues of jobs that this process has met.
     pub(super) fn met(&self) -> Vec<QueueName> {
-        let seen = self.seen();
+        let seen = self.seen().clone();
         // What has dead letters is a queue of jobs.
-        let queues = seen.iter().filter(|name| seen.contains(&format!("{name}{}", crate::name::DEAD_LETTER_SUFFIX)));
-        queues.filter_map(|name| name.parse().ok()).collect()
+        let queues = seen.iter().filter_map(|name| name.parse::<QueueName>().ok());
+        queues.filter(|queue| seen.contains(&self.dead_letters(queue))).collect()
     }
 
     fn seen(&self) -> MutexGuard<'_, HashSet<String>> {

@@ -11,6 +11,7 @@ use crate::{
         exchanges,
         link::{Address, LinkErrorKind},
         publisher::{PublishError, Publisher},
+        ranks::Nature,
         shared::Shared,
         wire::{self, Copy, Message},
     },
@@ -64,12 +65,15 @@ async fn ranked(shared: &Arc<Shared>, envelope: &Envelope) -> Result<(), BrokerE
     let (server, declarer) = (&shared.server, &shared.declarer);
     match &envelope.route {
         Route::Queue(queue) => {
-            let looked = declarer.nature(queue).await;
-            let nature =
-                looked.map_err(|error| broker_error(&format!("queue `{queue}` could not be looked at"), &error))?;
+            let failed = |error| broker_error(&format!("queue `{queue}` could not be looked at"), &error);
             // What cannot be learnt was declared by others, for whom the priority may count. A queue that does not
             // exist is refused as such.
-            nature.and_then(|nature| nature.refusal(server, queue.as_str(), envelope.priority)).map_or(Ok(()), Err)
+            let refusal = |nature: Option<Nature>| nature?.refusal(server, queue.as_str(), envelope.priority);
+            if refusal(declarer.nature(queue).await.map_err(failed)?).is_none() {
+                return Ok(());
+            }
+            // It may have been made anew since, as the refusal says.
+            refusal(declarer.nature_now(queue).await.map_err(failed)?).map_or(Ok(()), Err)
         }
         // Which queues an exchange sends it to is not to be seen: that it counts in all of them must be certain.
         Route::Exchange { name, .. } => {

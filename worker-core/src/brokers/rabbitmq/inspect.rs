@@ -85,7 +85,7 @@ impl RabbitInspector {
     ///
     /// What `visit` does not take is given back, in its place.
     async fn read(&self, queue: &QueueName, visit: &mut dyn Visit) -> Result<(), BrokerError> {
-        let name = topology::dead_letters(queue);
+        let name = self.shared.declarer.dead_letters(queue);
         if self.depth(&name).await?.is_none() {
             return Ok(());
         }
@@ -436,7 +436,7 @@ impl Inspector for RabbitInspector {
         for queue in self.existing(known).await? {
             let Some(depth) = self.depth(queue.as_str()).await? else { continue };
             let suspects = self.depth(&topology::suspects(&queue)).await?;
-            let dead = self.depth(&topology::dead_letters(&queue)).await?;
+            let dead = self.depth(&self.shared.declarer.dead_letters(&queue)).await?;
             let ready = |depth: Option<super::link::Depth>| depth.map_or(0, |depth| u64::from(depth.ready));
             let mut stats = QueueStats::empty(queue);
             // AMQP tells neither what is unacknowledged nor what waits for which queue.

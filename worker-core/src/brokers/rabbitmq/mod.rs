@@ -307,6 +307,10 @@ impl Broker for RabbitBroker {
         self.shared.declarer.apply(plan).await
     }
 
+    fn know(&self, topology: &Topology) {
+        topology.options.iter().for_each(|(queue, asked)| self.shared.declarer.ask(queue, asked));
+    }
+
     fn enqueue_limit(&self) -> Option<Duration> {
         Some(self.shared.publisher.timeout)
     }

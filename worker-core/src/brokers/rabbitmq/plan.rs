@@ -43,10 +43,11 @@ pub(super) fn plan(kind: QueueType, ladder: &Ladder, needs: &Needs) -> Plan {
 fn of_queue(kind: QueueType, queue: &QueueName, needs: &Needs) -> Vec<PlannedQueue> {
     let of = |name, role, made, arguments| planned(name, role, Some(queue.clone()), made, &arguments);
     let asked = needs.topology.options.get(queue).cloned().unwrap_or_default();
-    let (work, keeping) = (topology::work_arguments(queue, kind), topology::keeping_arguments(kind));
+    let work = topology::work_arguments(queue, kind, &asked);
+    let keeping = topology::dead_letter_arguments(kind, &asked);
     let mut queues = vec![
         of(queue.to_string(), Role::Jobs, Made::AtStart, topology::queue_arguments(queue, kind, &asked)),
-        of(topology::dead_letters(queue), Role::DeadLetters, Made::AtStart, keeping),
+        of(topology::dead_letters_as(queue, &asked), Role::DeadLetters, Made::AtStart, keeping),
         of(topology::suspects(queue), Role::Suspects, Made::AtStart, work),
     ];
     let policies: BTreeSet<Rung> = needs.policies(queue).flat_map(topology::rungs_of).collect();
@@ -95,7 +96,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{broker::Topology, retry::RetryPolicy};
+    use crate::{broker::Topology, queue::QueueOptions, retry::RetryPolicy};
 
     fn names(plan: &Plan, role: Role) -> Vec<&str> {
         plan.queues.iter().filter(|queue| queue.role == role).map(|queue| queue.name.as_str()).collect()
@@ -126,7 +127,7 @@ mod tests {
             let ladder = Ladder::new("worker".into());
             let plan = plan(kind, &ladder, &needs);
             let orders = &plan.queues[0];
-            let expected = topology::work_arguments(&"orders".parse().unwrap(), kind);
+            let expected = topology::work_arguments(&"orders".parse().unwrap(), kind, &QueueOptions::default());
             assert_eq!(table(&orders.arguments), expected);
             assert_eq!(orders.kind(), Some(if kind == QueueType::Quorum { "quorum" } else { "classic" }));
             assert_eq!(orders.target(), Some("orders_dlq"));

@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::{
     brokers::rabbitmq::{
         headers::integer,
-        topology::{MAX_PRIORITY, QUEUE_TYPE},
+        topology::{MAX_PRIORITY, MESSAGE_TTL, QUEUE_TYPE},
         version::Server,
     },
     envelope::Priority,
@@ -27,6 +27,8 @@ pub(super) struct Nature {
     /// `None` for a type that no job asks for, a stream say.
     pub(super) queue_type: Option<QueueType>,
     pub(super) max_priority: Option<i64>,
+    /// After how many milliseconds a message in it is dead, or gone.
+    pub(super) message_ttl: Option<i64>,
 }
 
 /// Which priorities a queue tells apart.
@@ -50,7 +52,8 @@ impl Nature {
             // What is declared with none and does not get one from its virtual host.
             _ => Some(QueueType::Classic),
         };
-        Self { queue_type, max_priority: arguments.inner().get(MAX_PRIORITY).and_then(integer) }
+        let number = |name: &str| arguments.inner().get(name).and_then(integer);
+        Self { queue_type, max_priority: number(MAX_PRIORITY), message_ttl: number(MESSAGE_TTL) }
     }
 
     pub(super) const fn ranks(self, server: &Server) -> Ranks {
@@ -63,7 +66,7 @@ impl Nature {
 
     /// What is `asked` of a queue and it cannot be: the argument, what the queue has, and what is asked.
     pub(super) fn lacks(self, asked: &QueueOptions) -> Option<(&'static str, String, String)> {
-        let Self { queue_type, max_priority } = self;
+        let Self { queue_type, max_priority, .. } = self;
         if let Some(wanted) = asked.queue_type
             && queue_type != Some(wanted)
         {
@@ -107,9 +110,9 @@ pub(super) const WAYS_OUT: &str = "leave the priority out, give the job a queue 
 mod tests {
     use super::*;
 
-    const QUORUM: Nature = Nature { queue_type: Some(QueueType::Quorum), max_priority: None };
-    const PLAIN: Nature = Nature { queue_type: Some(QueueType::Classic), max_priority: None };
-    const RANKED: Nature = Nature { queue_type: Some(QueueType::Classic), max_priority: Some(10) };
+    const QUORUM: Nature = Nature { queue_type: Some(QueueType::Quorum), max_priority: None, message_ttl: None };
+    const PLAIN: Nature = Nature { queue_type: Some(QueueType::Classic), max_priority: None, message_ttl: None };
+    const RANKED: Nature = Nature { queue_type: Some(QueueType::Classic), max_priority: Some(10), message_ttl: None };
 
     fn level(level: u8) -> Priority {
         Priority::new(level).unwrap()
@@ -128,7 +131,7 @@ mod tests {
             let server = Server::new("RabbitMQ", version);
             assert_eq!(QUORUM.ranks(&server), quorum, "{version}");
             assert_eq!((PLAIN.ranks(&server), RANKED.ranks(&server)), (Ranks::None, Ranks::UpTo(10)), "{version}");
-            let stream = Nature { queue_type: None, max_priority: None };
+            let stream = Nature { queue_type: None, max_priority: None, message_ttl: None };
             assert_eq!(stream.ranks(&server), Ranks::None, "{version}");
         }
     }

@@ -85,7 +85,7 @@ impl Shared {
 
     /// Publishes a copy to its place, which is declared where it is missing.
     pub(super) async fn send(&self, place: Place, queue: &QueueName, message: Message) -> Result<(), BrokerError> {
-        let name = place.name(queue, &self.declarer.ladder);
+        let name = self.declarer.name(place, queue);
         self.declarer.place(place, queue).await?;
         let mut sent = self.publisher.publish(Address::queue(&*name), message.clone()).await;
         if sent == Err(PublishError::Unroutable) {

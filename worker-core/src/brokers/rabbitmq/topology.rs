@@ -6,7 +6,7 @@
 //! | queue | what for | arguments beside `x-queue-type` |
 //! |---|---|---|
 //! | `q` | jobs that are due | delivery limit 1,000; dead-letters to `q_dlq`, at least once; refuses when full; a classic one `x-max-priority` where it is asked for |
-//! | `q_dlq` | dead letters, kept until a person decides | delivery limit 1,000,000,000 |
+//! | `q_dlq`, or as its jobs name it | dead letters, kept until a person decides | delivery limit 1,000,000,000; a TTL where it is asked for |
 //! | `q_suspects` | jobs that may have killed a worker | as `q` |
 //! | `q_retry_<ms>` | retries that wait so long | fixed TTL; dead-letters to `q`, at least once; refuses when full |
 //! | `<ns>.delay.<ms>` | jobs that wait, shared by all queues: one level of the ladder | fixed TTL; dead-letters to `<ns>.due`, at least once; refuses when full |
@@ -35,6 +35,7 @@ use crate::{
 /// The arguments by which a queue differs for who uses it.
 pub(super) const QUEUE_TYPE: &str = "x-queue-type";
 pub(super) const MAX_PRIORITY: &str = "x-max-priority";
+pub(super) const MESSAGE_TTL: &str = "x-message-ttl";
 
 /// Returns after which the server itself takes a message out of a job's queue.
 const DELIVERY_LIMIT: i32 = 1_000;
@@ -60,9 +61,14 @@ const LEVEL_MIN: u32 = 5;
 /// The longest level of the ladder, 2^35 ms, is longer than the longest delay.
 const LEVEL_MAX: u32 = 35;
 
-/// The dead-letter queue of `queue`.
+/// The dead-letter queue of `queue`, where its jobs name no other.
 pub(super) fn dead_letters(queue: &QueueName) -> String {
     format!("{queue}{DEAD_LETTER_SUFFIX}")
+}
+
+/// The dead-letter queue of `queue`, as its jobs ask.
+pub(super) fn dead_letters_as(queue: &QueueName, asked: &QueueOptions) -> String {
+    asked.dead_letter_queue.as_ref().map_or_else(|| dead_letters(queue), ToString::to_string)
 }
 
 /// Where the jobs of `queue` run that may have killed a worker.
@@ -176,16 +182,16 @@ impl Level {
 
 /// The arguments of `q`.
 pub(super) fn queue_arguments(queue: &QueueName, kind: QueueType, asked: &QueueOptions) -> FieldTable {
-    let mut table = work_arguments(queue, asked.queue_type.unwrap_or(kind));
+    let mut table = work_arguments(queue, asked.queue_type.unwrap_or(kind), asked);
     if let Some(max) = asked.max_priority {
         table.insert(MAX_PRIORITY.into(), AMQPValue::LongInt(max.level().into()));
     }
     table
 }
 
-/// The arguments of `q_suspects`, and of `q` where its jobs ask for nothing.
-pub(super) fn work_arguments(queue: &QueueName, kind: QueueType) -> FieldTable {
-    let mut table = forwarding(kind, &dead_letters(queue));
+/// The arguments of `q_suspects`, and of `q` where no priorities are asked of it.
+pub(super) fn work_arguments(queue: &QueueName, kind: QueueType, asked: &QueueOptions) -> FieldTable {
+    let mut table = forwarding(kind, &dead_letters_as(queue, asked));
     if kind == QueueType::Quorum {
         table.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     }
@@ -201,10 +207,19 @@ pub(super) fn keeping_arguments(kind: QueueType) -> FieldTable {
     table
 }
 
+/// The arguments of a dead-letter queue.
+pub(super) fn dead_letter_arguments(kind: QueueType, asked: &QueueOptions) -> FieldTable {
+    let mut table = keeping_arguments(kind);
+    if let Some(ttl) = asked.dead_letter_ttl {
+        table.insert(MESSAGE_TTL.into(), AMQPValue::LongLongInt(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
+    }
+    table
+}
+
 /// The arguments of a queue in which everything waits for `ms` and goes on to `target`.
 fn waiting_arguments(kind: QueueType, ms: u64, target: &str) -> FieldTable {
     let mut table = forwarding(kind, target);
-    table.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::try_from(ms).unwrap_or(i64::MAX)));
+    table.insert(MESSAGE_TTL.into(), AMQPValue::LongLongInt(i64::try_from(ms).unwrap_or(i64::MAX)));
     table
 }
 
@@ -324,10 +339,11 @@ mod tests {
     fn a_quorum_queue_forwards_at_least_once_and_a_classic_one_does_not_claim_to() {
         let orders: QueueName = "orders".parse().unwrap();
         let has = |table: &FieldTable, key: &str| table.inner().contains_key(key);
-        let quorum = work_arguments(&orders, QueueType::Quorum);
+        let nothing = QueueOptions::default();
+        let quorum = work_arguments(&orders, QueueType::Quorum, &nothing);
         assert!(["x-dead-letter-strategy", "x-delivery-limit", "x-overflow"].iter().all(|key| has(&quorum, key)));
         // Refused on a classic queue with 406.
-        let classic = work_arguments(&orders, QueueType::Classic);
+        let classic = work_arguments(&orders, QueueType::Classic, &nothing);
         assert!(!has(&classic, "x-dead-letter-strategy") && !has(&classic, "x-delivery-limit"));
     }
 }

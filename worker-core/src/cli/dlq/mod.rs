@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, builder::TypedValueParser as _};
 use crate::{
     broker::Selection,
     cli::{
-        broker::{Missing, inspector, known_queues, with_client},
+        broker::{Missing, inspector_of, known_queues, with_client},
         fail::Fail,
         out::Out,
     },
@@ -97,7 +97,7 @@ pub(super) async fn dlq(
     }
     let work = async |client: &Client| {
         let known = known_queues(settings, registry);
-        let desk = Desk { inspector: inspector(client)?, known, now: client.clock().now(), name, out };
+        let desk = Desk { inspector: inspector_of(client, registry)?, known, now: client.clock().now(), name, out };
         match args.command {
             Command::List(args) => list::list(&args, &desk).await,
             Command::Show(args) => show::show(&args, &desk).await,

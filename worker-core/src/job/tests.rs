@@ -1,0 +1,62 @@
+//! What a job becomes when it is enqueued, and what is refused.
+
+use serde::Deserialize;
+
+use super::*;
+use crate::time::days;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Ping {
+    text: String,
+}
+
+impl Job for Ping {
+    const NAME: &'static str = "ping";
+    type Return = ();
+}
+
+fn ping() -> Enqueue<Ping> {
+    Enqueue::new(Ping { text: "hi".into() })
+}
+
+fn stamped(job: impl Enqueueable) -> Result<Envelope, InvalidJob> {
+    job.prepare()?.stamp(Timestamp::from_unix_ms(1_000), JobId::new, 100)
+}
+
+#[test]
+fn the_body_is_the_payload_and_nothing_else() {
+    let envelope = stamped(Ping { text: "hi".into() }).unwrap();
+    assert_eq!(envelope.body.0, &br#"{"text":"hi"}"#[..]);
+    assert_eq!(envelope.route, Route::Queue("default".parse().unwrap()));
+}
+
+#[test]
+fn a_payload_that_is_ready_to_be_enqueued_is_not_printed() {
+    let prepared = Enqueue::new(Ping { text: "4111".into() }).erase().unwrap();
+    assert!(!format!("{prepared:?}").contains("4111"), "{prepared:?}");
+}
+
+#[test]
+fn a_second_try_keeps_the_id() {
+    let mut prepared = ping().erase().unwrap();
+    let first = prepared.stamp(Timestamp::default(), JobId::new, 100).unwrap();
+    let second = prepared.stamp(Timestamp::default(), JobId::new, 100).unwrap();
+    assert_eq!(first.id, second.id);
+}
+
+#[test]
+fn an_option_out_of_range_is_refused_with_its_value_and_the_range() {
+    let refusals = [
+        (stamped(ping().priority(32)), "its priority is 32; priorities are 0 to 31"),
+        (stamped(ping().delay(days(400))), "it would wait 400 days; the limit is 366"),
+        (stamped(ping().at(SystemTime::from(Timestamp::default()) + days(400))), "the limit is 366"),
+        (stamped(ping().header("x-death", 1)), "`x-death`"),
+        (stamped(ping().via("no good", "k")), "exchange name `no good` contains a space"),
+        (stamped(ping().via("events", "k".repeat(256))), "the key has 256 bytes; the limit is 255"),
+        (stamped(Ping { text: "x".repeat(100) }), "its payload has 111 bytes; the limit is 100"),
+    ];
+    for (refusal, part) in refusals {
+        let error = refusal.unwrap_err();
+        assert!(error.to_string().contains("`ping`") && error.to_string().contains(part), "{error}");
+    }
+}
