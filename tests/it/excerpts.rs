@@ -74,7 +74,7 @@ fn trimmed(text: &str) -> String {
 #[test]
 fn an_excerpt_is_split_into_what_a_file_must_have() {
     let page =
-        "\n```rust,no_run\nuse a::b;\n# hidden\n\n    #[job]\n    fn x() {\n        y();\n    }\n\n    z();\n```\n";
+        "\n```rust,no_run\nuse a::b;\n\n    #[job]\n    fn x() {\n# hidden\n        y();\n    }\n\n    z();\n```\n";
     let blocks: Vec<_> = blocks_of(page, "rust").collect();
     assert_eq!(paragraphs(blocks[0], "rust"), ["#[job]\nfn x() {\ny();\n}", "z();"]);
     assert_eq!(blocks_of(page, "rus").count(), 0);

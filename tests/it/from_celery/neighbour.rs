@@ -34,12 +34,13 @@ async fn a_task_of_celerys_is_a_dead_letter_with_the_reason_and_the_next_job_is_
 
     let client = Client::connect(vhost.url()).await.unwrap();
     let running = Running::start(Worker::builder(&client).registry(Registry::new().with::<add>()));
-    let inspector = client.broker().inspector().unwrap();
-    let dead = eventually("the task is a dead letter", async || {
-        let page = inspector.dead(&Selection::default(), Page::first(10)).await.unwrap();
-        page.jobs.into_iter().next()
+    eventually("the task is a dead letter", async || {
+        let queues = node.list_queues(vhost.name()).await;
+        queues.iter().any(|queue| queue.name == "celery_dlq" && queue.ready == 1).then_some(())
     })
     .await;
+    let inspector = client.broker().inspector().unwrap();
+    let dead = inspector.dead(&Selection::default(), Page::first(10)).await.unwrap().jobs.remove(0);
     assert_eq!((dead.queue.as_str(), dead.failure.kind), ("celery", FailureKind::Undecodable));
     assert_eq!(dead.headers.get("task"), Some(&"tasks.add".into()));
     assert_eq!(client.call(add::new(1, 2)).timeout("20s").await.unwrap(), 3);

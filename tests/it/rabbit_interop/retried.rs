@@ -1,7 +1,10 @@
 //! What a neighbour finds on messages that we have retried and dead-lettered.
 
 use serde_json::{Value, json};
-use worker_tests::rabbit::shared_vhost;
+use worker_tests::{
+    eventually::eventually,
+    rabbit::{shared_node, shared_vhost},
+};
 
 use super::{
     neighbour::{header, python, text},
@@ -67,6 +70,13 @@ async fn a_retried_message_has_the_tutorials_headers_and_all_of_its_own() {
     python(&vhost, &publish("-1")).await;
     let seen = shop.sees().await;
     assert_eq!((seen.id.as_str(), seen.traceparent.as_deref()), ("o-1", Some(TRACE)));
+    // The handler is seen before it has failed. Its queue is declared after that, and answers those who consume it
+    // with an internal error for a moment.
+    eventually("the retry waits", async || {
+        let queues = shared_node().list_queues(vhost.name()).await;
+        queues.iter().any(|queue| queue.name == "orders_retry_5000" && queue.ready == 1).then_some(())
+    })
+    .await;
     let retried = python(&vhost, r#"say(take("orders_retry_5000"))"#).await;
     assert_tutorial(&retried, 1, "error: order -1 does not exist");
     assert_intact(&retried);
