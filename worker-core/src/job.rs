@@ -283,10 +283,15 @@ impl<J> Enqueue<J> {
     ///
     /// # Errors
     ///
-    /// A date to start at, which nobody can wait for.
+    /// A date to start at, which nobody can wait for, or an exchange to go through.
     pub(crate) fn for_caller(mut self, after: Duration) -> Result<Self, String> {
         if self.asked.due != Due::Now {
             return Err("it is a call and would be delayed: wait, and call then".into());
+        }
+        if self.asked.via.is_some() {
+            return Err(
+                "it is a call and would go through an exchange, where several may answer: call its queue".into()
+            );
         }
         self.asked.expiry.get_or_insert(Expiry::In(after));
         Ok(self)

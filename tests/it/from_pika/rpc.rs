@@ -62,7 +62,7 @@ mod tests {
     #[tokio::test]
     async fn aio_pika_calls_a_job_of_ours_several_times_at_once() {
         let vhost = shared_vhost();
-        let client = connect(&vhost, "amq.gen-*,amq_*").await;
+        let client = Client::connect(vhost.url()).await.unwrap();
         let running = serve(&client).await;
         let said = run("rpc_client.py", &[vhost.url()]).await;
         assert_eq!(said[0], r#"["55", "832040", "91 is too much"]"#);

@@ -180,6 +180,44 @@ channel.basic_publish('', 'fibonacci', json.dumps({"n": 10}), pika.BasicProperti
     client.close().await.unwrap();
 }
 
+/// Addresses that the server cannot make sense of: it ends the connection on which they are used.
+#[tokio::test]
+async fn an_address_that_no_server_has_written_costs_no_job_and_no_neighbour() {
+    let vhost = shared_vhost();
+    let (client, running) = fibonacci_worker(vhost.url()).await;
+    // One that is refused by its look, and one that looks right: a process of a node that is not there.
+    let script = r#"
+import base64
+got = []
+channel.basic_consume('amq.rabbitmq.reply-to', lambda ch, m, p, body: got.append(json.loads(body)), auto_ack=True)
+channel.queue_declare("mirror", durable=True)
+channel.basic_publish('', 'mirror', b'', pika.BasicProperties(reply_to='amq.rabbitmq.reply-to'))
+own = take("mirror")["properties"]["reply_to"]
+process, key = own.removeprefix("amq.rabbitmq.reply-to.").split(".")
+bytes_ = bytearray(base64.b64decode(process))
+at = bytes_.index(b"@") + 1
+bytes_[at:at + 3] = b"999"
+elsewhere = "amq.rabbitmq.reply-to." + base64.b64encode(bytes(bytes_)).decode() + "." + key
+garbage = "amq.rabbitmq.reply-to.g1h2." + key
+for reply_to in ["amq.rabbitmq.reply-to.x.y", elsewhere, garbage]:
+    for body in [b'[]', b'{"n": 91}', b'{"n": 3}']:
+        channel.basic_publish('', 'fibonacci', body, pika.BasicProperties(reply_to=reply_to, correlation_id='c'))
+"#;
+    python(&vhost, script).await;
+    // Its neighbours are answered, and each hostile job has its end.
+    for n in 0..20 {
+        client.call(fibonacci::new(n)).timeout("60s").await.unwrap();
+    }
+    eventually("the queue is empty", async || {
+        let queues = shared_node().list_queues(vhost.name()).await;
+        let jobs = queues.iter().filter(|queue| !queue.name.ends_with("_dlq"));
+        (jobs.map(|queue| queue.ready + queue.unacked).sum::<u64>() == 0).then_some(())
+    })
+    .await;
+    running.stop().await;
+    client.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_call_whose_connection_is_cut_is_lost_at_once_and_the_next_one_is_answered() {
     let vhost = shared_vhost();

@@ -231,6 +231,7 @@ async fn what_cannot_be_called_is_refused_before_it_is_sent() {
     let client = Client::new(Arc::new(MemoryBroker::new()));
     let refusals = [
         (client.call(nothing::new().delay(seconds(1))).await, "it is a call and would be delayed"),
+        (client.call(nothing::new().via("events", "k")).await, "would go through an exchange"),
         (client.call(nothing::new()).timeout("soon").await, "its timeout is `soon`"),
         (client.call(nothing::new()).timeout("0s").await, "its timeout is below 1 ms"),
         (client.call(nothing::new().priority(99)).await, "its priority is 99"),

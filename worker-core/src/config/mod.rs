@@ -191,7 +191,7 @@ impl Default for Settings {
             rabbitmq_confirm_timeout: table::CONFIRM_TIMEOUT_DEFAULT,
             rabbitmq_queue_type: RabbitmqQueueType::Quorum,
             rabbitmq_channels: NonZeroU8::MIN,
-            rabbitmq_reply_queues: vec![table::RABBITMQ_REPLY_QUEUES.default.into()],
+            rabbitmq_reply_queues: table::RABBITMQ_REPLY_QUEUES.default.split(',').map(Into::into).collect(),
             rabbitmq_namespace: table::NAMESPACE_DEFAULT.into(),
             rabbitmq_ca_file: None,
             rabbitmq_cert_file: None,

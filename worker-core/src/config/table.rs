@@ -261,8 +261,8 @@ pub(super) static RABBITMQ_REPLY_QUEUES: Setting = Setting {
     flag: None,
     meaning: "which queues the reply to a call may go to, where its message names one; a `*` at the end stands for any rest",
     form: "names, separated by commas, such as `amq.gen-*,replies.*`",
-    default: "amq.gen-*",
-    why: "callers' queues are named by the server as a rule, and a message must not choose any queue at all for a worker to write to",
+    default: "amq.gen-*,amq_*",
+    why: "callers' queues are named by the server as a rule, or by aio-pika in its place, and a message must not choose any queue at all for a worker to write to",
     secret: false,
 };
 

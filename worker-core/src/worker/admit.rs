@@ -25,17 +25,16 @@ pub(crate) fn admit<'a>(
     now: Timestamp,
     unknown_job_patience: Duration,
 ) -> Admission<'a> {
+    // First, whoever knows it: nobody wants it any more.
+    if let Some(date) = delivery.envelope.expires_at.filter(|date| *date <= now) {
+        let failure = Failure::new(FailureKind::Expired, format!("it was not started before it expired at {date}"));
+        return Admission::Refuse(Outcome::Rejected(failure), RetryPolicy::DEFAULT);
+    }
     let Some(entry) = registry.find(&delivery.queue, delivery.envelope.name.as_ref()) else {
         let outcome = unknown(delivery, registry, now, unknown_job_patience);
         return Admission::Refuse(outcome, RetryPolicy::DEFAULT);
     };
-    match delivery.envelope.expires_at.filter(|date| *date <= now) {
-        None => Admission::Run(entry),
-        Some(date) => {
-            let failure = Failure::new(FailureKind::Expired, format!("it was not started before it expired at {date}"));
-            Admission::Refuse(Outcome::Rejected(failure), entry.registration.options.retry)
-        }
-    }
+    Admission::Run(entry)
 }
 
 fn unknown(delivery: &Delivery, registry: &Registry, now: Timestamp, patience: Duration) -> Outcome {

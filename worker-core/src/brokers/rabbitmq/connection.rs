@@ -174,8 +174,10 @@ impl Connection {
             if self.hang_up.is_cancelled() {
                 break;
             }
-            let (shortest, longest) = match error.kind {
-                LinkErrorKind::Refused | LinkErrorKind::Hopeless => PAUSE_REFUSED,
+            let (shortest, longest) = match (error.kind, self.purpose) {
+                (LinkErrorKind::Refused | LinkErrorKind::Hopeless, _) => PAUSE_REFUSED,
+                // It ends by the addresses of strangers, and others wait behind them.
+                (_, Purpose::Reply) => (PAUSE.0, PAUSE.0),
                 _ => PAUSE,
             };
             pause = (pause * 2).clamp(shortest, longest);

@@ -24,12 +24,14 @@ use crate::{
 /// connection in twice their interval; this finds a server that lives and hangs.
 pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What a connection is for. Two, so that an alarm, which stops everything on a
+/// What a connection is for. Publishing and consuming are apart, so that an alarm, which stops everything on a
 /// connection that publishes, does not stop acknowledgements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Publish,
     Consume,
+    /// Replies alone: an address that the server cannot make sense of ends the connection.
+    Reply,
 }
 
 impl fmt::Display for Purpose {
@@ -37,6 +39,7 @@ impl fmt::Display for Purpose {
         f.write_str(match self {
             Self::Publish => "publish",
             Self::Consume => "consume",
+            Self::Reply => "reply",
         })
     }
 }

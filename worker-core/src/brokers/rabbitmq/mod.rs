@@ -1,7 +1,8 @@
 //! Jobs in RabbitMQ, on a server's queues as any AMQP client sees them.
 //!
 //! Two connections: one publishes (`publisher`), one consumes (`lane`, one per
-//! subscription; `porter`, for what waits). Both are kept alive by supervisors
+//! subscription; `porter`, for what waits); and a third, made with the first call
+//! that is answered, for replies (`calls`). They are kept alive by supervisors
 //! (`connection`) over a small seam (`link`), below which `lapin` carries it.
 //! What is decided is decided by pure functions: names and arguments
 //! (`topology`), what a message says (`wire`, `headers`), what is done with it
@@ -58,7 +59,7 @@ use crate::{
         Broker, Callers, Capabilities, Declared, Inspector, Needs, Plan, Reach, Settler, Source, Subscription, Topology,
     },
     brokers::rabbitmq::{
-        calls::ReplyQueues,
+        calls::Answering,
         connection::{Connection, Tasks},
         declare::{DECLARE_WAIT_MAX, Declarer},
         inspect::RabbitInspector,
@@ -156,6 +157,7 @@ impl RabbitBroker {
     ) -> Self {
         let (lanes, plumbing) = (Tasks::new(handle.clone()), Tasks::new(handle));
         let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), plumbing.clone());
+        let answering = Answering::start(&dialer, &plumbing, options);
         let consume = Connection::new(Purpose::Consume, dialer, plumbing.clone());
         let publisher = Publisher::start(&publish, &plumbing, options.confirm_timeout, options.channels);
         let callers = Arc::<Callers>::default();
@@ -166,10 +168,10 @@ impl RabbitBroker {
             server,
             publish,
             consume,
+            answering,
             publisher,
             calling,
             callers,
-            reply_queues: ReplyQueues::new(&options.reply_queues),
             declarer,
             app_id,
             clock,
@@ -344,6 +346,7 @@ impl Drop for RabbitBroker {
         self.shared.plumbing.closing.cancel();
         self.shared.consume.hang_up();
         self.shared.publish.hang_up();
+        self.shared.answering.hang_up();
     }
 }
 

@@ -19,8 +19,9 @@ pub const CONFIRM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// its order by staying on one channel, and gains nothing.
 pub const CHANNELS_DEFAULT: NonZeroU8 = NonZeroU8::MIN;
 
-/// Queues that replies may go to: those that the server has named, as a caller declares them for itself.
-pub const REPLY_QUEUES_DEFAULT: [&str; 1] = ["amq.gen-*"];
+/// Queues that replies may go to: those that the server has named, as a caller declares them for itself, and those
+/// that aio-pika's `connect_robust` names in their place (`amq_` and 32 digits), since it must find them again.
+pub const REPLY_QUEUES_DEFAULT: [&str; 2] = ["amq.gen-*", "amq_*"];
 
 /// How long connecting may take at the start: 30 s, a restart of a node.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
 use crate::{
     broker::Callers,
     brokers::rabbitmq::{
-        calls::ReplyQueues,
+        calls::Answering,
         connection::{Connection, Tasks},
         consume::closed,
         course::{Line, Place},
@@ -43,8 +43,8 @@ pub(super) struct Shared {
     /// Publishes what is called: its replies come by the channel of the call.
     pub(super) calling: Publisher,
     pub(super) callers: Arc<Callers>,
-    /// Where replies may go, beside callers that are answered directly.
-    pub(super) reply_queues: ReplyQueues,
+    /// Answers the calls of others.
+    pub(super) answering: Answering,
     pub(super) declarer: Declarer,
     pub(super) app_id: String,
     pub(super) clock: Arc<dyn Clock>,
@@ -123,6 +123,8 @@ impl Shared {
         self.plumbing.closing.cancel();
         drop(timeout(CLOSE_WAIT.0, self.publisher.ended()).await);
         drop(timeout(CLOSE_WAIT.0, self.calling.ended()).await);
+        drop(timeout(CLOSE_WAIT.0, self.answering.ended()).await);
+        self.answering.hang_up();
         self.consume.hang_up();
         self.publish.hang_up();
         self.plumbing.tracker.close();

@@ -18,7 +18,10 @@ use lapin::{
 
 use crate::{
     broker::STARTS_MAX,
-    brokers::rabbitmq::headers::{from_amqp, integer, text, to_amqp},
+    brokers::rabbitmq::{
+        headers::{from_amqp, integer, text, to_amqp},
+        link::DIRECT_REPLY_TO,
+    },
     envelope::{
         Body, CALL_RETRIES, Caller, Envelope, HEADERS_BYTES_MAX, Headers, ORIGIN_EXCHANGE, ORIGIN_KEY, Priority,
     },
@@ -264,7 +267,7 @@ impl Copy {
             }
         }
         let mut properties = kept(&message.properties);
-        if let Some(reply_to) = message.properties.reply_to() {
+        if let Some(reply_to) = reply_to(&message.properties) {
             properties = properties.with_reply_to(reply_to.clone());
         }
         Self { properties, table, body: message.body.clone() }
@@ -356,6 +359,12 @@ impl Copy {
     }
 }
 
+/// Where a reply goes, if a copy may say so. The server refuses the word that a caller writes for its own channel
+/// from a channel that has no replies, and closes that; who speaks AMQP 1.0 may have had it stored.
+fn reply_to(properties: &BasicProperties) -> Option<&ShortString> {
+    properties.reply_to().as_ref().filter(|reply_to| reply_to.as_str() != DIRECT_REPLY_TO)
+}
+
 /// The properties that travel on with every copy: all but two.
 ///
 /// `expiration`: a copy in a delay queue would leave it when that is over. And `reply_to`, which is for
@@ -393,7 +402,11 @@ pub(super) fn renewed(message: Message) -> Message {
     let table = message.properties.headers().clone().unwrap_or_default();
     let left = ["x-delivery-count", "x-acquired-count", "CC", "BCC"];
     let table = only(&table, |name, _| !left.contains(&name));
-    Message { properties: message.properties.with_headers(table).with_delivery_mode(PERSISTENT), ..message }
+    let mut properties = kept(&message.properties).with_headers(table);
+    if let Some(reply_to) = reply_to(&message.properties) {
+        properties = properties.with_reply_to(reply_to.clone());
+    }
+    Message { properties, ..message }
 }
 
 /// What a binding by headers asks for, as AMQP has it.

@@ -17,28 +17,30 @@ use crate::{
         writer::{Fault, Write, WriteError},
     },
     envelope::{Body, Caller, Envelope},
-    error::{CallFailure, EnqueueFailure},
+    error::{BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure},
     outcome::{Failure, FailureKind},
     reply::Reply,
     telemetry::TARGET,
 };
 
+/// Replies that are collected in one transaction.
+const REPLIES_MAX: u32 = 200;
+
 /// Enqueues a job, and waits for its reply.
 pub(super) async fn call(shared: &Arc<Shared>, envelope: Envelope) -> Result<Reply, CallFailure> {
     let refused = |error| CallFailure::NotEnqueued(EnqueueFailure::Refused(error));
     shared.check_open().map_err(refused)?;
-    // Before the process is looked for: should it be lost from here on, this call is told.
-    let mut expected = shared.callers.expect().map_err(refused)?;
-    let known = shared.holder().filter(|holder| !holder.lost.is_cancelled());
-    let holder = match known {
-        Some(holder) => holder,
-        None => {
-            let asked = Arc::clone(shared);
-            let registered = shared.write(false, move |db| holder_for(db, &asked)).await;
-            registered.map_err(|error| refused(error.into_error()))?
-        }
-    };
+    // Each time: what this process is known as must be in the file, or nobody could answer.
+    let asked = Arc::clone(shared);
+    let registered = shared.write(false, move |db| holder_for(db, &asked)).await;
+    let holder = registered.map_err(|error| refused(error.into_error()))?;
     shared.keep().map_err(refused)?;
+    let mut expected = shared.callers.expect().map_err(refused)?;
+    // Should it be lost from here on, this call is told; should it be lost already, it was not.
+    if holder.lost.is_cancelled() {
+        let message = "another process has taken over from this one meanwhile; call again";
+        return Err(refused(BrokerError::new(BrokerErrorKind::Transient, message)));
+    }
     let retries = envelope.caller.as_ref().is_some_and(|caller| caller.retries);
     let caller = Caller { address: holder.id.to_string(), correlation: expected.correlation.clone(), retries };
     for answer in enqueue::enqueue(shared, vec![Envelope { caller: Some(caller), ..envelope }]).await {
@@ -107,13 +109,19 @@ impl Write for Collect {
     fn apply(&mut self, db: &Connection) -> Result<(), Fault> {
         self.found.clear();
         let Some(holder) = self.shared.holder() else { return Ok(()) };
-        let mut take = db.prepare_cached("DELETE FROM replies WHERE caller = ?1 RETURNING correlation, kind, body")?;
-        let mut rows = take.query([holder.id])?;
+        let mut take = db.prepare_cached(
+            "DELETE FROM replies WHERE place IN (SELECT place FROM replies WHERE caller = ?1 ORDER BY place LIMIT ?2)
+             RETURNING correlation, kind, body",
+        )?;
+        let mut rows = take.query(params![holder.id, REPLIES_MAX])?;
         while let Some(row) = rows.next()? {
             let (correlation, kind, body): (String, Option<String>, Vec<u8>) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let reply = match kind {
                 None => Reply::Returned(Body(body.into())),
-                Some(kind) => Reply::failed(FailureKind::parse(&kind).unwrap_or(FailureKind::Error), &body),
+                Some(kind) => {
+                    let kind = FailureKind::parse(&kind).unwrap_or(FailureKind::Error);
+                    Reply::Failed(Failure::new(kind, String::from_utf8_lossy(&body)))
+                }
             };
             self.found.push((correlation, reply));
         }
@@ -124,6 +132,9 @@ impl Write for Collect {
         let Self { shared, found } = *self;
         match result {
             Ok(()) => {
+                if found.len() >= REPLIES_MAX as usize {
+                    collect(&shared); // There may be more.
+                }
                 for (correlation, reply) in found {
                     // Whoever called may wait no longer.
                     shared.callers.tell(&correlation, reply);

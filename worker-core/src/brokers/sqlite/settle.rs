@@ -76,7 +76,11 @@ impl Write for Settle {
                 Some((caller, reply)) => {
                     let way = replies::way(db, &self.half.shared, caller)?;
                     let settled = match (way, reply.unheard()) {
-                        (Way::Gone, Some(failure)) => self.bury(db, failure)? && self.ack(db)?,
+                        (Way::Gone, Some(failure)) => {
+                            let (queue, id) = (&self.delivery.queue, &self.delivery.envelope.id);
+                            tracing::warn!(target: TARGET, %queue, %id, "the caller of a call that failed cannot be told; the job is dead-lettered");
+                            self.bury(db, failure)? && self.ack(db)?
+                        }
                         _ => self.ack(db)?,
                     };
                     if let Way::To(process) = way

@@ -45,6 +45,9 @@ pub(super) const WINDOW: usize = 500;
 /// The pause before a channel is opened again that could not be or was closed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
+/// Replies that are taken at once: confirms and calls wait meanwhile.
+const REPLIES_MAX: usize = 256;
+
 /// What answers calls, as it arrives.
 type Replies = BoxStream<'static, Result<Incoming, LinkError>>;
 
@@ -60,6 +63,8 @@ pub(super) struct Actor {
     /// What came back before the confirm that it belongs to was seen.
     returned: HashMap<Returned, u32>,
     slots: u64,
+    /// Whether a reply to nobody was named in a warning.
+    warned: bool,
     /// Why nothing is written now.
     why: String,
     why_kind: LinkErrorKind,
@@ -149,6 +154,7 @@ impl Actor {
             pending: BTreeMap::new(),
             returned: HashMap::new(),
             slots: 0,
+            warned: false,
             why: "there is no connection yet".into(),
             why_kind: LinkErrorKind::Gone,
             closing,
@@ -156,8 +162,12 @@ impl Actor {
     }
 
     pub(super) async fn run(mut self) {
-        while let Some((up, channel, replies)) = self.connect().await {
-            let error = self.serve(&up, &*channel, replies).await;
+        while let Some((up, channel, mut replies)) = self.connect().await {
+            let error = self.serve(&up, &*channel, &mut replies).await;
+            // What has arrived is told, whatever the channel died of.
+            while let Some(Some(Ok(reply))) = replies.next().now_or_never() {
+                drop(self.answer(Ok(reply), &mut replies));
+            }
             if let Some(callers) = &self.callers {
                 callers.fail(&broker_error("the connection that the reply would have come by was lost", &error));
             }
@@ -237,7 +247,7 @@ impl Actor {
     }
 
     /// Publishes until the channel is of no more use; why.
-    async fn serve(&mut self, up: &Up, channel: &dyn Channel, mut replies: Replies) -> LinkError {
+    async fn serve(&mut self, up: &Up, channel: &dyn Channel, replies: &mut Replies) -> LinkError {
         let mut confirms = Confirms::new();
         let mut gone = pin!(up.link.gone());
         let mut broken = None;
@@ -270,7 +280,7 @@ impl Actor {
                     }
                 }
                 Some(reply) = replies.next(), if broken.is_none() => {
-                    if let Err(error) = self.answer(reply, &mut replies) {
+                    if let Err(error) = self.answer(reply, replies) {
                         broken.get_or_insert(error);
                     }
                 }
@@ -298,9 +308,10 @@ impl Actor {
     }
 
     /// Gives a reply, and those that came with it, to their callers.
-    fn answer(&self, first: Result<Incoming, LinkError>, replies: &mut Replies) -> Result<(), LinkError> {
+    fn answer(&mut self, first: Result<Incoming, LinkError>, replies: &mut Replies) -> Result<(), LinkError> {
         let mut next = Some(first);
-        while let Some(reply) = next {
+        for count in 0..REPLIES_MAX {
+            let Some(reply) = next else { break };
             let message = reply?.message;
             match wire::read_reply(&message) {
                 // Whoever called may wait no longer: late replies are dropped.
@@ -309,11 +320,15 @@ impl Actor {
                         callers.tell(&correlation, reply);
                     }
                 }
+                None if std::mem::replace(&mut self.warned, true) => {}
                 None => {
-                    tracing::warn!(target: TARGET, "a reply does not say which call it answers: it has no `correlation_id`; it is dropped");
+                    tracing::warn!(target: TARGET, "a reply does not say which call it answers: it has no `correlation_id`; it and those like it are dropped");
                 }
             }
-            next = replies.next().now_or_never().flatten();
+            next = None;
+            if count + 1 < REPLIES_MAX {
+                next = replies.next().now_or_never().flatten();
+            }
         }
         Ok(())
     }
