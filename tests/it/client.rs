@@ -225,6 +225,21 @@ async fn a_failing_batch_costs_the_others_nothing() {
     assert_eq!(bench.stats("q").await.ready, 2_000);
 }
 
+/// One queue cannot be had: that is the matter of its jobs.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_refused_costs_those_of_other_queues_nothing() {
+    // Both at once, and then each alone.
+    let permanent = Fault::Refused(BrokerErrorKind::Permanent);
+    let bench = Bench::faulty(first(|call| matches!(call, Call::Declare), [permanent, Fault::None, permanent]));
+    let jobs = || [play("a").erase(), Bench::job::<Other>("b", [Act::Succeed]).erase(), play("c").erase()];
+    let answers = bench.client.enqueue_all(jobs()).await;
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().err().map(|error| error.kind())).collect();
+    assert_eq!(kinds, [None, Some(EnqueueErrorKind::Refused), None]);
+    assert_eq!(bench.stats("q").await.ready, 2);
+    let answers = bench.client.enqueue_all(jobs()).await;
+    assert!(answers.iter().all(Result::is_ok), "it is asked for again: {answers:?}");
+}
+
 /// What is wrong with a payload is known before anything is sent.
 #[tokio::test]
 async fn an_invalid_job_is_refused_before_it_is_sent() {
