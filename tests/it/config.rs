@@ -64,6 +64,7 @@ fn every_variable_reaches_its_setting() {
         ("WORKER_RABBITMQ_HEARTBEAT", "20s"),
         ("WORKER_RABBITMQ_CONFIRM_TIMEOUT", "3s"),
         ("WORKER_RABBITMQ_QUEUE_TYPE", "Classic"),
+        ("WORKER_RABBITMQ_CONSUMER_TIMEOUT", "2h"),
         ("WORKER_RABBITMQ_CHANNELS", "4"),
         ("WORKER_RABBITMQ_REPLY_QUEUES", "amq.gen-*, replies"),
         ("WORKER_RABBITMQ_NAMESPACE", "team-a"),
@@ -94,6 +95,7 @@ fn every_variable_reaches_its_setting() {
     assert_eq!(settings.rabbitmq_heartbeat, Duration::from_secs(20));
     assert_eq!(settings.rabbitmq_confirm_timeout, Duration::from_secs(3));
     assert_eq!(settings.rabbitmq_queue_type, RabbitmqQueueType::Classic);
+    assert_eq!(settings.rabbitmq_consumer_timeout, Duration::from_secs(7_200));
     assert_eq!(settings.rabbitmq_channels.get(), 4);
     assert_eq!(settings.rabbitmq_reply_queues, ["amq.gen-*", "replies"]);
     assert_eq!(settings.rabbitmq_server_name.as_deref(), Some("rabbit.internal"));
@@ -120,7 +122,7 @@ fn everything_wrong_is_said_at_once_with_variable_value_and_form() {
     assert_eq!(
         problems,
         [
-            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_ADMIN, WORKER_TOPOLOGY, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_CHANNELS, WORKER_RABBITMQ_REPLY_QUEUES, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_RABBITMQ_SERVER_NAME, WORKER_LOG_FORMAT",
+            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_ADMIN, WORKER_TOPOLOGY, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_CONSUMER_TIMEOUT, WORKER_RABBITMQ_CHANNELS, WORKER_RABBITMQ_REPLY_QUEUES, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_RABBITMQ_SERVER_NAME, WORKER_LOG_FORMAT",
             "`WORKER_CONCURENCY` is no setting; did you mean `WORKER_CONCURRENCY`?",
             "`WORKER_GRACE` is no setting; did you mean `WORKER_SHUTDOWN_GRACE`?",
             "WORKER_QUEUES is empty; use names with or without slots, separated by commas: `emails=4,orders`, or leave it out",

@@ -150,6 +150,14 @@ impl Broker for FaultyBroker {
         self.inner.reach()
     }
 
+    fn queues_at_most(&self) -> Option<usize> {
+        self.inner.queues_at_most()
+    }
+
+    fn held_at_most(&self) -> Option<Duration> {
+        self.inner.held_at_most()
+    }
+
     fn enqueue_limit(&self) -> Option<Duration> {
         self.inner.enqueue_limit()
     }

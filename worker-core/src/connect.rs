@@ -118,6 +118,7 @@ impl Settings {
             heartbeat: self.rabbitmq_heartbeat,
             confirm_timeout: self.publish_timeout(),
             connect_timeout: self.connect_timeout,
+            consumer_timeout: self.rabbitmq_consumer_timeout,
             channels: self.rabbitmq_channels,
             reply_queues: self.rabbitmq_reply_queues.clone(),
             namespace: self.rabbitmq_namespace.clone(),

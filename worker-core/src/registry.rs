@@ -4,7 +4,7 @@
 //! is linked, or registered one by one, for tests that must not see each other's.
 //! What is wrong with them is found before the first job is taken, all of it at once.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use crate::{
     broker::{Capabilities, Needs, Topology, once},
@@ -290,6 +290,21 @@ impl Registry {
     #[cfg(feature = "cli")]
     pub(crate) fn own_problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// The jobs of `queues` that may run longer than a delivery may be held: they would run again meanwhile.
+    pub(crate) fn too_long(&self, queues: &[QueueName], limit: Duration) -> Vec<String> {
+        let served = self.entries.iter().filter(|entry| queues.contains(&entry.queue));
+        let too_long = served.filter(|entry| entry.registration.options.timeout >= limit);
+        let problem = |Entry { name, registration: Registration { file, line, options, .. }, .. }: &Entry| {
+            let [may, limit] = [options.timeout, limit].map(humantime::format_duration);
+            format!(
+                "job `{name}` ({file}:{line}) may run for {may}, and the server takes a job away after {limit} and has \
+                 it run again: give it a shorter `timeout`; or raise `consumer_timeout` of the server and say so \
+                 (WORKER_RABBITMQ_CONSUMER_TIMEOUT); or use RabbitMQ 4.3, where the worker says how long it takes"
+            )
+        };
+        too_long.map(problem).collect()
     }
 
     /// Everything that would go wrong in a worker that serves `queues` with `states` on such a broker.

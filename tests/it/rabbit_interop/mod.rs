@@ -3,6 +3,7 @@
 mod accuracy;
 mod adoption;
 mod asked;
+mod bounds;
 mod calls;
 mod capabilities;
 mod dead;

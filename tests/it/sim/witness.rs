@@ -44,6 +44,14 @@ impl Broker for Witness {
         self.inner.reach()
     }
 
+    fn queues_at_most(&self) -> Option<usize> {
+        self.inner.queues_at_most()
+    }
+
+    fn held_at_most(&self) -> Option<Duration> {
+        self.inner.held_at_most()
+    }
+
     fn enqueue_limit(&self) -> Option<Duration> {
         self.inner.enqueue_limit()
     }

@@ -39,7 +39,7 @@ fn grind(n: u64, millis: u64, cx: Context) -> JobResult {
 }
 
 /// Blocks a thread of the runtime and never lets go of it.
-#[job(queue = "crew", timeout = "1h")]
+#[job(queue = "crew", timeout = "20m")]
 async fn seize(n: u64, cx: Context) -> JobResult {
     note("start", n, &cx)?;
     let (_never, received) = std::sync::mpsc::sync_channel::<()>(0);
@@ -47,7 +47,7 @@ async fn seize(n: u64, cx: Context) -> JobResult {
 }
 
 /// Never ends.
-#[job(queue = "crew", timeout = "1h")]
+#[job(queue = "crew", timeout = "20m")]
 async fn hang(n: u64, cx: Context) -> JobResult {
     note("start", n, &cx)?;
     std::future::pending().await

@@ -1,6 +1,9 @@
 //! Who is connected to a node, and who consumes.
 
+use std::time::Duration;
+
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Node, erlang::binary};
 
@@ -53,6 +56,37 @@ impl Node {
             ))
             .await;
         closed.as_u64().expect("it is a length")
+    }
+
+    /// How many channels are open on a virtual host.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be counted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn count_channels(&self, vhost: &str) -> u64 {
+        let code = format!(
+            "length([C || C <- rabbit_channel:info_all([vhost]), lists:member({{vhost, {}}}, C)])",
+            binary(vhost)
+        );
+        self.eval(&code).await.as_u64().expect("it is a length")
+    }
+
+    /// Takes deliveries from consumers that hold them for longer than this, unless they say otherwise.
+    ///
+    /// # Panics
+    ///
+    /// When the node does not obey.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn limit_consumers(&self, held: Duration) {
+        let set = format!("begin application:set_env(rabbit, consumer_timeout, {}), true end", held.as_millis());
+        assert_eq!(self.eval(&set).await, Value::Bool(true));
     }
 
     /// All consumers of a virtual host at this moment; without those who have only asked for one message, whom a

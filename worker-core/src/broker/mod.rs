@@ -184,6 +184,16 @@ pub trait Broker: Send + Sync + 'static {
         None
     }
 
+    /// How many queues one process can consume; `None` for any number.
+    fn queues_at_most(&self) -> Option<usize> {
+        None
+    }
+
+    /// How long a worker may hold a delivery before it is taken away; `None` for as long as it lives.
+    fn held_at_most(&self) -> Option<Duration> {
+        None
+    }
+
     /// Makes sure the topology exists.
     ///
     /// # Errors

@@ -109,6 +109,11 @@ impl Given {
                 default.rabbitmq_queue_type,
                 parse::rabbitmq_queue_type,
             ),
+            rabbitmq_consumer_timeout: self.value(
+                &table::RABBITMQ_CONSUMER_TIMEOUT,
+                default.rabbitmq_consumer_timeout,
+                parse::rabbitmq_consumer_timeout,
+            ),
             rabbitmq_channels: self.value(
                 &table::RABBITMQ_CHANNELS,
                 default.rabbitmq_channels,

@@ -96,6 +96,8 @@ pub struct Settings {
     pub rabbitmq_confirm_timeout: Duration,
     /// What kind of queues is declared on RabbitMQ.
     pub rabbitmq_queue_type: RabbitmqQueueType,
+    /// How long RabbitMQ before 4.3 lets a worker hold a job.
+    pub rabbitmq_consumer_timeout: Duration,
     /// How many channels publish to RabbitMQ.
     pub rabbitmq_channels: NonZeroU8,
     /// Which queues on RabbitMQ replies may go to, where a call names one.
@@ -190,6 +192,7 @@ impl Default for Settings {
             rabbitmq_heartbeat: table::HEARTBEAT_DEFAULT,
             rabbitmq_confirm_timeout: table::CONFIRM_TIMEOUT_DEFAULT,
             rabbitmq_queue_type: RabbitmqQueueType::Quorum,
+            rabbitmq_consumer_timeout: table::CONSUMER_TIMEOUT_DEFAULT,
             rabbitmq_channels: NonZeroU8::MIN,
             rabbitmq_reply_queues: table::RABBITMQ_REPLY_QUEUES.default.split(',').map(Into::into).collect(),
             rabbitmq_namespace: table::NAMESPACE_DEFAULT.into(),
@@ -343,6 +346,9 @@ mod tests {
                     parse::rabbitmq_confirm_timeout(text) == Ok(default.rabbitmq_confirm_timeout)
                 }
                 "rabbitmq_queue_type" => parse::rabbitmq_queue_type(text) == Ok(default.rabbitmq_queue_type),
+                "rabbitmq_consumer_timeout" => {
+                    parse::rabbitmq_consumer_timeout(text) == Ok(default.rabbitmq_consumer_timeout)
+                }
                 "rabbitmq_channels" => parse::rabbitmq_channels(text) == Ok(default.rabbitmq_channels),
                 "rabbitmq_reply_queues" => {
                     parse::rabbitmq_reply_queues(text) == Ok(default.rabbitmq_reply_queues.clone())

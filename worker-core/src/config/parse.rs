@@ -76,6 +76,10 @@ pub(super) fn rabbitmq_confirm_timeout(text: &str) -> Result<Duration, Misfit> {
     bounded(text, MS, HOUR)
 }
 
+pub(super) fn rabbitmq_consumer_timeout(text: &str) -> Result<Duration, Misfit> {
+    bounded(text, 1_000 * MS, 366 * 24 * HOUR)
+}
+
 pub(super) fn rabbitmq_channels(text: &str) -> Result<NonZeroU8, Misfit> {
     text.trim().parse::<NonZeroU8>().ok().filter(|count| count.get() <= 64).ok_or(Form)
 }

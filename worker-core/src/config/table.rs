@@ -36,6 +36,9 @@ pub(super) const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// The default of [`RABBITMQ_HEARTBEAT`].
 pub(super) const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(15);
 
+/// The default of [`RABBITMQ_CONSUMER_TIMEOUT`].
+pub(super) const CONSUMER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
 /// The default of [`RABBITMQ_CONFIRM_TIMEOUT`].
 pub(super) const CONFIRM_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -244,6 +247,17 @@ pub(super) static RABBITMQ_QUEUE_TYPE: Setting = Setting {
     secret: false,
 };
 
+pub(super) static RABBITMQ_CONSUMER_TIMEOUT: Setting = Setting {
+    name: "rabbitmq_consumer_timeout",
+    variable: "WORKER_RABBITMQ_CONSUMER_TIMEOUT",
+    flag: None,
+    meaning: "before RabbitMQ 4.3: the server's `consumer_timeout`, after which it takes a job away; jobs that may run longer are refused at the start",
+    form: "a duration from 1s to 366 days, such as `2h`",
+    default: "30m",
+    why: "the server's own default, which it tells nobody",
+    secret: false,
+};
+
 pub(super) static RABBITMQ_CHANNELS: Setting = Setting {
     name: "rabbitmq_channels",
     variable: "WORKER_RABBITMQ_CHANNELS",
@@ -333,7 +347,7 @@ pub(super) static LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting there is.
-pub static SETTINGS: [&Setting; 25] = [
+pub static SETTINGS: [&Setting; 26] = [
     &BROKER_URL,
     &QUEUES,
     &CONCURRENCY,
@@ -351,6 +365,7 @@ pub static SETTINGS: [&Setting; 25] = [
     &RABBITMQ_HEARTBEAT,
     &RABBITMQ_CONFIRM_TIMEOUT,
     &RABBITMQ_QUEUE_TYPE,
+    &RABBITMQ_CONSUMER_TIMEOUT,
     &RABBITMQ_CHANNELS,
     &RABBITMQ_REPLY_QUEUES,
     &RABBITMQ_NAMESPACE,

@@ -315,6 +315,14 @@ impl WorkerBuilder {
             problems.push("there is no queue to serve: no job is registered and no queue was named; jobs in a library crate need one mention, `use my_jobs as _;`, or the linker leaves them out".into());
         }
         problems.extend(registry.problems(&queues, &self.states, &self.client.broker().capabilities()));
+        let broker = self.client.broker();
+        if let Some(most) = broker.queues_at_most().filter(|most| queues.len() > *most) {
+            problems.push(format!(
+                "{} queues are to be served, and one process serves {most} of this broker; start several workers, each with a part of them",
+                queues.len()
+            ));
+        }
+        problems.extend(broker.held_at_most().map_or_else(Vec::new, |limit| registry.too_long(&queues, limit)));
         for unserved in self.queue_concurrency.keys().filter(|name| !queues.iter().any(|queue| queue == name.as_str()))
         {
             problems.push(format!("the concurrency of queue `{unserved}` was set, but this worker does not serve it"));

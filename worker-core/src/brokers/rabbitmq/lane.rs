@@ -37,6 +37,7 @@ use crate::{
     },
     error::{BrokerError, BrokerErrorKind},
     name::QueueName,
+    retry::DELAY_MAX,
     settlement::Settlement,
     telemetry::TARGET,
     time::monotonic_now,
@@ -193,8 +194,13 @@ impl Lane {
     async fn open(&self, up: &Arc<Up>) -> Result<Lines, LinkError> {
         let channel = up.link.channel().await?;
         let (queue, prefetch) = (self.queue().as_str(), self.subscription.prefetch.get());
-        let messages =
-            if self.stopped { stream::pending().boxed() } else { channel.consume(queue, TAG, prefetch).await? };
+        // The worker knows the timeout of each job and keeps it; a server that took a delivery away earlier
+        // would have the job run twice.
+        let hold = self.shared.server.lets_consumers_hold().then_some(DELAY_MAX);
+        let messages = match self.stopped {
+            true => stream::pending().boxed(),
+            false => channel.consume(queue, TAG, prefetch, hold).await?,
+        };
         let suspects = LineState::new(up.link.channel().await?);
         let look = Look::new(Arc::clone(&self.shared.suspects));
         Ok(Lines::new(Arc::clone(up), LineState::new(channel), messages, suspects, look))

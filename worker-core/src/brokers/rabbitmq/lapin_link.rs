@@ -46,6 +46,10 @@ use crate::{
 /// How long a connection or channel may take to close in an orderly way.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// How long the server lets a consumer hold a delivery: an argument of consuming from 4.3 on, ignored before
+/// (measured on 3.10).
+const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+
 /// How often a connection is looked at that tells nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -320,10 +324,15 @@ impl Channel for LapinLinkChannel {
         queue: &str,
         tag: &str,
         prefetch: u16,
+        hold: Option<Duration>,
     ) -> Result<BoxStream<'static, Result<Incoming, LinkError>>, LinkError> {
         // Before consuming: without it the server sends everything it has.
         answer("basic.qos", self.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let (options, mut arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        if let Some(hold) = hold {
+            let ms = i64::try_from(hold.as_millis()).unwrap_or(i64::MAX);
+            arguments.insert(CONSUMER_TIMEOUT.into(), AMQPValue::LongLongInt(ms));
+        }
         let consuming = self.channel.basic_consume(short(queue)?, short(tag)?, options, arguments);
         let consumer = answer(&format!("consuming queue `{queue}`"), consuming).await?;
         Ok(consumer.map(|delivery| delivery.map(delivered).map_err(Into::into)).boxed())

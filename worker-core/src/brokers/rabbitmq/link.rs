@@ -151,12 +151,14 @@ pub(super) trait Channel: Send + Sync {
 
     fn publish(&self, to: &Address, message: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>>;
 
-    /// Consumes with this prefetch; the stream ends when the server or we cancel.
+    /// Consumes with this prefetch, and holds a delivery at most so long where that is said; the stream ends when
+    /// the server or we cancel.
     async fn consume(
         &self,
         queue: &str,
         tag: &str,
         prefetch: u16,
+        hold: Option<Duration>,
     ) -> Result<BoxStream<'static, Result<Incoming, LinkError>>, LinkError>;
 
     /// Receives the replies to what is published on this channel as a call.

@@ -76,10 +76,14 @@ use crate::{
 };
 
 pub use options::{
-    CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, Credentials, HEARTBEAT_DEFAULT,
-    NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
+    CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, CONSUMER_TIMEOUT_DEFAULT, Credentials,
+    HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
 };
 pub(crate) use tls::{check_certificates, check_key};
+
+/// Queues that one process consumes: each takes two channels of 2,047, which is what a server allows on a
+/// connection unless it is told otherwise (`channel_max`); the rest are for questions.
+const QUEUES_MAX: usize = 1_000;
 
 /// The first and the longest pause between two tries to reach a server at the start.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -165,6 +169,7 @@ impl RabbitBroker {
         let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options);
         let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
         let shared = Shared {
+            held_at_most: (!server.lets_consumers_hold()).then_some(options.consumer_timeout),
             server,
             publish,
             consume,
@@ -311,6 +316,14 @@ impl Broker for RabbitBroker {
 
     fn know(&self, topology: &Topology) {
         topology.options.iter().for_each(|(queue, asked)| self.shared.declarer.ask(queue, asked));
+    }
+
+    fn queues_at_most(&self) -> Option<usize> {
+        Some(QUEUES_MAX)
+    }
+
+    fn held_at_most(&self) -> Option<Duration> {
+        self.shared.held_at_most
     }
 
     fn enqueue_limit(&self) -> Option<Duration> {

@@ -23,6 +23,9 @@ pub const CHANNELS_DEFAULT: NonZeroU8 = NonZeroU8::MIN;
 /// that aio-pika's `connect_robust` names in their place (`amq_` and 32 digits), since it must find them again.
 pub const REPLY_QUEUES_DEFAULT: [&str; 2] = ["amq.gen-*", "amq_*"];
 
+/// How long the server lets a worker hold a job: its own default, 30 min. From RabbitMQ 4.3 on the worker says it.
+pub const CONSUMER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
 /// How long connecting may take at the start: 30 s, a restart of a node.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -49,6 +52,9 @@ pub struct RabbitOptions {
     pub connect_timeout: Duration,
     /// What type of queue is declared where there is none, and its jobs ask for none. Default [`QueueType::Quorum`].
     pub queue_type: QueueType,
+    /// The server's `consumer_timeout`, where it is not the default: see [`CONSUMER_TIMEOUT_DEFAULT`]. A worker whose
+    /// jobs may run longer does not start.
+    pub consumer_timeout: Duration,
     /// Channels that publish, see [`CHANNELS_DEFAULT`]. What goes to one queue goes by one of them.
     pub channels: NonZeroU8,
     /// Queues that replies may go to, beside callers that are answered directly: names, or beginnings of
@@ -75,6 +81,7 @@ impl Default for RabbitOptions {
             confirm_timeout: CONFIRM_TIMEOUT_DEFAULT,
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             queue_type: QueueType::default(),
+            consumer_timeout: CONSUMER_TIMEOUT_DEFAULT,
             channels: CHANNELS_DEFAULT,
             reply_queues: REPLY_QUEUES_DEFAULT.map(Into::into).into(),
             declare: true,

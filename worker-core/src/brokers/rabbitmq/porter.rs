@@ -88,7 +88,7 @@ async fn carry(shared: &Arc<Shared>) -> Result<(), LinkError> {
     let declared = shared.declarer.due().await;
     declared.map_err(|error| LinkError::new(LinkErrorKind::Refused, error.detail()))?;
     let channel = up.link.channel().await?;
-    let mut messages = channel.consume(&shared.declarer.ladder.due(), TAG, HANDS).await?;
+    let mut messages = channel.consume(&shared.declarer.ladder.due(), TAG, HANDS, None).await?;
     let (mut unacked, mut errands) = (Unacked::default(), Errands::new());
     loop {
         tokio::select! {

@@ -37,6 +37,8 @@ const GIVE_BACK_WAIT: Duration = Duration::from_millis(1_500);
 
 pub(super) struct Shared {
     pub(super) server: Server,
+    /// How long a delivery may be held; `None` where we say it ourselves.
+    pub(super) held_at_most: Option<Duration>,
     pub(super) publish: Arc<Connection>,
     pub(super) consume: Arc<Connection>,
     pub(super) publisher: Publisher,

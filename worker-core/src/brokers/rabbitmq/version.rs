@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | a `basic.nack` that requeues | counts as a delivery that failed | the same | does not |
 //! | a delivery that may have killed its worker | `redelivered` is set | the same | `x-delivery-count` is above 0 |
+//! | who says how long a delivery may be held | the server (`consumer_timeout`) | the same | the consumer, if it does |
 //! | priorities | ignored | two: above 4, and the rest | 0 to 31, strict |
 //! | what comes back | in its place | the same | before all that wait, whatever their priorities |
 //!
@@ -36,6 +37,12 @@ impl Server {
     /// Whether giving a delivery back to a quorum queue by `basic.nack` leaves no trace on it.
     pub(super) const fn nack_is_free(&self) -> bool {
         self.numbers.0 > 4 || self.numbers.0 == 4 && self.numbers.1 >= 3
+    }
+
+    /// Whether a consumer says itself how long it may hold a delivery of a quorum queue; before, the server's
+    /// `consumer_timeout` says it.
+    pub(super) const fn lets_consumers_hold(&self) -> bool {
+        self.nack_is_free()
     }
 
     /// Which priorities a quorum queue tells apart.
