@@ -69,4 +69,6 @@ mod pages {
     struct Configuration;
     #[doc = include_str!("../../docs/guides/observability.md")]
     struct Observability;
+    #[doc = include_str!("../../docs/guides/topology.md")]
+    struct Topology;
 }

@@ -25,7 +25,7 @@ fn the_workers_user_may_touch_the_programs_queues_and_nothing_else() {
     let definitions = definitions();
     let permission = at(&definitions, "/permissions/0");
     let queues = queues().into_iter().collect::<Vec<_>>().join("|");
-    let own = format!(r"^(({queues})(_dlq|_suspects|_retry_[0-9]+|_dlq\.turn)?|worker\.(due|delay\.[0-9]+))$");
+    let own = format!(r"^(({queues})(_dlq|_suspects|_retry_[0-9]+|_dlq\.turn)?|worker\.(due(_dlq)?|delay\.[0-9]+))$");
     let expected = json!({
         "user": "worker", "vhost": "worker", "configure": own, "write": r"^amq\.default$", "read": own
     });

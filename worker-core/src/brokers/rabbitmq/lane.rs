@@ -181,7 +181,7 @@ impl Lane {
         if error.kind != LinkErrorKind::NotFound {
             return;
         }
-        tracing::warn!(target: TARGET, queue = %self.queue(), "the queue is gone; declaring it again");
+        tracing::warn!(target: TARGET, queue = %self.queue(), "the queue is gone; it is declared again where that is ours to do");
         let names = [self.queue().to_string(), super::topology::suspects(self.queue())];
         names.iter().for_each(|name| self.shared.declarer.forget(name));
         for place in [Place::Queue, Place::Suspects] {
@@ -358,7 +358,7 @@ impl Lane {
 
     /// The suspects' queue cannot be looked into: gone, say. What the other line has is not concerned.
     async fn mend_suspects(&self, lines: &mut Lines, error: LinkError) -> Result<(), LinkError> {
-        tracing::warn!(target: TARGET, queue = %self.queue(), %error, "the suspects' queue cannot be looked into; declaring it again");
+        tracing::warn!(target: TARGET, queue = %self.queue(), %error, "the suspects' queue cannot be looked into; it is declared again where that is ours to do");
         self.shared.declarer.forget(&super::topology::suspects(self.queue()));
         lines.suspects = LineState::new(lines.up.link.channel().await?);
         self.shared

@@ -68,7 +68,7 @@ async fn readyz(State(seen): State<Arc<Seen>>, RawQuery(query): RawQuery) -> Res
         lines.extend(match timeout(ASKED_WITHIN, asked).await {
             Ok(health) => of_broker(health),
             Err(_) => {
-                told(vec![check("answering", Some(format!("the broker did not answer within {ASKED_WITHIN:?}")))])
+                told(vec![check("answering", Some(format!("no answer from the broker within {ASKED_WITHIN:?}")))])
             }
         });
     }
