@@ -20,7 +20,18 @@ fn help_has_the_programs_name_its_commands_and_the_exit_codes() {
 
 #[test]
 fn every_option_says_its_default_or_needs_none() {
-    for line in [&["run"][..], &["enqueue"], &["health"], &["dlq", "list"], &["dlq", "replay"]] {
+    let lines: [&[&str]; 9] = [
+        &["run"],
+        &["enqueue"],
+        &["queues"],
+        &["health"],
+        &["dlq", "list"],
+        &["dlq", "replay"],
+        &["topology", "show"],
+        &["topology", "check"],
+        &["topology", "export"],
+    ];
+    for line in lines {
         let help = Program::new().run(&[line, &["-h"]].concat()).exits(0).stdout;
         let options = help.split("\n\n").filter(|part| part.starts_with("Options"));
         // A long one is broken into lines, of which the first begins with its name.

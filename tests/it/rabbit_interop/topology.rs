@@ -68,20 +68,24 @@ async fn what_others_declared_is_adopted_and_what_would_hold_jobs_for_ever_is_no
         ("emails", json!({"x-max-length": 500})),
         ("emails_dlq", json!({"x-queue-type": "quorum", "x-message-ttl": 86_400_000})),
         ("emails_retry_5000", json!({"x-queue-type": "quorum", "x-message-ttl": 60_000})),
+        ("emails_suspects", json!({"x-queue-type": "stream"})),
     ] {
         node.declare_queue(vhost.name(), queue, arguments).await;
     }
-    program.run(&["topology", "apply", "--queue", "emails"]).exits(3).says(&["1 different"]);
+    program.run(&["topology", "apply", "--queue", "emails"]).exits(3).says(&["2 different"]);
     let found = findings(&program.run(&["topology", "check", "--json", "--queue", "emails"]).exits(3));
     let (adopted, detail) = standing(&found, "emails");
     assert!(adopted == "adopted" && detail.contains("`x-max-length` is 500 instead of nothing"), "{detail}");
     assert!(detail.contains("`x-queue-type` is"), "{detail}");
     let (adopted, detail) = standing(&found, "emails_dlq");
     assert!(adopted == "adopted" && detail.contains("drops a dead letter"), "{detail}");
+    let (different, detail) = standing(&found, "emails_suspects");
+    assert!(different == "different" && detail.contains("`x-queue-type` is `stream` instead of `quorum`"), "{detail}");
     let (different, detail) = standing(&found, "emails_retry_5000");
     assert!(different == "different" && detail.contains("`x-message-ttl` is 60000 instead of 5000"), "{detail}");
-    let others =
-        found.iter().filter(|(name, ..)| !["emails", "emails_dlq", "emails_retry_5000"].contains(&name.as_str()));
+    let others = found.iter().filter(|(name, ..)| {
+        !["emails", "emails_dlq", "emails_suspects", "emails_retry_5000"].contains(&name.as_str())
+    });
     assert!(others.clone().all(|(_, standing, _)| standing == "same"), "{:?}", others.collect::<Vec<_>>());
 }
 

@@ -182,6 +182,8 @@ pub async fn after_closing_everything_fails_and_nothing_hangs<F: BrokerFixture>(
     let fails = async {
         assert!(process.broker.declare(&topology(&["new"])).await.is_err());
         assert!(process.broker.declare(&topology(&[QUEUE])).await.is_err());
+        let plan = process.broker.plan(&Needs::new(topology(&[QUEUE])));
+        assert!(process.broker.apply(&plan).await.is_err());
         let answers = process.broker.enqueue(vec![job("late"), job("later")]).await;
         assert!(matches!(*answers, [Err(EnqueueFailure::Refused(_)), Err(EnqueueFailure::Refused(_))]), "{answers:?}");
         assert!(process.broker.consume(Subscription::new(queue_name(QUEUE), 1.try_into().unwrap())).await.is_err());
@@ -189,6 +191,7 @@ pub async fn after_closing_everything_fails_and_nothing_hangs<F: BrokerFixture>(
         assert!(consumer.source.next_batch(5).await.is_err());
         for inspector in [Some(inspector), process.broker.inspector()].into_iter().flatten() {
             assert!(inspector.queues(&[]).await.is_err());
+            assert!(inspector.compare(&plan).await.is_err());
             assert!(inspector.dead(&all, Page::first(1)).await.is_err());
             assert!(inspector.count_dead(&all).await.is_err());
             assert!(inspector.replay(&all, 1).await.is_err());

@@ -27,16 +27,17 @@ use crate::{
 /// Check that the broker can be reached and that the queues exist
 #[derive(Debug, Args)]
 #[command(after_help = r#"Exits with 0 when all is well, with 69 when the broker cannot be reached, takes
-no new jobs, or a queue is missing, and with 78 when the configuration is wrong. It changes
-nothing.
+no new jobs, or a queue is missing, and with 78 when the configuration is wrong.
+It changes nothing.
 
 Examples:
   myapp health --timeout 1s              in a readiness probe
   myapp health --json | jq .healthy
 
 JSON:
-  {"healthy", "reasons": [text], "broker": {"url", "reachable", "reach": "up",
-   "blocked", "down" or null, "error": text or null, "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
+  {"healthy", "reasons": [text], "broker": {"url", "reachable",
+   "reach": "up", "blocked", "down" or null, "error": text or null,
+   "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
    "exact_blame", "keeps_place", "counts_all", "priorities",
    "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "calls",
    "server": text or null} or null},

@@ -13,6 +13,7 @@ use crate::{
     brokers::rabbitmq::{
         declare::Declarer,
         inspect::LOOKS_KEPT,
+        lapin_link::GUARD,
         link::{Declare, LinkError, LinkErrorKind},
         ranks::Nature,
         topology,
@@ -23,6 +24,9 @@ use crate::{
 
 /// The most declarations for one queue: one per argument that RabbitMQ 3.10 to 4.3 compares, and one that is accepted.
 const ROUNDS_MAX: usize = 16;
+
+/// A kind of queue from which nothing is ever taken.
+pub(super) const STREAM: &str = "stream";
 
 /// Arguments by which a queue loses what nobody has taken, and what they do with it.
 const LOSING: [(&str, &str); 5] = [
@@ -95,6 +99,11 @@ pub(super) async fn arguments(
                 return Ok(Some(Learnt { arguments: wanted, whole: true }));
             }
             Err(error) if error.kind == LinkErrorKind::Mismatch => match conflict(&error.text, &wanted) {
+                // Only a stream looks at that one.
+                Some((argument, _)) if argument.as_str() == GUARD => {
+                    wanted.insert("x-queue-type".into(), AMQPValue::LongString(STREAM.into()));
+                    return Ok(Some(wanted));
+                }
                 Some((argument, current)) => wanted = adopted(&wanted, &argument, current),
                 None if error.text.contains("invalid arg") => return Ok(None),
                 // It differs in more than arguments, or in words that no version we know uses.

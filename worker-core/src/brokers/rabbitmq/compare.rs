@@ -88,10 +88,10 @@ fn judged(queue: &PlannedQueue, wanted: &FieldTable, there: &FieldTable) -> Find
         return Finding::queue(queue, Standing::Same);
     }
     let decides = |name: &str| queue.role.forwards() && FORWARDING.contains(&name);
-    let standing = match differences.iter().any(|(name, _)| decides(name)) {
-        true => Standing::Different,
-        false => Standing::Adopted,
-    };
+    // An acknowledged job would stay in it.
+    let kind = there.inner().get("x-queue-type").and_then(headers::text);
+    let is_no_good = kind.as_deref() == Some(adopt::STREAM) || differences.iter().any(|(name, _)| decides(name));
+    let standing = if is_no_good { Standing::Different } else { Standing::Adopted };
     let mut told: Vec<_> = differences.into_iter().map(|(_, text)| text).collect();
     if queue.role == Role::DeadLetters {
         let asked = wanted.inner().get(topology::MESSAGE_TTL).and_then(headers::integer);
@@ -199,6 +199,8 @@ mod tests {
         let endless = [("x-queue-type", text("quorum"))];
         assert_eq!(judge(Role::Retries, &endless).standing, Standing::Different);
         assert_eq!(judge(Role::Jobs, &endless).standing, Standing::Adopted);
+        let stream = [("x-queue-type", text("stream"))];
+        assert_eq!(judge(Role::Jobs, &stream).standing, Standing::Different, "nothing ever leaves it");
     }
 
     #[test]

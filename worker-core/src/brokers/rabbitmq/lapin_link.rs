@@ -231,8 +231,8 @@ impl Link for LapinLink {
     }
 }
 
-/// The argument of streams by which a queue is compared and not made.
-const GUARD: &str = "x-max-age";
+/// The argument of streams by which a queue of another kind is compared and not made.
+pub(super) const GUARD: &str = "x-max-age";
 
 /// The same for exchanges.
 pub(super) const GUARD_EXCHANGE: &str = "alternate-exchange";

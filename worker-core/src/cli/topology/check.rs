@@ -30,8 +30,9 @@ Status:
   adopted    declared by others in another way, and used as it is
   unseen     not shown: bindings on RabbitMQ, and what the user may not look at
   missing    not there
-  different  there, and no good: an exchange of another kind, or a queue for
-             retries or delays that forwards elsewhere or at another time
+  different  there, and no good: an exchange of another kind, a stream, or a
+             queue for retries or delays that forwards elsewhere or at another
+             time
 
 JSON:
   {"fine", "findings": [{"what": "queue", "exchange" or "binding", "name",
