@@ -1,10 +1,16 @@
 //! Calls between neighbours: the tutorial's RPC client calls our job, and we call its server.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::JoinSet;
 use worker_core::{CallError, Client, FailureKind, Job, Registry, Worker, prelude::*};
-use worker_tests::{eventually::eventually, rabbit::shared_node, rabbit::shared_vhost};
+use worker_tests::{
+    eventually::{eventually, eventually_within},
+    rabbit::shared_node,
+    rabbit::shared_vhost,
+};
 
 use super::neighbour::python;
 use crate::bench::Running;
@@ -208,7 +214,7 @@ for reply_to in ["amq.rabbitmq.reply-to.x.y", elsewhere, garbage]:
     for n in 0..20 {
         client.call(fibonacci::new(n)).timeout("60s").await.unwrap();
     }
-    eventually("the queue is empty", async || {
+    eventually_within(Duration::from_secs(120), "the queue is empty", async || {
         let queues = shared_node().list_queues(vhost.name()).await;
         let jobs = queues.iter().filter(|queue| !queue.name.ends_with("_dlq"));
         (jobs.map(|queue| queue.ready + queue.unacked).sum::<u64>() == 0).then_some(())

@@ -102,7 +102,7 @@ pub(super) async fn arguments(
                 // Only a stream looks at that one.
                 Some((argument, _)) if argument.as_str() == GUARD => {
                     wanted.insert("x-queue-type".into(), AMQPValue::LongString(STREAM.into()));
-                    return Ok(Some(wanted));
+                    return Ok(Some(Learnt { arguments: wanted, whole: false }));
                 }
                 Some((argument, current)) => wanted = adopted(&wanted, &argument, current),
                 None if error.text.contains("invalid arg") => return Ok(None),
