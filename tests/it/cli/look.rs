@@ -108,9 +108,9 @@ fn queues_are_counted() {
     program.run(&["enqueue", "echo", "text=b", "--in", "1h"]).exits(0);
     program.bury(&[("a", "fail", FailureKind::Error, "e")]);
     let queues = program.run(&["queues"]).exits(0);
-    assert_eq!(queues.stdout.lines().next().unwrap(), "QUEUE\tREADY\tRUNNING\tDELAYED\tDEAD\tCONSUMERS");
-    assert_eq!(queues.row("default"), ["default", "1", "0", "1", "0", "0"]);
-    assert_eq!(queues.row("trouble"), ["trouble", "0", "0", "0", "1", "0"]);
+    assert_eq!(queues.stdout.lines().next().unwrap(), "QUEUE\tREADY\tRUNNING\tDELAYED\tRETRYING\tDEAD\tCONSUMERS");
+    assert_eq!(queues.row("default"), ["default", "1", "0", "1", "0", "0", "0"]);
+    assert_eq!(queues.row("trouble"), ["trouble", "0", "0", "0", "0", "1", "0"]);
     assert_eq!(queues.stderr, "", "hints are for terminals");
     let json = program.run(&["queues", "--json"]).exits(0).json();
     assert_eq!(json["queues"][0]["ready"], 1);
@@ -144,7 +144,9 @@ fn queues_are_watched_until_a_signal() {
     assert_eq!(lines[0]["queues"][0]["ready"], 1);
 
     let watching = program.start(&["queues", "--watch", "100ms", "--queue", "default"]);
-    watching.stdout.wait_for("QUEUE\tREADY\tRUNNING\tDELAYED\tDEAD\tCONSUMERS\ndefault\t2\t0\t0\t0\t0\n\nQUEUE");
+    watching
+        .stdout
+        .wait_for("QUEUE\tREADY\tRUNNING\tDELAYED\tRETRYING\tDEAD\tCONSUMERS\ndefault\t2\t0\t0\t0\t0\t0\n\nQUEUE");
     watching.signal("TERM");
     watching.wait().exits(0);
     program.run(&["queues", "--watch", "1ms"]).exits(2).says(&["use 100ms or more"]);

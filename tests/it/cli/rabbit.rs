@@ -31,7 +31,7 @@ fn dead_letters_are_found_where_a_job_says_they_are() {
     program.run(&["enqueue", "add", "a=1", "b=2"]).exits(0);
     let undecodable = shared_node().publish(vhost.name(), "calculator", json!({"type": "add"}), "{}");
     runtime().block_on(undecodable);
-    let dead = || program.run(&["queues"]).exits(0).row("calculator")[4].clone();
+    let dead = || program.run(&["queues"]).exits(0).row("calculator")[5].clone();
     runtime().block_on(eventually("the job is dead", async || (dead() == "1").then_some(())));
     worker.signal("TERM");
     worker.wait().exits(0);
@@ -50,7 +50,7 @@ fn the_commands_do_the_same_as_on_a_file() {
     program.run(&["enqueue", "reject", "message=no stock"]).exits(0);
     program.run(&["enqueue", "ping", "--in", "1h"]).exits(0);
     let queues = program.run(&["queues"]).exits(0);
-    assert_eq!(queues.row("emails")[1..], ["1", "-", "-", "0", "0"], "{queues}");
+    assert_eq!(queues.row("emails")[1..], ["1", "-", "-", "0", "0", "0"], "{queues}");
 
     let worker = program.start(&["run"]);
     let buried = || program.run(&["dlq", "list", "--json"]).exits(0).json();
@@ -64,7 +64,7 @@ fn the_commands_do_the_same_as_on_a_file() {
     program.run(&["dlq", "replay", "--all", "--dry-run"]).exits(0).says(&["1 job"]);
     program.run(&["dlq", "replay", "--all", "--yes"]).exits(0).says(&["1"]);
     assert_eq!(buried()["jobs"].as_array().map(Vec::len), Some(0));
-    assert_eq!(program.run(&["queues"]).exits(0).row("trouble")[1..5], ["1", "-", "-", "0"]);
+    assert_eq!(program.run(&["queues"]).exits(0).row("trouble")[1..6], ["1", "-", "-", "0", "0"]);
     let health = program.run(&["health", "--json"]);
     let server = health.json()["broker"]["capabilities"]["server"].to_string();
     assert!(server.contains("RabbitMQ"), "{server}");
@@ -103,7 +103,7 @@ fn a_queue_that_is_named_is_shown_and_its_dead_letters_are_found() {
     let unseen = program.run(&["queues", "--json"]).exits(0).json();
     assert!(!unseen.to_string().contains("audit"), "AMQP lists no queues: {unseen}");
     let program = program.with("WORKER_QUEUES", "emails,audit");
-    assert_eq!(program.run(&["queues"]).exits(0).row("audit")[1..], ["0", "-", "-", "1", "0"]);
+    assert_eq!(program.run(&["queues"]).exits(0).row("audit")[1..], ["0", "-", "-", "0", "1", "0"]);
     program.run(&["dlq", "list"]).exits(0).prints(&["lost"]);
 }
 

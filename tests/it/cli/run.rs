@@ -34,7 +34,7 @@ fn jobs_run_until_a_signal_asks_for_the_end() {
         (&"fail".into(), &"f".into(), &"trouble".into(), &1.into())
     );
     assert!(log.contains("SIGTERM: shutting down; a second signal"), "{log}");
-    assert_eq!(program.run(&["queues"]).row("emails")[1..5], ["0", "0", "0", "0"]);
+    assert_eq!(program.run(&["queues"]).row("emails")[1..6], ["0", "0", "0", "0", "0"]);
     program.run(&["dlq", "list"]).exits(0).prints(&["f\tfail\ttrouble\terror\t1\t", "\ton purpose\n"]);
 }
 

@@ -6,6 +6,8 @@ use tokio::time::timeout;
 use worker_core::{
     FailureKind,
     broker::{Broker as _, DeadJob, Page, Selection},
+    envelope::Due,
+    hours, seconds,
     settlement::Settlement,
 };
 
@@ -14,7 +16,8 @@ use crate::{
     fixture::BrokerFixture,
     process::Process,
     sample::{
-        QUEUE, assert_counts, bury, counts_are, dead_ids, job, job_for, jobs, queue_name, release, retry, selection,
+        QUEUE, assert_counts, assert_known, bury, counts_are, dead_ids, job, job_for, jobs, queue_name, release, retry,
+        selection,
     },
 };
 
@@ -26,6 +29,24 @@ async fn die<F: BrokerFixture>(process: &Process<'_, F>, queue: &str, ids: impl 
     for id in &ids {
         let delivery = consumer.expect(id).await;
         consumer.settle(delivery, bury(FailureKind::Error)).await;
+    }
+}
+
+/// Clause I1: of two that wait, the one that has failed; and neither once it is due.
+pub async fn retries_that_wait_are_counted_apart<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    let mut later = job("later");
+    later.due = Due::In(hours(1));
+    process.enqueue([job("failed"), later]).await;
+    assert_eq!(process.stats().await.retrying, Some(0));
+    let mut consumer = process.consume(1).await;
+    let delivery = consumer.expect("failed").await;
+    consumer.settle(delivery, retry(seconds(5))).await;
+    let stats = process.stats().await;
+    assert_eq!(stats.retrying, Some(1));
+    assert_known(stats.delayed, 2);
+    if let Some(scheduled) = process.inspector().scheduled().await.expect("it can be counted") {
+        assert_eq!(scheduled.jobs, 1, "{scheduled:?}");
     }
 }
 

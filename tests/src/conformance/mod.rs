@@ -154,6 +154,7 @@ macro_rules! conformance {
             }
             inspect {
                 a_queue_counts_its_jobs_by_what_they_wait_for
+                retries_that_wait_are_counted_apart
                 every_declared_queue_is_listed_by_name
                 what_a_broker_cannot_count_it_says_not_to_know
                 living_consumers_are_counted

@@ -31,6 +31,19 @@ pub trait Inspector: Send + Sync {
     /// Cancel safe: it changes nothing.
     async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError>;
 
+    /// Jobs that wait where all queues share their waits, if this broker has such a place.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    async fn scheduled(&self) -> Result<Option<Scheduled>, BrokerError> {
+        Ok(None)
+    }
+
     /// How each thing in `plan` is here, in its order: queues, exchanges, bindings. What this broker or this
     /// user cannot see is [`Unseen`](super::Standing::Unseen).
     ///
@@ -107,6 +120,9 @@ pub struct QueueStats {
     pub running: Option<u64>,
     /// Jobs that are not due yet; `None` where the broker cannot tell.
     pub delayed: Option<u64>,
+    /// Those of them that have failed before; `None` where the broker cannot tell. On RabbitMQ those that wait in
+    /// queues of their own queue's; the others are [scheduled](Inspector::scheduled).
+    pub retrying: Option<u64>,
     /// Jobs in the dead-letter queue.
     pub dead: u64,
     /// Living consumers.
@@ -117,13 +133,31 @@ impl QueueStats {
     /// An empty queue. For implementors of brokers.
     #[must_use]
     pub const fn empty(queue: QueueName) -> Self {
-        Self { queue, ready: 0, running: Some(0), delayed: Some(0), dead: 0, consumers: 0 }
+        Self { queue, ready: 0, running: Some(0), delayed: Some(0), retrying: Some(0), dead: 0, consumers: 0 }
     }
 
     /// Jobs that have not come to their end, as far as the broker can tell.
     #[must_use]
     pub fn unfinished(&self) -> u64 {
         self.ready + self.running.unwrap_or(0) + self.delayed.unwrap_or(0)
+    }
+}
+
+/// Jobs that wait where all queues share their waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Scheduled {
+    /// What the place is called: the beginning of its queues' names.
+    pub namespace: String,
+    /// How many wait.
+    pub jobs: u64,
+}
+
+impl Scheduled {
+    /// So many in the place of this name. For implementors of brokers.
+    #[must_use]
+    pub const fn new(namespace: String, jobs: u64) -> Self {
+        Self { namespace, jobs }
     }
 }
 

@@ -107,7 +107,7 @@
 //!
 //! # Inspection
 //!
-//! * **I1** [`Inspector::queues`] counts ready, running, delayed and dead jobs, and living
+//! * **I1** [`Inspector::queues`] counts ready, running, delayed, retrying and dead jobs, and living
 //!   consumers: from their first wait for jobs, at the latest, until they stop. Where
 //!   [`Capabilities::counts_all`] is not set, what it cannot count it says not to know.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
@@ -150,7 +150,7 @@ use crate::{
 pub use callers::CALLS_MAX;
 pub(crate) use callers::Callers;
 pub use delivery::{Begin, Delivery, Receipt, SettleError, Ticket, Unsettled, attempts_failed, crashed};
-pub use inspect::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Selection};
+pub use inspect::{Cursor, DeadJob, DeadPage, Inspector, Page, QueueStats, Scheduled, Selection};
 pub(crate) use plan::once;
 pub use plan::{Finding, Made, Needs, Plan, PlannedQueue, Role, Standing, What};
 pub use topology::{Capabilities, Declared, Reach, Subscription, Topology};

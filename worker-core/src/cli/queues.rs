@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use self::screen::Screen;
 use crate::{
-    broker::QueueStats,
+    broker::{QueueStats, Scheduled},
     cli::{
         args::duration,
         broker::{Missing, inspector_of, known_queues, with_client},
@@ -33,6 +33,8 @@ use crate::{
   READY      due, and waiting for a worker
   RUNNING    held by a worker: running, or about to
   DELAYED    not due yet: enqueued for later, or waiting for a retry
+  RETRYING   those that failed before; on RabbitMQ as far as they wait in
+             queues of their own, the others are scheduled with the rest
   DEAD       in the dead-letter queue, kept until replayed or dropped
   CONSUMERS  workers that serve the queue now
   -          the broker cannot tell
@@ -42,10 +44,10 @@ Examples:
   myapp queues --queue orders --watch 10s --json | tee orders.jsonl
 
 JSON:
-  {"at_ms", "queues": [{"queue", "ready", "running", "delayed", "dead",
-   "consumers"}]}; with --watch one line each time
-  running and delayed are null where the broker cannot tell; dates are
-  milliseconds since 1970-01-01 UTC"#)]
+  {"at_ms", "queues": [{"queue", "ready", "running", "delayed", "retrying",
+   "dead", "consumers"}], "scheduled": {"namespace", "jobs"} or null}; with
+  --watch one line each time; running, delayed and retrying are null where
+  the broker cannot tell; dates are milliseconds since 1970-01-01 UTC"#)]
 pub(super) struct QueuesArgs {
     /// Only this queue; can be given several times
     #[arg(long = "queue", value_name = "QUEUE")]
@@ -71,6 +73,7 @@ fn pause(text: &str) -> Result<Duration, String> {
 struct Document {
     at_ms: Timestamp,
     queues: Vec<QueueStats>,
+    scheduled: Option<Scheduled>,
 }
 
 pub(super) async fn queues(
@@ -112,11 +115,13 @@ pub(super) async fn queues(
 }
 
 async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[QueueName]) -> Result<Document, Fail> {
-    let mut queues = inspector_of(client, registry)?.queues(known).await?;
+    let inspector = inspector_of(client, registry)?;
+    let mut queues = inspector.queues(known).await?;
+    let scheduled = inspector.scheduled().await?;
     if !args.queues.is_empty() {
         queues.retain(|stats| args.queues.contains(&stats.queue));
     }
-    Ok(Document { at_ms: client.clock().now(), queues })
+    Ok(Document { at_ms: client.clock().now(), queues, scheduled })
 }
 
 /// Shows it once, with what could be done.
@@ -144,6 +149,9 @@ fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<
     if args.json {
         return Ok(exit::OK);
     }
+    if let Some(Scheduled { namespace, jobs: jobs @ 1.., .. }) = &document.scheduled {
+        hint(format_args!("{} scheduled in `{namespace}`, for all queues together", count(*jobs, "job")));
+    }
     let dead: u64 = document.queues.iter().map(|queue| queue.dead).sum();
     if dead > 0 {
         hint(format_args!("`{name} dlq list` shows why {} failed for good", count(dead, "job")));
@@ -161,12 +169,13 @@ fn table(queues: &[QueueStats]) -> Table {
         Column::number("READY"),
         Column::number("RUNNING"),
         Column::number("DELAYED"),
+        Column::number("RETRYING"),
         Column::number("DEAD"),
         Column::number("CONSUMERS"),
     ]);
     for queue in queues {
         let (ready, dead, consumers) = (Some(queue.ready), Some(queue.dead), Some(queue.consumers));
-        let numbers = [ready, queue.running, queue.delayed, dead, consumers];
+        let numbers = [ready, queue.running, queue.delayed, queue.retrying, dead, consumers];
         let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         table.row([queue.queue.to_string()].into_iter().chain(numbers.map(shown)));
     }

@@ -36,6 +36,7 @@ impl Inspector for View {
                 ready: (queue.ready.len() + queue.suspects.len()) as u64,
                 running: Some(queue.held.len() as u64),
                 delayed: Some(queue.delayed.len() as u64),
+                retrying: Some(queue.delayed.values().filter(|job| job.retries > 0).count() as u64),
                 dead: queue.dead.len() as u64,
                 consumers: queue.consumers.len() as u64,
                 ..QueueStats::empty(name.clone())

@@ -12,6 +12,7 @@ use std::{
 };
 
 use lapin::types::FieldTable;
+use tokio::time::Instant;
 
 use crate::{
     broker::{Plan, PlannedQueue, Role},
@@ -44,6 +45,8 @@ pub(super) struct Declarer {
     pub(super) declares: bool,
     /// Where nothing is made: the rungs that queues have.
     rungs: Mutex<HashMap<QueueName, BTreeSet<Rung>>>,
+    /// Queues that were looked for in vain, and when.
+    absent: Mutex<HashMap<String, Instant>>,
     /// Queues that were seen. One that is deleted meanwhile is noticed when a message for it comes back.
     seen: Mutex<HashSet<String>>,
     /// What the jobs of a queue ask of it.
@@ -56,8 +59,8 @@ impl Declarer {
     pub(super) fn new(publish: Arc<Connection>, consume: Arc<Connection>, options: &RabbitOptions) -> Self {
         let (default_type, ladder) = (options.queue_type, Ladder::new(options.namespace.clone()));
         let (seen, asked, natures) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (rungs, declares) = (Mutex::default(), options.declare);
-        Self { publish, consume, default_type, ladder, declares, rungs, seen, asked, natures }
+        let (rungs, absent, declares) = (Mutex::default(), Mutex::default(), options.declare);
+        Self { publish, consume, default_type, ladder, declares, rungs, absent, seen, asked, natures }
     }
 
     /// The connection for questions: one that an alarm does not stop, where there is one.
@@ -321,6 +324,17 @@ impl Declarer {
         lock(&self.rungs)
     }
 
+    /// Whether a queue was looked for in vain a short while ago.
+    ///
+    /// To look again costs a channel, which the server closes, and its number, of which a connection has 2,047.
+    pub(super) fn is_absent(&self, name: &str) -> bool {
+        !self.is_seen(name) && lock(&self.absent).get(name).is_some_and(|at| at.elapsed() < ABSENT_FOR)
+    }
+
+    pub(super) fn note_absent(&self, name: &str) {
+        lock(&self.absent).insert(name.to_owned(), monotonic_now());
+    }
+
     /// A message for `name` came back: it is gone, whatever was seen.
     pub(super) fn forget(&self, name: &str) {
         self.seen().remove(name);
@@ -441,6 +455,9 @@ pub(super) fn broker_error(what: &str, error: &LinkError) -> BrokerError {
     };
     BrokerError::new(kind, format!("{what}: {error}"))
 }
+
+/// How long a queue that was looked for in vain is taken for absent.
+const ABSENT_FOR: Duration = Duration::from_secs(60);
 
 /// How long a declaration may take in all.
 pub(super) const DECLARE_WAIT_MAX: Duration = Duration::from_secs(30);

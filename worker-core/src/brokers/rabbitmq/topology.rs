@@ -149,6 +149,11 @@ impl Ladder {
         Self { namespace }
     }
 
+    /// What the names of its queues begin with.
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Where a job comes when its wait in a level is over.
     pub(super) fn due(&self) -> String {
         format!("{}.due", self.namespace)

@@ -133,6 +133,8 @@ fn queues(db: &Connection, shared: &Shared) -> rusqlite::Result<Vec<QueueStats>>
     count(db, due, now, &mut stats, |s, n| s.ready += n)?;
     let delayed = "SELECT queue, count(*) FROM jobs WHERE state = 1 AND due_ms > ?1 GROUP BY queue";
     count(db, delayed, now, &mut stats, |s, n| s.delayed = Some(n))?;
+    let retrying = "SELECT queue, count(*) FROM jobs WHERE state = 1 AND retries > 0 AND due_ms > ?1 GROUP BY queue";
+    count(db, retrying, now, &mut stats, |s, n| s.retrying = Some(n))?;
     count(db, "SELECT queue, count(*) FROM jobs WHERE state = 3 AND ?1 GROUP BY queue", now, &mut stats, |s, n| {
         s.running = Some(n)
     })?;
