@@ -41,9 +41,9 @@ fn a_heading_is_bold() {
 fn a_watched_table_is_drawn_again_in_its_place_until_ctrl_c() {
     let program = with_dead().with("NO_COLOR", "1");
     let mut running = program.start_at_terminal(80, &["queues", "--watch", "100ms"]);
-    running.stdout.wait_for("trouble      0        0        0     2          0");
+    running.stdout.wait_for("trouble      0        0        0         0     2          0");
     program.run(&["dlq", "replay", "--all", "--yes"]).exits(0);
-    running.stdout.wait_for("trouble      2        0        0     0          0");
+    running.stdout.wait_for("trouble      2        0        0         0     0          0");
     running.write("\u{3}");
     let screen = running.wait().exits(0).stdout;
     assert!(screen.contains("2 dead  Ctrl-C ends") && screen.ends_with('\n'), "{screen:?}");
@@ -59,7 +59,7 @@ fn a_change_is_asked_for_and_no_means_no() {
     running.write("\n");
     let screen = running.wait().exits(1).stdout;
     assert!(screen.contains("fail  timed_out     1") && screen.contains("nothing was changed"), "{screen}");
-    assert_eq!(program.run(&["queues"]).row("trouble")[4], "2");
+    assert_eq!(program.run(&["queues"]).row("trouble")[5], "2");
 }
 
 #[test]

@@ -29,7 +29,7 @@ async fn a_queue_that_is_deleted_is_declared_and_consumed_again_within_two_secon
     crew.enqueue([Mark { n: 1_000, millis: 8_000 }]).await;
     scene.wait_for(2, "start").await;
     shared_node().delete_queue(scene.vhost.name(), "crew_suspects").await;
-    worker.said("declaring it again").await;
+    worker.said("it is declared again").await;
     crew.enqueue((1..100).map(|n| Mark { n, millis: 0 })).await;
     scene.wait_until_done().await;
     assert_eq!(crew.ended().len(), 101);

@@ -31,6 +31,22 @@ pub trait Inspector: Send + Sync {
     /// Cancel safe: it changes nothing.
     async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError>;
 
+    /// How many retries of `queue` wait, where that is not in its [statistics](Self::queues) because it costs a
+    /// question for each queue in which they could. On RabbitMQ those that wait on the queue's own rungs; the
+    /// others are [scheduled](Self::scheduled).
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    async fn retrying(&self, queue: &QueueName) -> Result<Option<u64>, BrokerError> {
+        let _ = queue;
+        Ok(None)
+    }
+
     /// Jobs that wait where all queues share their waits, if this broker has such a place.
     ///
     /// # Errors
@@ -120,8 +136,8 @@ pub struct QueueStats {
     pub running: Option<u64>,
     /// Jobs that are not due yet; `None` where the broker cannot tell.
     pub delayed: Option<u64>,
-    /// Those of them that have failed before; `None` where the broker cannot tell. On RabbitMQ those that wait in
-    /// queues of their own queue's; the others are [scheduled](Inspector::scheduled).
+    /// Those of them that have failed before; `None` where the broker cannot tell without more ado, see
+    /// [`Inspector::retrying`].
     pub retrying: Option<u64>,
     /// Jobs in the dead-letter queue.
     pub dead: u64,

@@ -14,6 +14,7 @@ use crate::{
     broker::Topology,
     exchange::{Binding, Exchange},
     name::QueueName,
+    queue::QueueOptions,
     retry::RetryPolicy,
 };
 
@@ -75,6 +76,9 @@ pub struct PlannedQueue {
     pub made: Made,
     /// What it is declared with, where the broker's queues have arguments.
     pub arguments: BTreeMap<String, Value>,
+    /// What its jobs ask of it by name, so that it must hold of one that is there.
+    #[serde(skip)]
+    pub asked: QueueOptions,
 }
 
 /// What a queue is for.
@@ -142,7 +146,7 @@ impl Made {
 impl PlannedQueue {
     /// A queue without arguments. For implementors of brokers.
     pub fn new(name: impl Into<String>, role: Role, of: Option<QueueName>, made: Made) -> Self {
-        Self { name: name.into(), role, of, made, arguments: BTreeMap::new() }
+        Self { name: name.into(), role, of, made, arguments: BTreeMap::new(), asked: QueueOptions::default() }
     }
 
     /// What kind of queue it is, where the broker has kinds.

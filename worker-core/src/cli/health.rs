@@ -42,7 +42,8 @@ JSON:
    "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "calls",
    "server": text or null} or null},
    "queues": [{"queue", "exists", "ready", "running", "delayed", "dead",
-   "consumers"}]}; numbers are null where the broker cannot tell"#)]
+   "consumers"}]}; "exists" and numbers are null where the broker cannot
+   tell"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -72,7 +73,7 @@ struct Reached {
 #[derive(Serialize)]
 struct Found {
     queue: QueueName,
-    exists: bool,
+    exists: Option<bool>,
     ready: Option<u64>,
     running: Option<u64>,
     delayed: Option<u64>,
@@ -85,7 +86,10 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         Some(served) => served.iter().map(|served| served.queue.clone()).collect(),
         None => registry.queues(),
     };
-    let ask = async |client: &Client| Ok(client.health().queues(wanted.clone()).within(args.timeout).await);
+    let ask = async |client: &Client| {
+        registry.queues().iter().for_each(|queue| client.broker().know(&registry.topology(queue)));
+        Ok(client.health().queues(wanted.clone()).within(args.timeout).await)
+    };
     let asked = timeout(args.timeout, with_client(settings, Missing::Refuse, ask)).await.unwrap_or_else(|_| {
         let within = humantime::format_duration(args.timeout);
         Err(Fail::new(exit::UNAVAILABLE, format_args!("no answer from the broker within {within}")))
@@ -108,7 +112,7 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         Some(fail) => Err(fail),
         None if document.healthy => Ok(exit::OK),
         None => {
-            let missing = document.queues.iter().any(|found| !found.exists);
+            let missing = document.queues.iter().any(|found| found.exists != Some(true));
             let ways_out = if missing { "; `run` and `enqueue` create the queues that they use" } else { "" };
             say(format_args!("unhealthy: {}{ways_out}", document.reasons.join("; ")));
             Ok(exit::UNAVAILABLE)
@@ -123,7 +127,11 @@ fn document(url: String, health: Health) -> Document {
         let stats: Option<QueueStats> = stats;
         Found {
             queue,
-            exists: presence == Presence::Exists,
+            exists: match presence {
+                Presence::Exists => Some(true),
+                Presence::Missing => Some(false),
+                _ => None,
+            },
             ready: stats.as_ref().map(|stats| stats.ready),
             running: stats.as_ref().and_then(|stats| stats.running),
             delayed: stats.as_ref().and_then(|stats| stats.delayed),
@@ -141,7 +149,7 @@ fn unreachable(url: String, wanted: &[QueueName], fail: &Fail) -> Document {
     let error = fail.message.clone();
     let unknown = |queue: &QueueName| Found {
         queue: queue.clone(),
-        exists: false,
+        exists: None,
         ready: None,
         running: None,
         delayed: None,
@@ -163,7 +171,7 @@ fn table(document: &Document) -> Table {
     table.row([format!("broker {}", document.broker.url), status.into(), can]);
     for found in &document.queues {
         let (status, detail) = match (found.exists, found.ready, found.dead, found.consumers) {
-            (true, Some(ready), Some(dead), Some(consumers)) => {
+            (Some(true), Some(ready), Some(dead), Some(consumers)) => {
                 ("ok", format!("{ready} ready, {dead} dead, {}", count(consumers, "consumer")))
             }
             _ => ("missing", "not created yet".to_owned()),
@@ -186,6 +194,7 @@ fn abilities(capabilities: &Capabilities) -> String {
         (capabilities.queue_priorities && !capabilities.priorities, "priorities of queues that ask for them"),
         (capabilities.ranks_returned, "priorities kept on hand-back"),
         (capabilities.exchanges, "exchanges"),
+        (capabilities.calls, "calls"),
     ];
     let server = capabilities.server.as_deref();
     server.into_iter().chain(can.iter().filter(|(yes, _)| *yes).map(|(_, what)| *what)).collect::<Vec<_>>().join(", ")

@@ -76,6 +76,14 @@ struct Document {
     scheduled: Option<Scheduled>,
 }
 
+impl Document {
+    /// What is below the table: the jobs that wait for a date, where they are not counted by queue.
+    fn scheduled_line(&self) -> Option<String> {
+        let Scheduled { namespace, jobs, .. } = self.scheduled.as_ref()?;
+        Some(format!("{} scheduled in `{namespace}`, for all queues together\n", count(*jobs, "job")))
+    }
+}
+
 pub(super) async fn queues(
     args: &QueuesArgs,
     settings: &Settings,
@@ -121,6 +129,9 @@ async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[
     if !args.queues.is_empty() {
         queues.retain(|stats| args.queues.contains(&stats.queue));
     }
+    for stats in queues.iter_mut().filter(|stats| stats.retrying.is_none()) {
+        stats.retrying = inspector.retrying(&stats.queue).await?;
+    }
     Ok(Document { at_ms: client.clock().now(), queues, scheduled })
 }
 
@@ -135,6 +146,9 @@ fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<
             say(format_args!("there is no queue yet: `{name} run` and `{name} enqueue` create them"));
         }
         out.table(&table(&document.queues))?;
+        if let Some(line) = document.scheduled_line() {
+            out.text(&line)?;
+        }
     }
     if let [first, ..] = &*absent {
         let message = match &*absent {
@@ -148,9 +162,6 @@ fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<
     }
     if args.json {
         return Ok(exit::OK);
-    }
-    if let Some(Scheduled { namespace, jobs: jobs @ 1.., .. }) = &document.scheduled {
-        hint(format_args!("{} scheduled in `{namespace}`, for all queues together", count(*jobs, "job")));
     }
     let dead: u64 = document.queues.iter().map(|queue| queue.dead).sum();
     if dead > 0 {

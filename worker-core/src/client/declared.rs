@@ -101,7 +101,7 @@ impl DeclaredQueues {
                     self.lock().extend(queues.iter().map(|(_, queue)| queue.clone()));
                     return Ok(Refused::new());
                 }
-                Err(error) if error.kind() == BrokerErrorKind::Transient => return Err(error),
+                Err(error) if error.kind() == BrokerErrorKind::Transient && queues.len() == 1 => return Err(error),
                 Err(error) if queues.len() == 1 => return Ok(Refused::from([(queues[0].0, error)])),
                 Err(_) => {}
             }
@@ -111,7 +111,6 @@ impl DeclaredQueues {
         for (place, queue) in queues {
             match broker.declare(&topology([queue])).await {
                 Ok(_) => self.lock().extend([queue.clone()]),
-                Err(error) if error.kind() == BrokerErrorKind::Transient => return Err(error),
                 Err(error) => drop(refused.insert(*place, error)),
             }
         }

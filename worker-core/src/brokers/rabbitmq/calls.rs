@@ -160,7 +160,7 @@ fn is_direct(address: &str) -> bool {
     let is_base_64 = |text: &str| {
         let digits = text.trim_end_matches('=');
         !digits.is_empty()
-            && text.len() % 4 == 0
+            && text.len().is_multiple_of(4)
             && text.len() - digits.len() <= 2
             && digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
     };

@@ -18,6 +18,7 @@ use crate::{
         lapin_link::GUARD_EXCHANGE,
         link::{DeclareExchange, LinkError, LinkErrorKind},
         plan::table,
+        ranks::Nature,
         topology,
     },
     error::BrokerError,
@@ -90,7 +91,16 @@ fn judged(queue: &PlannedQueue, wanted: &FieldTable, there: &FieldTable) -> Find
     let decides = |name: &str| queue.role.forwards() && FORWARDING.contains(&name);
     // An acknowledged job would stay in it.
     let kind = there.inner().get("x-queue-type").and_then(headers::text);
-    let is_no_good = kind.as_deref() == Some(adopt::STREAM) || differences.iter().any(|(name, _)| decides(name));
+    // What a job asks for by name must hold, whatever else differs: `declare` refuses it too.
+    let refused = match queue.role {
+        Role::Jobs => Nature::read(there).lacks(&queue.asked).is_some(),
+        Role::DeadLetters if queue.asked.dead_letter_ttl.is_some() => {
+            differences.iter().any(|(name, _)| name == topology::MESSAGE_TTL)
+        }
+        _ => false,
+    };
+    let is_no_good =
+        refused || kind.as_deref() == Some(adopt::STREAM) || differences.iter().any(|(name, _)| decides(name));
     let standing = if is_no_good { Standing::Different } else { Standing::Adopted };
     let mut told: Vec<_> = differences.into_iter().map(|(_, text)| text).collect();
     if queue.role == Role::DeadLetters {
@@ -169,7 +179,11 @@ mod tests {
     use lapin::types::AMQPValue;
 
     use super::*;
-    use crate::{broker::Made, exchange::ExchangeKind};
+    use crate::{
+        broker::Made,
+        exchange::ExchangeKind,
+        queue::{QueueOptions, QueueType},
+    };
 
     fn judge(role: Role, there: &[(&str, AMQPValue)]) -> Finding {
         let planned = PlannedQueue::new("orders", role, None, Made::AtStart);
@@ -201,6 +215,21 @@ mod tests {
         assert_eq!(judge(Role::Jobs, &endless).standing, Standing::Adopted);
         let stream = [("x-queue-type", text("stream"))];
         assert_eq!(judge(Role::Jobs, &stream).standing, Standing::Different, "nothing ever leaves it");
+    }
+
+    #[test]
+    fn what_jobs_ask_for_by_name_must_hold_of_the_queue_that_is_there() {
+        let mut planned = PlannedQueue::new("orders", Role::Jobs, None, Made::AtStart);
+        let mut there = FieldTable::default();
+        there.insert("x-queue-type".into(), text("classic"));
+        there.insert("x-max-length".into(), AMQPValue::LongInt(1_000));
+        let mut wanted = FieldTable::default();
+        wanted.insert("x-queue-type".into(), text("quorum"));
+        assert_eq!(judged(&planned, &wanted, &there).standing, Standing::Adopted, "nobody asked for a type");
+        planned.asked = QueueOptions::default().queue_type(QueueType::Quorum);
+        assert_eq!(judged(&planned, &wanted, &there).standing, Standing::Different);
+        planned.asked = QueueOptions::default().queue_type(QueueType::Classic);
+        assert_eq!(judged(&planned, &wanted, &there).standing, Standing::Adopted, "as it was asked for");
     }
 
     #[test]

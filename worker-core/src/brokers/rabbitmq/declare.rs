@@ -12,13 +12,13 @@ use std::{
 };
 
 use lapin::types::FieldTable;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     broker::{Plan, PlannedQueue, Role},
     brokers::rabbitmq::{
         adopt,
-        connection::{Connection, Up},
+        connection::Connection,
         course::Place,
         exchanges,
         link::{ANSWER_WAIT_MAX, Channel, Declare, Depth, LinkError, LinkErrorKind},
@@ -36,8 +36,7 @@ use crate::{
 
 /// Declares over whichever connection there is.
 pub(super) struct Declarer {
-    publish: Arc<Connection>,
-    consume: Arc<Connection>,
+    connection: Arc<Connection>,
     /// What type of queue is declared where its jobs ask for none.
     pub(super) default_type: QueueType,
     pub(super) ladder: Ladder,
@@ -56,27 +55,36 @@ pub(super) struct Declarer {
 }
 
 impl Declarer {
-    pub(super) fn new(publish: Arc<Connection>, consume: Arc<Connection>, options: &RabbitOptions) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, options: &RabbitOptions) -> Self {
         let (default_type, ladder) = (options.queue_type, Ladder::new(options.namespace.clone()));
         let (seen, asked, natures) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (rungs, absent, declares) = (Mutex::default(), Mutex::default(), options.declare);
-        Self { publish, consume, default_type, ladder, declares, rungs, absent, seen, asked, natures }
-    }
-
-    /// The connection for questions: one that an alarm does not stop, where there is one.
-    async fn up(&self) -> Result<Arc<Up>, LinkError> {
-        let connection = if self.consume.is_started() { &self.consume } else { &self.publish };
-        connection.up_until(monotonic_now() + ANSWER_WAIT_MAX).await
+        Self { connection, default_type, ladder, declares, rungs, absent, seen, asked, natures }
     }
 
     /// A channel that an error may close.
     pub(super) async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
-        let up = self.up().await?;
-        // The server reads nothing more from a blocked connection, nor would `lapin` write.
-        match up.link.blocked() {
-            Some(reason) => Err(LinkError::blocked(&reason)),
-            None => up.link.channel().await,
+        let deadline = monotonic_now() + ANSWER_WAIT_MAX;
+        loop {
+            let up = self.connection.up_until(deadline).await?;
+            // The server reads nothing more from a blocked connection, nor would `lapin` write. This one publishes
+            // nothing, but a copy of a dead letter may be on its way.
+            if let Some(reason) = up.link.blocked() {
+                return Err(LinkError::blocked(&reason));
+            }
+            match up.link.channel().await {
+                // It has used up its channels, and is made anew.
+                Err(error) if error.kind == LinkErrorKind::Gone => {
+                    timeout_at(deadline, up.lost.cancelled()).await.map_err(|_| error)?;
+                }
+                opened => return opened,
+            }
         }
+    }
+
+    /// Lets go of the connection.
+    pub(super) fn hang_up(&self) {
+        self.connection.hang_up();
     }
 
     /// What is in a queue, or `None` where it does not exist.

@@ -72,15 +72,6 @@ impl RabbitInspector {
         Ok(found)
     }
 
-    /// Retries of `queue` that wait on its rungs.
-    async fn retrying(&self, queue: &QueueName) -> Result<u64, BrokerError> {
-        let mut jobs = 0;
-        for rung in topology::all_rungs() {
-            jobs += self.depth_of_seldom(&topology::retry(queue, rung)).await?;
-        }
-        Ok(jobs)
-    }
-
     /// What waits in a queue that is made when it is first needed; none where it was not.
     async fn depth_of_seldom(&self, name: &str) -> Result<u64, BrokerError> {
         if self.shared.declarer.is_absent(name) {
@@ -480,13 +471,21 @@ impl Inspector for RabbitInspector {
             let ready = |depth: Option<super::link::Depth>| depth.map_or(0, |depth| u64::from(depth.ready));
             let mut stats = QueueStats::empty(queue);
             // AMQP tells neither what is unacknowledged nor what waits for which queue.
-            (stats.running, stats.delayed) = (None, None);
-            stats.retrying = Some(self.retrying(&stats.queue).await?);
+            (stats.running, stats.delayed, stats.retrying) = (None, None, None);
             (stats.ready, stats.dead) = (ready(Some(depth)) + ready(suspects), ready(dead));
             stats.consumers = depth.consumers.into();
             all.push(stats);
         }
         Ok(all)
+    }
+
+    async fn retrying(&self, queue: &QueueName) -> Result<Option<u64>, BrokerError> {
+        self.shared.check()?;
+        let mut jobs = 0;
+        for rung in topology::all_rungs() {
+            jobs += self.depth_of_seldom(&topology::retry(queue, rung)).await?;
+        }
+        Ok(Some(jobs))
     }
 
     async fn scheduled(&self) -> Result<Option<Scheduled>, BrokerError> {

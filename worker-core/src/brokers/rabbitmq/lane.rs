@@ -361,11 +361,11 @@ impl Lane {
         tracing::warn!(target: TARGET, queue = %self.queue(), %error, "the suspects' queue cannot be looked into; it is declared again where that is ours to do");
         self.shared.declarer.forget(&super::topology::suspects(self.queue()));
         lines.suspects = LineState::new(lines.up.link.channel().await?);
-        self.shared
-            .declarer
-            .place(Place::Suspects, self.queue())
-            .await
-            .map_err(|error| LinkError::new(LinkErrorKind::Gone, error.detail()))
+        if let Err(error) = self.shared.declarer.place(Place::Suspects, self.queue()).await {
+            tracing::warn!(target: TARGET, queue = %self.queue(), error = error.detail(), "the suspects' queue cannot be made; looking again later");
+            lines.look.rest();
+        }
+        Ok(())
     }
 
     fn arrived(&self, lines: &mut Lines, line: Line, incoming: Incoming) {

@@ -188,15 +188,30 @@ impl LapinLink {
     }
 }
 
+impl LapinLink {
+    fn is_alive(&self) -> bool {
+        self.connection.status().connected() && self.state.borrow().gone.is_none()
+    }
+}
+
 #[async_trait]
 impl Link for LapinLink {
     async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
-        match timeout(ANSWER_WAIT_MAX, self.connection.create_channel()).await {
+        let opening = async {
+            loop {
+                match self.connection.create_channel().await {
+                    // A number that the server has closed a channel of keeps that channel's error, and opening it
+                    // again fails with it (4.12.3), without a word to the server: the next one may do.
+                    Err(error) if matches!(error.kind(), ErrorKind::ProtocolError(_)) && self.is_alive() => {}
+                    opened => return opened,
+                }
+            }
+        };
+        match timeout(ANSWER_WAIT_MAX, opening).await {
             Ok(Ok(channel)) => Ok(Box::new(LapinLinkChannel { channel })),
             Ok(Err(error)) => {
-                // A number that the server has closed a channel of keeps that channel's error, and opening
-                // it again fails with it (4.12.3, after 2,047 channels). Such a connection is of no more use.
-                if matches!(error.kind(), ErrorKind::ProtocolError(_) | ErrorKind::ChannelsLimitReached) {
+                // Then all 2,047 are in use, or were closed by the server: such a connection is of no more use.
+                if matches!(error.kind(), ErrorKind::ChannelsLimitReached) {
                     tracing::warn!(target: TARGET, %error, "a connection has no more channels; making a new one");
                     self.close().await;
                 }

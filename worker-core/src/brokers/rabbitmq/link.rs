@@ -30,6 +30,9 @@ pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) enum Purpose {
     Publish,
     Consume,
+    /// Questions, and reading dead letters. What is not there closes the channel on which it was looked for, and
+    /// `lapin` never uses that channel's number again: after 2,047 such answers the connection has to be made anew.
+    Ask,
     /// Replies alone: an address that the server cannot make sense of ends the connection.
     Reply,
 }
@@ -39,6 +42,7 @@ impl fmt::Display for Purpose {
         f.write_str(match self {
             Self::Publish => "publish",
             Self::Consume => "consume",
+            Self::Ask => "ask",
             Self::Reply => "reply",
         })
     }

@@ -1,8 +1,9 @@
 //! Jobs in RabbitMQ, on a server's queues as any AMQP client sees them.
 //!
-//! Two connections: one publishes (`publisher`), one consumes (`lane`, one per
-//! subscription; `porter`, for what waits); and a third, made with the first call
-//! that is answered, for replies (`calls`). They are kept alive by supervisors
+//! Connections by what they are for, each made when it is first needed: one
+//! publishes (`publisher`), one consumes (`lane`, one per subscription; `porter`,
+//! for what waits), one asks and declares (`declare`), and two send replies to
+//! calls (`calls`). They are kept alive by supervisors
 //! (`connection`) over a small seam (`link`), below which `lapin` carries it.
 //! What is decided is decided by pure functions: names and arguments
 //! (`topology`), what a message says (`wire`, `headers`), what is done with it
@@ -162,11 +163,12 @@ impl RabbitBroker {
         let (lanes, plumbing) = (Tasks::new(handle.clone()), Tasks::new(handle));
         let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), plumbing.clone());
         let answering = Answering::start(&dialer, &plumbing, options);
+        let asking = Connection::new(Purpose::Ask, Arc::clone(&dialer), plumbing.clone());
         let consume = Connection::new(Purpose::Consume, dialer, plumbing.clone());
         let publisher = Publisher::start(&publish, &plumbing, options.confirm_timeout, options.channels);
         let callers = Arc::<Callers>::default();
         let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));
-        let declarer = Declarer::new(Arc::clone(&publish), Arc::clone(&consume), options);
+        let declarer = Declarer::new(asking, options);
         let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
         let shared = Shared {
             held_at_most: (!server.lets_consumers_hold()).then_some(options.consumer_timeout),
@@ -360,6 +362,7 @@ impl Drop for RabbitBroker {
         self.shared.consume.hang_up();
         self.shared.publish.hang_up();
         self.shared.answering.hang_up();
+        self.shared.declarer.hang_up();
     }
 }
 

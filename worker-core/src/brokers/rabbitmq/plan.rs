@@ -41,8 +41,12 @@ pub(super) fn plan(kind: QueueType, ladder: &Ladder, needs: &Needs) -> Plan {
 
 /// A queue of jobs, and what belongs to it alone.
 fn of_queue(kind: QueueType, queue: &QueueName, needs: &Needs) -> Vec<PlannedQueue> {
-    let of = |name, role, made, arguments| planned(name, role, Some(queue.clone()), made, &arguments);
     let asked = needs.topology.options.get(queue).cloned().unwrap_or_default();
+    let of = |name, role, made, arguments| {
+        let mut planned = planned(name, role, Some(queue.clone()), made, &arguments);
+        planned.asked.clone_from(&asked);
+        planned
+    };
     let work = topology::work_arguments(queue, kind, &asked);
     let keeping = topology::dead_letter_arguments(kind, &asked);
     let mut queues = vec![

@@ -123,10 +123,10 @@ impl Shared {
         self.lanes.tracker.close();
         drop(timeout(CLOSE_WAIT.0, self.lanes.tracker.wait()).await);
         self.plumbing.closing.cancel();
-        drop(timeout(CLOSE_WAIT.0, self.publisher.ended()).await);
-        drop(timeout(CLOSE_WAIT.0, self.calling.ended()).await);
-        drop(timeout(CLOSE_WAIT.0, self.answering.ended()).await);
+        let published = async { tokio::join!(self.publisher.ended(), self.calling.ended(), self.answering.ended()) };
+        drop(timeout(CLOSE_WAIT.0, published).await);
         self.answering.hang_up();
+        self.declarer.hang_up();
         self.consume.hang_up();
         self.publish.hang_up();
         self.plumbing.tracker.close();

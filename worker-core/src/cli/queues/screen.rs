@@ -35,12 +35,16 @@ impl Screen {
             Self::Lines(out) => out.json_line(document),
             Self::Blocks(out, first) => {
                 let gap = if std::mem::take(first) { "" } else { "\n" };
-                out.text(&format!("{gap}{}", table.separated()))
+                out.text(&format!("{gap}{}{}", table.separated(), document.scheduled_line().unwrap_or_default()))
             }
             Self::Terminal(out, bar) => {
                 let dead: u64 = document.queues.iter().map(|queue| queue.dead).sum();
                 let line = format!("{}  {} dead  Ctrl-C ends", document.at_ms, dead);
-                bar.set_message(format!("{}{line}", out.laid_out(&table)));
+                bar.set_message(format!(
+                    "{}{}{line}",
+                    out.laid_out(&table),
+                    document.scheduled_line().unwrap_or_default()
+                ));
                 Ok(())
             }
         }

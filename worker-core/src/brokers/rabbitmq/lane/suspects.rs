@@ -25,6 +25,9 @@ use crate::{
 /// a suspect there looks soon; the longest is for what another left, who died before it looked.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
+/// The pause before a suspects' queue is looked for again that is not there.
+const PAUSE_MISSING: Duration = Duration::from_secs(10);
+
 /// The pause after one could not be started.
 const PAUSE_PUT_OFF: Duration = Duration::from_millis(500);
 
@@ -104,6 +107,11 @@ impl Look {
     /// It was put off, because it could not be started: nor could another, for a moment.
     pub(super) fn put_off(&mut self) {
         self.next = monotonic_now() + PAUSE_PUT_OFF;
+    }
+
+    /// There is nothing to look into, and it cannot be made: it may be there later.
+    pub(super) fn rest(&mut self) {
+        self.next = monotonic_now() + PAUSE_MISSING;
     }
 
     /// None is in hand any more.
