@@ -38,6 +38,18 @@ async fn gone_at_once() {}
 #[job(dead_letter_ttl = 7)]
 async fn without_unit() {}
 
+#[job(shards = 0)]
+async fn in_no_queue() {}
+
+#[job(shards = 65)]
+async fn in_too_many() {}
+
+#[job(shards = "4")]
+async fn not_a_number() {}
+
+#[job(on = "events", shards = 4)]
+async fn copied_into_each() {}
+
 #[job(dlq = "orders_dead")]
 async fn by_another_name() {}
 

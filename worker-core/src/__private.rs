@@ -1,6 +1,6 @@
 //! What code written by `#[job]` may name, and nothing else may.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU8, NonZeroUsize};
 
 pub use inventory;
 pub use serde;
@@ -42,6 +42,14 @@ pub const fn concurrency(slots: usize) -> NonZeroUsize {
     match NonZeroUsize::new(slots) {
         Some(slots) => slots,
         None => NonZeroUsize::MIN,
+    }
+}
+
+/// So many shards, which `#[job]` has checked.
+pub const fn shards(shards: u8) -> NonZeroU8 {
+    match NonZeroU8::new(shards) {
+        Some(shards) => shards,
+        None => NonZeroU8::MIN,
     }
 }
 

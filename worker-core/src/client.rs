@@ -9,6 +9,7 @@ mod declared;
 mod health;
 mod meter;
 mod publish;
+mod shards;
 
 use std::{
     collections::HashSet,
@@ -29,6 +30,7 @@ use crate::{
     client::{
         declared::{DeclaredQueues, Missing},
         meter::Meter,
+        shards::Turns,
     },
     envelope::{Envelope, PAYLOAD_BYTES_MAX},
     error::{BrokerError, BrokerErrorKind, EnqueueError, EnqueueFailure},
@@ -85,6 +87,7 @@ struct Inner {
     declared: DeclaredQueues,
     /// Exchanges that events were published to.
     exchanges: Mutex<HashSet<ExchangeName>>,
+    turns: Turns,
     meter: Meter,
 }
 
@@ -137,6 +140,7 @@ impl Client {
                 options,
                 declared: DeclaredQueues::default(),
                 exchanges: Mutex::default(),
+                turns: Turns::default(),
                 meter: Meter::default(),
             }),
         }
@@ -346,6 +350,7 @@ impl Client {
         let (mut envelopes, mut missing) = (Vec::with_capacity(jobs.len()), Missing::default());
         let mut stamp = |job: Result<Prepared, InvalidJob>| {
             let mut job = job?;
+            job.choose_shard(|queue, shards| self.inner.turns.next(queue, shards));
             let envelope = job.stamp(now, JobId::new, self.inner.options.payload_bytes_max)?;
             let id = envelope.id.clone();
             self.inner.declared.note(&job, &mut missing);

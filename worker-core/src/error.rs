@@ -154,7 +154,7 @@ impl EnqueueError {
                     Route::Exchange { name, key, .. } => {
                         format!("exchange `{name}` sends key `{}` to no queue; bind one", key.escape_debug())
                     }
-                    _ => format!("queue `{}` does not exist on the broker", job.queue()),
+                    Route::Queue(queue) => format!("queue `{queue}` does not exist on the broker"),
                 };
                 (EnqueueErrorKind::Unroutable, message, None)
             }

@@ -335,7 +335,8 @@ impl Context {
         &self.inner.parts.job
     }
 
-    /// The queue it was delivered from.
+    /// The queue it was delivered from: of a queue with shards the shard, `orders.shard-3` say, whose queue
+    /// [`shard::whole`](crate::shard::whole) tells.
     #[must_use]
     pub fn queue(&self) -> &QueueName {
         &self.inner.parts.queue

@@ -1,7 +1,9 @@
 //! What a job is, and how one is asked for.
 
+mod options;
+
 use std::{
-    num::NonZeroUsize,
+    num::NonZeroU8,
     time::{Duration, SystemTime},
 };
 
@@ -10,14 +12,16 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     envelope::{Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
-    exchange::{ExchangeKind, key_problem},
+    exchange::key_problem,
     id::JobId,
     name::{InvalidName, JobName, QueueName},
     outcome::JobReturn,
-    queue::{QueueOptions, QueueType},
-    retry::RetryPolicy,
+    queue::QueueOptions,
+    shard,
     time::Timestamp,
 };
+
+pub use options::{JobOptions, On};
 
 /// The queue of a job that names none.
 pub const DEFAULT_QUEUE: &str = "default";
@@ -47,156 +51,6 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     type Return: JobReturn;
 }
 
-/// How a job is run and retried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JobOptions {
-    /// How often and after how long it is tried again.
-    pub retry: RetryPolicy,
-    /// How long one attempt may run.
-    pub timeout: Duration,
-    /// How soon it is delivered among those that wait.
-    pub priority: Priority,
-    /// See [`QueueOptions::queue_type`]; the same for all jobs of one queue.
-    pub queue_type: Option<QueueType>,
-    /// See [`QueueOptions::max_priority`]; the same for all jobs of one queue.
-    pub max_priority: Option<Priority>,
-    /// See [`QueueOptions::dead_letter_queue`]; the same for all jobs of one queue.
-    pub dead_letter_queue: Option<&'static str>,
-    /// See [`QueueOptions::dead_letter_ttl`]; the same for all jobs of one queue.
-    pub dead_letter_ttl: Option<Duration>,
-    /// How many of this type run at once in one worker; `None` for as many as there are slots.
-    pub concurrency: Option<NonZeroUsize>,
-    /// Other names under which it may arrive: what it was called before.
-    pub aliases: &'static [&'static str],
-    /// What its queue gets copies of, beside the jobs that are enqueued into it.
-    pub on: Option<On>,
-}
-
-/// That a job runs for what is published to an exchange: its queue is bound there when a worker starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct On {
-    /// The exchange's name.
-    pub exchange: &'static str,
-    /// Its kind, where it has to be made; it must be this where it exists.
-    pub kind: ExchangeKind,
-    /// Keys (direct) or patterns (topic) of what to take; none for all (fanout, topic).
-    pub keys: &'static [&'static str],
-}
-
-impl On {
-    /// What is published to this exchange with one of these keys.
-    #[must_use]
-    pub const fn new(exchange: &'static str, kind: ExchangeKind, keys: &'static [&'static str]) -> Self {
-        Self { exchange, kind, keys }
-    }
-}
-
-impl JobOptions {
-    /// [`RetryPolicy::DEFAULT`], [`DEFAULT_TIMEOUT`], [`Priority::DEFAULT`], no limit of its own, no aliases, no exchange,
-    /// nothing asked of its queue.
-    pub const DEFAULT: Self = Self {
-        retry: RetryPolicy::DEFAULT,
-        timeout: DEFAULT_TIMEOUT,
-        priority: Priority::DEFAULT,
-        queue_type: None,
-        max_priority: None,
-        dead_letter_queue: None,
-        dead_letter_ttl: None,
-        concurrency: None,
-        aliases: &[],
-        on: None,
-    };
-
-    /// With this retry policy.
-    #[must_use]
-    pub const fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
-        self
-    }
-
-    /// With this time for one attempt.
-    #[must_use]
-    pub const fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// With this priority.
-    #[must_use]
-    pub const fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// In a queue of this type.
-    #[must_use]
-    pub const fn queue_type(mut self, queue_type: QueueType) -> Self {
-        self.queue_type = Some(queue_type);
-        self
-    }
-
-    /// In a queue that tells priorities from 0 to this apart.
-    #[must_use]
-    pub const fn max_priority(mut self, max_priority: Priority) -> Self {
-        self.max_priority = Some(max_priority);
-        self
-    }
-
-    /// In a queue whose dead letters are in this one.
-    #[must_use]
-    pub const fn dead_letter_queue(mut self, name: &'static str) -> Self {
-        self.dead_letter_queue = Some(name);
-        self
-    }
-
-    /// In a queue whose dead letters are deleted after `ttl`.
-    #[must_use]
-    pub const fn dead_letter_ttl(mut self, ttl: Duration) -> Self {
-        self.dead_letter_ttl = Some(ttl);
-        self
-    }
-
-    /// What the job asks of its queue.
-    ///
-    /// # Errors
-    ///
-    /// Its `dead_letter_queue` is no queue's name.
-    pub fn queue_options(&self) -> Result<QueueOptions, InvalidName> {
-        let Self { queue_type, max_priority, dead_letter_ttl, .. } = *self;
-        let dead_letter_queue = self.dead_letter_queue.map(str::parse).transpose()?;
-        Ok(QueueOptions { queue_type, max_priority, dead_letter_queue, dead_letter_ttl })
-    }
-
-    /// With at most this many running at once in one worker.
-    #[must_use]
-    pub const fn concurrency(mut self, concurrency: NonZeroUsize) -> Self {
-        self.concurrency = Some(concurrency);
-        self
-    }
-
-    /// Also for what is published to an exchange.
-    #[must_use]
-    pub const fn on(mut self, on: On) -> Self {
-        self.on = Some(on);
-        self
-    }
-
-    /// With these other names.
-    #[must_use]
-    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
-        self.aliases = aliases;
-        self
-    }
-}
-
-impl Default for JobOptions {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
 /// A job with what was asked of this one enqueue. Made by the `new` of the payload type.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is enqueued until it is passed to `Client::enqueue`"]
@@ -215,6 +69,8 @@ struct Asked {
     expiry: Option<Expiry>,
     /// An exchange and a key, instead of the queue.
     via: Option<(String, String)>,
+    /// What decides into which shard of the queue it goes.
+    shard_key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -276,6 +132,15 @@ impl<J> Enqueue<J> {
     /// another program). When no queue takes it, the enqueue fails as `Unroutable`. It cannot be delayed.
     pub fn via(mut self, exchange: impl Into<String>, key: impl Into<String>) -> Self {
         self.asked.via = Some((exchange.into(), key.into()));
+        self
+    }
+
+    /// Into the shard of this key: jobs of one key are in one shard, in the order in which they were enqueued.
+    ///
+    /// Without a key jobs go into the shards in turn. Where the queue has no shards, or the job goes through an
+    /// exchange, the key has no effect: a job can have one before its queue gets shards. It does not travel.
+    pub fn shard_key(mut self, key: impl Into<String>) -> Self {
+        self.asked.shard_key = Some(key.into());
         self
     }
 
@@ -351,19 +216,19 @@ impl Prepared {
     }
 
     /// The queue of its type, into which it goes unless it goes [through an exchange](Enqueue::via); of an event,
-    /// the name of its exchange.
+    /// the name of its exchange. Into which of its [shards](crate::shard) it goes, [`route`](Self::route) tells.
     #[must_use]
     pub const fn queue(&self) -> &QueueName {
         &self.queue
     }
 
-    /// Where it goes.
+    /// Where it goes: of a queue with shards, the first until it is sent, and from then on the one that was chosen.
     #[must_use]
     pub const fn route(&self) -> &Route {
         &self.route
     }
 
-    /// What it asks of its queue.
+    /// What it asks of its queue; once it was sent, of the shard that was chosen.
     #[must_use]
     pub const fn queue_options(&self) -> &QueueOptions {
         &self.queue_options
@@ -461,6 +326,21 @@ impl Prepared {
             }
         };
         Ok(Self { name, queue, body: Body(body), route, priority, queue_options, asked })
+    }
+
+    /// Chooses the shard, once and for all: from then on it asks for that queue alone, so that what is tried
+    /// again goes where it may be already. Without a key, `turn` says whose it is.
+    pub(crate) fn choose_shard(&mut self, turn: impl FnOnce(&QueueName, NonZeroU8) -> u8) {
+        let (Some(shards), Route::Queue(route)) = (self.queue_options.shards, &mut self.route) else { return };
+        let n = match &self.asked.shard_key {
+            Some(key) => shard::of_key(key, shards),
+            None => turn(&self.queue, shards),
+        };
+        // That there is a name was checked.
+        if let Some(name) = shard::name(&self.queue, n) {
+            *route = name;
+        }
+        self.queue_options = self.queue_options.of_shard(n);
     }
 
     /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.

@@ -106,6 +106,7 @@ mod registry;
 pub mod reply;
 pub mod retry;
 pub mod settlement;
+pub mod shard;
 mod suggest;
 pub mod telemetry;
 #[cfg(feature = "testing")]

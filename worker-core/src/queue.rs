@@ -4,11 +4,16 @@
 //! one that runs the jobs. So what it is asked to be stands with the job, where
 //! both find it, and all jobs of one queue must ask for the same.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU8, time::Duration};
 
 use serde::Serialize;
 
-use crate::{envelope::Priority, name::QueueName, retry::DELAY_MAX};
+use crate::{
+    envelope::Priority,
+    name::QueueName,
+    retry::DELAY_MAX,
+    shard::{self, SHARDS_MAX},
+};
 
 /// How a server keeps a queue. A hint: only RabbitMQ has more than one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -61,6 +66,8 @@ pub struct QueueOptions {
     /// After how long a dead letter is **deleted**, on RabbitMQ, 1 ms to 366 days; `None`, the default, to keep it until
     /// a person decides, which is what all other brokers do.
     pub dead_letter_ttl: Option<Duration>,
+    /// How many queues of the broker it is, 1 to 64; `None` for one. See [`shard`].
+    pub shards: Option<NonZeroU8>,
 }
 
 impl QueueOptions {
@@ -92,6 +99,31 @@ impl QueueOptions {
         self
     }
 
+    /// Of so many queues.
+    #[must_use]
+    pub const fn shards(mut self, shards: NonZeroU8) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// What is asked of shard `n` alone. Its dead letters are its own, as those of every queue.
+    #[must_use]
+    pub fn of_shard(&self, n: u8) -> Self {
+        let dead_letter_queue = self.dead_letter_queue.as_ref();
+        Self {
+            dead_letter_queue: dead_letter_queue.map(|dead| shard::name(dead, n).unwrap_or_else(|| dead.clone())),
+            shards: None,
+            ..self.clone()
+        }
+    }
+
+    /// The queues that `name` is in the broker: itself, and its other shards.
+    #[must_use]
+    pub fn queues(&self, name: &QueueName) -> Vec<QueueName> {
+        let more = 1..self.shards.map_or(1, NonZeroU8::get);
+        [name.clone()].into_iter().chain(more.filter_map(|n| shard::name(name, n))).collect()
+    }
+
     /// Whether nothing is asked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -101,7 +133,20 @@ impl QueueOptions {
     /// What is wrong with them for the queue `name`, whatever the broker; `None` if nothing is.
     #[must_use]
     pub fn problem(&self, name: &QueueName) -> Option<String> {
-        let Self { queue_type, max_priority, dead_letter_queue, dead_letter_ttl } = self;
+        let Self { queue_type, max_priority, dead_letter_queue, dead_letter_ttl, shards } = self;
+        if let Some(shards) = shards {
+            if shards.get() > SHARDS_MAX {
+                return Some(format!("`shards` is {shards}; use 1 to {SHARDS_MAX}"));
+            }
+            let is_long = |name: &&QueueName| name.as_str().len() > shard::QUEUE_BYTES_MAX;
+            if let Some(long) = [Some(name), dead_letter_queue.as_ref()].into_iter().flatten().find(is_long) {
+                return Some(format!(
+                    "`{long}` is too long a name for a queue with shards, whose number comes behind it; use {} bytes \
+                     at most",
+                    shard::QUEUE_BYTES_MAX
+                ));
+            }
+        }
         if let Some(dead) = dead_letter_queue {
             let derived =
                 |suffix| dead.as_str().strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(suffix));
@@ -153,12 +198,13 @@ impl QueueOptions {
 impl fmt::Display for QueueOptions {
     /// As it is written on a job.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue_type, max_priority, dead_letter_queue, dead_letter_ttl } = self;
+        let Self { queue_type, max_priority, dead_letter_queue, dead_letter_ttl, shards } = self;
         let parts = [
             queue_type.map(|queue_type| format!("queue_type = \"{queue_type}\"")),
             max_priority.map(|max| format!("max_priority = {max}")),
             dead_letter_queue.as_ref().map(|dead| format!("dead_letter_queue = \"{dead}\"")),
             dead_letter_ttl.map(|ttl| format!("dead_letter_ttl = \"{}\"", humantime::format_duration(ttl))),
+            shards.map(|shards| format!("shards = {shards}")),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
         f.pad(&if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") })
@@ -228,6 +274,29 @@ mod tests {
         let dead = QueueOptions::default().dead_letter_queue("dead".parse().unwrap());
         let dead = dead.dead_letter_ttl(crate::time::days(7));
         assert_eq!(dead.to_string(), r#"dead_letter_queue = "dead", dead_letter_ttl = "7days""#);
+        assert_eq!(sharded(4).to_string(), "shards = 4");
         assert_eq!(QueueOptions::default().to_string(), "nothing");
+    }
+
+    fn sharded(shards: u8) -> QueueOptions {
+        QueueOptions::default().shards(NonZeroU8::new(shards).unwrap())
+    }
+
+    #[test]
+    fn shards_are_1_to_64_with_room_for_their_numbers() {
+        assert_eq!((sharded(1).problem(&orders()), sharded(64).problem(&orders())), (None, None));
+        assert!(sharded(65).problem(&orders()).unwrap().contains("`shards` is 65; use 1 to 64"));
+        let long: QueueName = "q".repeat(128).parse().unwrap();
+        assert!(sharded(2).problem(&long).unwrap().contains("119 bytes"));
+        assert!(sharded(2).dead_letter_queue(long).problem(&orders()).unwrap().contains("119 bytes"));
+    }
+
+    #[test]
+    fn each_shard_has_dead_letters_of_its_own() {
+        let asked = sharded(3).dead_letter_queue("dead".parse().unwrap());
+        let dead = |n| asked.of_shard(n).dead_letter_queue.unwrap().to_string();
+        assert_eq!([dead(0), dead(1), dead(2)], ["dead", "dead.shard-1", "dead.shard-2"]);
+        assert_eq!(asked.of_shard(1).shards, None);
+        assert_eq!(asked.queues(&orders()), ["orders", "orders.shard-1", "orders.shard-2"]);
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     job::{JobOptions, On},
     name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, QueueName},
     queue::QueueOptions,
+    shard,
 };
 
 inventory::collect!(Registration);
@@ -130,6 +131,19 @@ impl Registry {
             QueueOptions::default()
         });
         self.problems.extend(self.problems_of_queue(&name, &queue, &asked, &registration));
+        let whole = shard::whole(&queue);
+        if whole != queue {
+            self.problems.push(format!(
+                "the queue of job `{name}`, `{queue}`, is called like a shard of `{whole}`; give it another name ({here})"
+            ));
+        }
+        if let (Some(on), Some(shards)) = (registration.options.on, asked.shards) {
+            self.problems.push(format!(
+                "job `{name}` runs for exchange `{}` and its queue has `shards = {shards}`, each of which would get a \
+                 copy; remove one of the two ({here})",
+                on.exchange
+            ));
+        }
         let on = registration.options.on.and_then(|on| match listening(&on) {
             Ok(on) => Some(on),
             Err(problem) => {
@@ -182,13 +196,33 @@ impl Registry {
 
     /// What the jobs of `queue` ask of it; they agree, or no worker starts.
     fn queue_options(&self, queue: &QueueName) -> QueueOptions {
-        let of_queue = self.entries.iter().find(|entry| entry.queue == *queue);
-        of_queue.map(|entry| entry.asked.clone()).unwrap_or_default()
+        let Some(entry) = self.entries.iter().find(|entry| shard::is_of(queue, &entry.queue)) else {
+            return QueueOptions::default();
+        };
+        match shard::number(queue) {
+            0 => entry.asked.clone(),
+            n => entry.asked.of_shard(n),
+        }
     }
 
-    /// What must exist for the jobs of `queue`: itself, and what its jobs run for.
+    /// The queues that `queue` is in the broker: itself and its other shards. One that is named is one.
+    pub(crate) fn shards(&self, queue: &QueueName) -> Vec<QueueName> {
+        self.queue_options(queue).queues(queue)
+    }
+
+    /// What must exist for the jobs of `queue`: itself with all of its shards, and what its jobs run for.
     pub(crate) fn topology(&self, queue: &QueueName) -> Topology {
-        let mut topology = Topology::default().queue(queue.clone(), self.queue_options(queue));
+        self.topology_with(queue, self.queue_options(queue))
+    }
+
+    /// The same for one queue of the broker, be it a shard or not.
+    pub(crate) fn topology_of_one(&self, queue: &QueueName) -> Topology {
+        let options = self.queue_options(queue);
+        self.topology_with(queue, options.of_shard(0))
+    }
+
+    fn topology_with(&self, queue: &QueueName, options: QueueOptions) -> Topology {
+        let mut topology = Topology::default().queue(queue.clone(), options);
         for entry in self.entries.iter().filter(|entry| entry.queue == *queue) {
             let Some(Listening { exchange, keys }) = &entry.on else { continue };
             topology = topology.exchange(exchange.name.clone(), exchange.kind);
@@ -233,8 +267,11 @@ impl Registry {
             bindings: once(&bindings),
             options,
         });
-        let of_queues = self.entries.iter().filter(|entry| queues.contains(&entry.queue));
-        of_queues.fold(needs, |needs, entry| needs.retried(entry.queue.clone(), entry.registration.options.retry))
+        let queues = needs.topology.queues.clone();
+        self.entries.iter().fold(needs, |needs, entry| {
+            let of_entry = queues.iter().filter(|queue| shard::is_of(queue, &entry.queue));
+            of_entry.fold(needs, |needs, queue| needs.retried(queue.clone(), entry.registration.options.retry))
+        })
     }
 
     /// The job of `queue` that runs for what is published to `exchange`.
@@ -242,10 +279,15 @@ impl Registry {
     /// Whatever name a publisher gave its message: that is the event's, not a job's.
     pub(crate) fn listener(&self, queue: &QueueName, exchange: &str) -> Option<&Entry> {
         let on = |entry: &&Entry| entry.on.as_ref().is_some_and(|on| on.exchange.name == *exchange);
-        self.entries.iter().filter(|entry| entry.queue == *queue).find(on)
+        self.of_queue(queue).find(on)
     }
 
-    /// The queues of all handlers, by name, each once.
+    /// The handlers of the jobs in `queue`, which may be a shard of theirs.
+    pub(crate) fn of_queue(&self, queue: &QueueName) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| shard::is_of(queue, &entry.queue))
+    }
+
+    /// The queues of all handlers, by name, each once; of a queue with shards, its own name alone.
     #[must_use]
     pub fn queues(&self) -> Vec<QueueName> {
         let mut queues: Vec<_> = self.entries.iter().map(|entry| entry.queue.clone()).collect();
@@ -274,7 +316,7 @@ impl Registry {
         match name {
             Some(name) => self.by_name.get(name).map(|&index| &self.entries[index]),
             None => {
-                let mut of_queue = self.entries.iter().filter(|entry| entry.queue == *queue);
+                let mut of_queue = self.of_queue(queue);
                 of_queue.next().filter(|_| of_queue.next().is_none())
             }
         }
@@ -310,7 +352,8 @@ impl Registry {
     /// Everything that would go wrong in a worker that serves `queues` with `states` on such a broker.
     pub(crate) fn problems(&self, queues: &[QueueName], states: &States, broker: &Capabilities) -> Vec<String> {
         let mut problems = self.problems.clone();
-        for entry in self.entries.iter().filter(|entry| queues.contains(&entry.queue)) {
+        let is_served = |entry: &&Entry| queues.iter().any(|queue| shard::is_of(queue, &entry.queue));
+        for entry in self.entries.iter().filter(is_served) {
             let Entry { name, registration: Registration { file, line, requirements, options, .. }, .. } = entry;
             for missing in requirements().into_iter().filter(|requirement| !states.satisfies(requirement)) {
                 problems.push(format!(
@@ -398,196 +441,4 @@ impl fmt::Debug for Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde::{Deserialize, Serialize};
-
-    use super::*;
-    use crate::{
-        handler::{Context, Requirement},
-        job::Job,
-        outcome::JobResult,
-        queue::QueueType,
-    };
-
-    macro_rules! job {
-        ($type:ident, $name:literal, $queue:literal, $options:expr) => {
-            #[derive(Serialize, Deserialize)]
-            struct $type {}
-            impl Job for $type {
-                const NAME: &'static str = $name;
-                const QUEUE: &'static str = $queue;
-                const OPTIONS: JobOptions = $options;
-                type Return = ();
-            }
-            impl Handler for $type {
-                fn requirements() -> Vec<Requirement> {
-                    vec![Requirement::state::<String>()]
-                }
-                async fn run(self, _: Context) -> JobResult<()> {
-                    Ok(())
-                }
-            }
-        };
-    }
-
-    job!(First, "first", "q", JobOptions::DEFAULT.aliases(&["old"]));
-    job!(Second, "old", "q", JobOptions::DEFAULT.priority(Priority::MAX));
-    job!(Misnamed, "no good", "q", JobOptions::DEFAULT);
-
-    #[test]
-    fn everything_wrong_is_said_at_once_with_file_and_line() {
-        let registry = Registry::new().with::<First>().with::<Second>().with::<Misnamed>();
-        let problems = registry.problems(&registry.queues(), &States::default(), &Capabilities::none("toy"));
-        let all = problems.join("\n");
-        assert!(all.contains("two jobs are called `old`: ") && all.contains("name = "), "{all}");
-        assert!(all.contains("job name `no good` contains a space"), "{all}");
-        assert!(all.contains("job `first` (") && all.contains("needs `State<alloc::string::String>`"), "{all}");
-        assert!(all.contains("asks for priority 31, which the toy broker cannot honour"), "{all}");
-        assert_eq!(problems.len(), 5, "{all}");
-        assert!(all.lines().all(|line| line.contains("registry.rs:")), "{all}");
-    }
-
-    const RANKED: JobOptions =
-        JobOptions::DEFAULT.queue_type(QueueType::Classic).max_priority(Priority::new(10).unwrap());
-    job!(Ranked, "ranked", "r", RANKED);
-    job!(AlsoRanked, "also_ranked", "r", RANKED.priority(Priority::MIN));
-    job!(Silent, "silent", "r", JobOptions::DEFAULT);
-    job!(TooHigh, "too_high", "high", RANKED.priority(Priority::MAX));
-    job!(Unpaid, "unpaid", "unpaid", JobOptions::DEFAULT.max_priority(Priority::MAX));
-
-    #[test]
-    fn what_all_jobs_of_a_queue_ask_of_it_is_in_its_topology() {
-        let registry = Registry::new().with::<Ranked>().with::<AlsoRanked>().with::<First>();
-        let (ranked, plain) = ("r".parse().unwrap(), "q".parse().unwrap());
-        assert_eq!(registry.topology(&ranked).options[&ranked], RANKED.queue_options().unwrap());
-        assert!(registry.topology(&plain).options.is_empty());
-        assert!(registry.problems.is_empty(), "{:?}", registry.problems);
-    }
-
-    #[test]
-    fn jobs_that_ask_for_different_things_of_one_queue_are_refused_with_both_places() {
-        for registry in
-            [Registry::new().with::<Ranked>().with::<Silent>(), Registry::new().with::<Silent>().with::<Ranked>()]
-        {
-            let [problem] = &*registry.problems else { panic!("{:?}", registry.problems) };
-            for part in ["`ranked`", "`silent`", "queue `r`", "max_priority = 10", "nothing", "write the same"] {
-                assert!(problem.contains(part), "{problem}");
-            }
-            assert_eq!(problem.matches("registry.rs:").count(), 2, "{problem}");
-        }
-    }
-
-    #[test]
-    fn what_no_queue_can_be_is_refused_with_file_and_line() {
-        let registry = Registry::new().with::<TooHigh>().with::<Unpaid>();
-        let [high, unpaid] = &*registry.problems else { panic!("{:?}", registry.problems) };
-        assert!(high.contains("`too_high` (") && high.contains("priority is 31") && high.contains("0 to 10"), "{high}");
-        assert!(unpaid.contains("`unpaid` (") && unpaid.contains("queue_type = \"classic\""), "{unpaid}");
-    }
-
-    job!(Dead, "dead", "orders", JobOptions::DEFAULT.dead_letter_queue("graves"));
-    job!(Undead, "undead", "emails", JobOptions::DEFAULT.dead_letter_queue("graves"));
-    job!(OfGraves, "of_graves", "graves", JobOptions::DEFAULT);
-    job!(Usual, "usual", "mail", JobOptions::DEFAULT);
-    job!(InTheUsual, "in_the_usual", "bills", JobOptions::DEFAULT.dead_letter_queue("mail_dlq"));
-    job!(Nameless, "nameless", "n", JobOptions::DEFAULT.dead_letter_queue("no good"));
-
-    #[test]
-    fn dead_letters_of_two_queues_are_not_mixed_nor_run() {
-        for registry in [
-            Registry::new().with::<Dead>().with::<Undead>(),
-            Registry::new().with::<Dead>().with::<OfGraves>(),
-            Registry::new().with::<OfGraves>().with::<Dead>(),
-            Registry::new().with::<Usual>().with::<InTheUsual>(),
-        ] {
-            let [problem] = &*registry.problems else { panic!("{:?}", registry.problems) };
-            assert!(problem.contains("of its own") && problem.matches("registry.rs:").count() == 2, "{problem}");
-        }
-        let fine = Registry::new().with::<Dead>().with::<Usual>();
-        assert!(fine.problems.is_empty(), "{:?}", fine.problems);
-        let nameless = Registry::new().with::<Nameless>().problems.join("");
-        assert!(nameless.contains("`nameless`") && nameless.contains("`no good` contains a space"), "{nameless}");
-    }
-
-    #[test]
-    fn a_priority_needs_a_broker_or_a_queue_that_has_them() {
-        let mut states = States::default();
-        states.insert(std::sync::Arc::new(String::new()));
-        let problems = |registry: &Registry, can: &Capabilities| registry.problems(&registry.queues(), &states, can);
-        let mut server = Capabilities::none("rabbitmq");
-        (server.queue_priorities, server.server) = (true, Some("RabbitMQ 3.10.8".into()));
-        let (plain, ranked) = (Registry::new().with::<Second>(), Registry::new().with::<AlsoRanked>());
-        let told = problems(&plain, &server).join("\n");
-        assert!(told.contains("RabbitMQ 3.10.8 cannot honour") && told.contains("max_priority = 10"), "{told}");
-        assert_eq!(problems(&ranked, &server), [""; 0]);
-        server.two_priorities = true;
-        assert_eq!(problems(&plain, &server), [""; 0]);
-        assert_eq!(problems(&ranked, &Capabilities::none("toy")).len(), 1);
-    }
-
-    const EVENTS: JobOptions =
-        JobOptions::DEFAULT.on(On::new("events", ExchangeKind::Topic, &["order.*", "#.created"]));
-    job!(Audit, "audit", "q", EVENTS);
-    job!(Bill, "bill", "q", EVENTS);
-    job!(Send, "send", "mail", JobOptions::DEFAULT.on(On::new("events", ExchangeKind::Fanout, &[])));
-    job!(Pick, "pick", "p", JobOptions::DEFAULT.on(On::new("direct", ExchangeKind::Direct, &[])));
-
-    #[test]
-    fn what_a_job_runs_for_is_in_the_topology_of_its_queue_and_its_listener_is_found() {
-        let (registry, queue) = (Registry::new().with::<Audit>().with::<First>(), "q".parse().unwrap());
-        let topology = registry.topology(&queue);
-        assert_eq!((topology.queues.len(), topology.exchanges.len(), topology.bindings.len()), (1, 1, 2));
-        assert_eq!(registry.listener(&queue, "events").unwrap().name, "audit");
-        assert!(registry.listener(&queue, "others").is_none());
-        assert!(registry.listener(&"mail".parse().unwrap(), "events").is_none());
-    }
-
-    #[test]
-    fn what_several_queues_need_is_named_once() {
-        let registry = Registry::new().with::<Audit>().with::<First>().with::<Bill>().with::<Send>();
-        let needs = registry.needs(&["q".parse().unwrap(), "mail".parse().unwrap(), "q".parse().unwrap()]);
-        let Topology { queues, exchanges, bindings, .. } = &needs.topology;
-        assert_eq!((queues.len(), bindings.len()), (2, 3));
-        assert_eq!(exchanges.len(), 2, "one name with two kinds, which is told as a problem");
-        assert_eq!(needs.retries.len(), 2, "one policy for each queue");
-    }
-
-    #[test]
-    fn jobs_that_cannot_both_get_what_they_run_for_are_refused() {
-        let registry = Registry::new().with::<Audit>().with::<Bill>().with::<Send>().with::<Pick>();
-        let mut able = Capabilities::none("toy");
-        let mut states = States::default();
-        states.insert(std::sync::Arc::new(String::new()));
-        let unable = registry.problems(&registry.queues(), &states, &able).join("\n");
-        assert!(unable.contains("`audit`") && unable.contains("the toy broker has no exchanges"), "{unable}");
-        able.exchanges = true;
-        let problems = registry.problems(&registry.queues(), &states, &able);
-        let all = problems.join("\n");
-        assert!(all.contains("say which keys of `direct` it runs for"), "{all}");
-        assert!(all.contains("from one queue, `q`, where only one copy arrives"), "{all}");
-        assert!(all.contains("one as topic and one as fanout"), "{all}");
-        assert_eq!(problems.len(), 4, "{all}");
-    }
-
-    #[test]
-    fn a_nameless_message_belongs_to_the_queues_only_job() {
-        let queue = "q".parse().unwrap();
-        let one = Registry::new().with::<First>();
-        assert_eq!(one.find(&queue, None).unwrap().name, "first");
-        assert!(one.find(&"other".parse().unwrap(), None).is_none());
-        assert!(one.with::<Second>().find(&queue, None).is_none(), "which of the two?");
-    }
-
-    #[test]
-    fn an_alias_finds_the_job() {
-        let registry = Registry::new().with::<First>();
-        let alias = "old".parse().unwrap();
-        assert_eq!(registry.find(&"q".parse().unwrap(), Some(&alias)).unwrap().name, "first");
-    }
-
-    #[test]
-    fn registering_a_job_twice_is_a_duplicate() {
-        let registry = Registry::new().with::<First>().with::<First>();
-        assert_eq!(registry.problems(&[], &States::default(), &Capabilities::none("toy")).len(), 2);
-    }
-}
+mod tests;

@@ -34,6 +34,7 @@ pub(crate) struct Args {
     pub(crate) priority: Option<LitInt>,
     pub(crate) queue: Option<LitStr>,
     pub(crate) queue_type: Option<LitStr>,
+    pub(crate) shards: Option<LitInt>,
     pub(crate) timeout: Option<LitStr>,
 }
 
@@ -47,7 +48,7 @@ struct Known {
 
 /// Every option. `crate` is not among those that are listed to people: it is
 /// for crates that re-export this one.
-const OPTIONS: [Known; 16] = [
+const OPTIONS: [Known; 17] = [
     Known {
         name: "aliases",
         example: r#"aliases = ["old_name"]"#,
@@ -109,6 +110,11 @@ const OPTIONS: [Known; 16] = [
         name: "queue_type",
         example: r#"queue_type = "classic""#,
         read: |args, value| value.text().map(|text| args.queue_type = text),
+    },
+    Known {
+        name: "shards",
+        example: "shards = 4",
+        read: |args, value| value.number().map(|number| args.shards = number),
     },
     Known {
         name: "timeout",

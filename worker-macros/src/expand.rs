@@ -111,7 +111,7 @@ impl Job<'_> {
     /// What the job asks of its queue.
     fn queue(&self) -> TokenStream {
         let Self { options, private, .. } = self;
-        let Asked { queue_type, max_priority, dead_letter_queue, dead_letter_ttl_ms } = &options.asked;
+        let Asked { queue_type, max_priority, dead_letter_queue, dead_letter_ttl_ms, shards } = &options.asked;
         let queue_type = queue_type.map(|queue_type| {
             let variant = format_ident!("{}", queue_type.variant());
             quote!(.queue_type(#private::QueueType::#variant))
@@ -125,7 +125,11 @@ impl Job<'_> {
             let ttl = millis(ms);
             quote!(.dead_letter_ttl(#ttl))
         });
-        quote!(#queue_type #max_priority #dead_letter_queue #dead_letter_ttl)
+        let shards = shards.map(|shards| {
+            let shards = Literal::u32_unsuffixed(shards);
+            quote!(.shards(#private::shards(#shards)))
+        });
+        quote!(#queue_type #max_priority #dead_letter_queue #dead_letter_ttl #shards)
     }
 
     fn retry_policy(&self) -> TokenStream {

@@ -125,6 +125,7 @@ use crate::{
 /// | `max_priority` | 1 to 31: the highest priority that a classic queue tells apart | none: such a queue ignores priorities |
 /// | `dead_letter_queue` | where RabbitMQ keeps the queue's dead letters, for a queue of others whose dead letters have a name already | the queue's name and `_dlq` |
 /// | `dead_letter_ttl` | after how long RabbitMQ **deletes** a dead letter, seen by a person or not | never |
+/// | `shards` | 1 to 64: how many queues of the broker it is, see [below](#what-a-queue-is); not beside `on` | 1 |
 /// | `concurrency` | 1 or more: how many run at once in one worker | as many as the worker has slots |
 /// | `crate` | the path of `worker_core`, for crates that re-export it: `crate = my_framework::worker_core` | `::worker_core` |
 ///
@@ -143,6 +144,17 @@ use crate::{
 /// /// Before those of a lower priority, on any version of RabbitMQ.
 /// #[job(queue = "invoices", queue_type = "classic", max_priority = 10, priority = 8)]
 /// async fn send_invoice(number: u64) {}
+/// ```
+///
+/// `shards = 4` makes four queues of one: `orders`, `orders.shard-1`, `orders.shard-2` and `orders.shard-3`. A quorum queue
+/// is one process on one node, so this is how one queue uses a whole cluster. Jobs go there in turn, or by a key, which
+/// also keeps what belongs together in one of them: `ship::new(42).shard_key("customer-7")`. A worker serves all of them.
+///
+/// ```
+/// # use worker_core::prelude::*;
+/// /// In four queues, on several nodes of a cluster.
+/// #[job(queue = "orders", shards = 4)]
+/// async fn ship(order_id: u64) {}
 /// ```
 ///
 /// After a function is renamed, `name` keeps the old name, or `aliases` lets jobs under the old name still be run.

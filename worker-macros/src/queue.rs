@@ -1,6 +1,6 @@
-//! `queue_type`, `max_priority` and `dead_letter_…`: the checks of what a job asks of its queue.
+//! `queue_type`, `max_priority`, `dead_letter_…` and `shards`: the checks of what a job asks of its queue.
 
-use syn::LitStr;
+use syn::{LitInt, LitStr};
 
 use crate::{
     args::Args,
@@ -10,6 +10,9 @@ use crate::{
     text::text,
 };
 
+/// The most shards of a queue: that of `worker_core`.
+const SHARDS_MAX: u32 = 64;
+
 /// What a job asks of its queue.
 #[derive(Default)]
 pub(crate) struct Asked {
@@ -17,6 +20,7 @@ pub(crate) struct Asked {
     pub(crate) max_priority: Option<u32>,
     pub(crate) dead_letter_queue: Option<String>,
     pub(crate) dead_letter_ttl_ms: Option<u64>,
+    pub(crate) shards: Option<u32>,
 }
 
 /// How the server keeps the queue.
@@ -71,7 +75,20 @@ pub(crate) fn asked(args: &Args, mistakes: &mut Mistakes) -> Asked {
         let example = "\"7d\" or \"12h\": a dead letter is deleted then";
         checked_duration(literal, "dead_letter_ttl", example, duration::millis, mistakes)
     });
-    Asked { queue_type, max_priority, dead_letter_queue, dead_letter_ttl_ms }
+    let shards = args.shards.as_ref().and_then(|number| shards(number, args, mistakes));
+    Asked { queue_type, max_priority, dead_letter_queue, dead_letter_ttl_ms, shards }
+}
+
+fn shards(number: &LitInt, args: &Args, mistakes: &mut Mistakes) -> Option<u32> {
+    let fix = "write 1 to 64: how many queues of the broker it is; several for each node of a cluster are enough";
+    let shards = checked_number(number, "shards", 1..=SHARDS_MAX, fix, mistakes);
+    if let Some(on) = &args.on {
+        let what = format!("each shard would get a copy of what a job runs for: {}", text(on));
+        let fix = "remove `shards`; or enqueue another job, whose queue has them, from this one";
+        mistakes.add(on, what, fix);
+        return None;
+    }
+    shards
 }
 
 fn dead_letter_queue(literal: &LitStr, args: &Args, mistakes: &mut Mistakes) -> Option<String> {

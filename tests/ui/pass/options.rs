@@ -25,6 +25,7 @@ async fn ui_empty_options() {}
     max_priority = 31,
     dead_letter_queue = "emails:dead",
     dead_letter_ttl = "7d",
+    shards = 64,
     concurrency = 2,
     crate = worker_core,
 )]
@@ -79,7 +80,8 @@ fn without_options_the_defaults_hold() {
 #[test]
 fn every_option_reaches_the_job() {
     let JobOptions { retry, timeout, priority, concurrency, aliases, .. } = ui_every_option::OPTIONS;
-    let JobOptions { queue_type, max_priority, dead_letter_queue, dead_letter_ttl, .. } = ui_every_option::OPTIONS;
+    let JobOptions { queue_type, max_priority, dead_letter_queue, dead_letter_ttl, shards, .. } =
+        ui_every_option::OPTIONS;
     assert_eq!((ui_every_option::NAME, ui_every_option::QUEUE), ("ui.every-option", "emails:eu"));
     assert_eq!(retry, RetryPolicy::new(1_000, seconds(2), minutes(10)));
     assert_eq!(retry.max_retries(), 1_000, "the largest count is not cut");
@@ -87,6 +89,7 @@ fn every_option_reaches_the_job() {
     assert_eq!(priority.level(), 31);
     assert_eq!((queue_type, max_priority), (Some(QueueType::Classic), Some(priority)));
     assert_eq!((dead_letter_queue, dead_letter_ttl), (Some("emails:dead"), Some(days(7))));
+    assert_eq!(shards.map(Into::into), Some(64_u8));
     assert_eq!(concurrency.map(Into::into), Some(2_usize));
     assert_eq!(aliases, ["ui_old", "ui_older"]);
     assert_eq!(ui_longest::OPTIONS.timeout, days(366));

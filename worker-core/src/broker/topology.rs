@@ -8,6 +8,7 @@ use crate::{
     exchange::{Binding, Exchange, ExchangeKind},
     name::{ExchangeName, QueueName},
     queue::QueueOptions,
+    shard,
 };
 
 /// What must exist in the broker.
@@ -31,9 +32,17 @@ impl Topology {
         Self { queues: queues.into_iter().collect(), ..Self::default() }
     }
 
-    /// And this queue, of which `options` are asked.
+    /// And this queue, of which `options` are asked; all of its shards, where it has some.
     #[must_use]
     pub fn queue(mut self, name: QueueName, options: QueueOptions) -> Self {
+        // What cannot be stays as it was asked for, so that `problem` finds it.
+        if options.shards.is_some() && options.problem(&name).is_none() {
+            let shards = options.queues(&name).into_iter();
+            return shards.fold(self, |all, shard| {
+                let options = options.of_shard(shard::number(&shard));
+                all.queue(shard, options)
+            });
+        }
         if !options.is_empty() {
             self.options.insert(name.clone(), options);
         }

@@ -97,6 +97,7 @@ impl<J: Job> Call<J> {
         let within = checked(within).map_err(|problem| invalid::<J>(problem))?;
         let asked = job.for_caller(within.saturating_add(CLOCKS_DIFFER)).map_err(|problem| invalid::<J>(problem))?;
         let mut prepared = asked.prepare().map_err(EnqueueError::from)?;
+        prepared.choose_shard(|queue, shards| client.inner.turns.next(queue, shards));
         let (deadline, options) = (monotonic_now() + within, client.inner.options);
         let stamped = prepared.stamp(client.inner.clock.now(), JobId::new, options.payload_bytes_max);
         let mut envelope = stamped.map_err(EnqueueError::from)?;

@@ -60,3 +60,55 @@ fn an_option_out_of_range_is_refused_with_its_value_and_the_range() {
         assert!(error.to_string().contains("`ping`") && error.to_string().contains(part), "{error}");
     }
 }
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Ship {}
+
+impl Job for Ship {
+    const NAME: &'static str = "ship";
+    const QUEUE: &'static str = "orders";
+    const OPTIONS: JobOptions = JobOptions::DEFAULT.shards(NonZeroU8::new(4).unwrap()).dead_letter_queue("graves");
+    type Return = ();
+}
+
+/// The queue of the broker that it is for, where shard 2 has its turn.
+fn sent(job: Result<Prepared, InvalidJob>) -> Prepared {
+    let mut job = job.unwrap();
+    job.choose_shard(|queue, shards| {
+        assert_eq!((queue.as_str(), shards.get()), ("orders", 4));
+        2
+    });
+    job
+}
+
+fn in_queue(name: &str) -> Route {
+    Route::Queue(name.parse().unwrap())
+}
+
+#[test]
+fn a_job_goes_into_one_shard_and_stays_there_when_it_is_sent_again() {
+    let mut first = sent(Ship {}.prepare());
+    assert_eq!((first.route(), first.queue().as_str()), (&in_queue("orders.shard-2"), "orders"));
+    assert_eq!(first.queue_options().dead_letter_queue.as_ref().unwrap(), "graves.shard-2");
+    first.choose_shard(|_, _| panic!("it was chosen"));
+    assert_eq!(first.stamp(Timestamp::default(), JobId::new, 100).unwrap().route, in_queue("orders.shard-2"));
+}
+
+#[test]
+fn a_key_has_its_shard_whoever_has_the_turn() {
+    let of = |key: &str| sent(Enqueue::new(Ship {}).shard_key(key).erase()).route().clone();
+    assert_eq!(of("customer-7"), of("customer-7"));
+    let routes: std::collections::BTreeSet<_> =
+        (0..20).map(|n| format!("{:?}", of(&format!("customer-{n}")))).collect();
+    assert_eq!(routes.len(), 4, "{routes:?}");
+}
+
+#[test]
+fn a_key_has_no_effect_without_shards_nor_through_an_exchange() {
+    let mut plain = ping().shard_key("k").erase().unwrap();
+    plain.choose_shard(|_, _| panic!("there are none"));
+    assert_eq!(plain.route(), &in_queue("default"));
+    let mut via = Enqueue::new(Ship {}).shard_key("k").via("events", "order.placed").erase().unwrap();
+    via.choose_shard(|_, _| panic!("its bindings say where it goes"));
+    assert!(matches!(via.route(), Route::Exchange { .. }));
+}

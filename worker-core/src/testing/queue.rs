@@ -20,6 +20,7 @@ use crate::{
     name::{JobName, QueueName},
     registry::{Entry, Registry},
     settlement::decide_for,
+    shard,
     time::{Clock as _, ManualClock, SystemClock, Timestamp},
     worker::{
         Ending, UNKNOWN_JOB_PATIENCE_DEFAULT,
@@ -222,7 +223,7 @@ impl TestQueue {
 
     fn has_jobs(&self, queue: &QueueName) -> bool {
         let of_queue = |(envelope, _): &(Envelope, _)| match &envelope.route {
-            Route::Queue(route) => route == queue,
+            Route::Queue(route) => shard::is_of(route, queue),
             Route::Exchange { .. } => false,
         };
         self.broker.waiting().iter().any(of_queue)

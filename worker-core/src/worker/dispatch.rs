@@ -145,6 +145,7 @@ impl Dispatcher {
         let meter = Meter::new(
             plan.broker.capabilities().broker,
             Arc::clone(&plan.registry),
+            plan.concurrency,
             plan.lanes.iter().map(|lane| (&lane.subscription.queue, lane.slots)),
         );
         Self {
@@ -175,7 +176,7 @@ impl Dispatcher {
         for (lane, plan) in self.plan.lanes.iter().enumerate() {
             let (broker, subscription) = (Arc::clone(&self.plan.broker), plan.subscription.clone());
             let (fetched, draining, board) = (sender.clone(), self.draining.clone(), self.plan.board.lane(lane));
-            let topology = self.plan.registry.topology(&subscription.queue);
+            let topology = self.plan.registry.topology_of_one(&subscription.queue);
             fetching.spawn(Fetching { lane, broker, subscription, topology, fetched, draining, board }.run());
         }
         drop(sender);

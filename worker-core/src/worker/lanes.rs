@@ -1,6 +1,6 @@
 //! Which waiting delivery starts next: the worker's whole scheduling policy.
 //!
-//! A lane is one queue of this worker. Lanes take turns, so a full queue does
+//! A lane is one queue of this worker, or one shard of it. Lanes take turns, so a full queue does
 //! not starve another; within a lane the higher priority goes first, then the
 //! older. Three limits hold at once: slots of the worker, of the lane, of the
 //! job's type.

@@ -13,6 +13,7 @@ use crate::{
     name::{JobName, QueueName},
     outcome::FailureKind,
     registry::Registry,
+    shard,
     telemetry::{
         ACKS_LOST, BUILD_INFO, CONCURRENCY, DEAD_LETTERS, DUPLICATES_SUSPECTED, JOB_DURATION, JOB_WAIT, JOBS_IN_FLIGHT,
         JOBS_PROCESSED, UNKNOWN_JOB,
@@ -68,12 +69,22 @@ impl Meter {
     pub(super) fn new<'a>(
         broker: &'static str,
         registry: Arc<Registry>,
+        concurrency: usize,
         lanes: impl Iterator<Item = (&'a QueueName, usize)>,
     ) -> Self {
+        // The shards of a queue share its series, and together have no more slots than the worker.
+        let mut left = HashMap::new();
+        let lanes = lanes.map(|(queue, slots)| {
+            let queue = shard::whole(queue);
+            let left = left.entry(queue.clone()).or_insert(concurrency);
+            let slots = slots.min(*left);
+            *left -= slots;
+            LaneMeter::new(&queue, slots)
+        });
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "broker" => broker).set(1.0);
         Self {
             registry,
-            lanes: lanes.map(|(queue, slots)| LaneMeter::new(queue, slots)).collect(),
+            lanes: lanes.collect(),
             types: HashMap::new(),
             acks_lost: counter!(ACKS_LOST),
             duplicates_suspected: counter!(DUPLICATES_SUSPECTED),
@@ -108,7 +119,7 @@ impl Meter {
         self.of(&report.queue, report.job.as_ref()).processed[processed as usize].increment(1);
         if let Ending::DeadLettered { failure } = &report.ending {
             let job = label(self.registered(&report.queue, report.job.as_ref()));
-            let (queue, reason) = (report.queue.to_string(), failure.kind.as_str());
+            let (queue, reason) = (shard::whole(&report.queue).to_string(), failure.kind.as_str());
             counter!(DEAD_LETTERS, "job" => job, "queue" => queue, "reason" => reason).increment(1);
         }
     }
@@ -119,7 +130,7 @@ impl Meter {
     }
 
     fn of(&mut self, queue: &QueueName, job: Option<&JobName>) -> &TypeMeter {
-        let key = (queue.clone(), self.registered(queue, job).cloned());
+        let key = (shard::whole(queue), self.registered(queue, job).cloned());
         self.types.entry(key).or_insert_with_key(|(queue, job)| TypeMeter::new(queue, job.as_ref()))
     }
 

@@ -81,7 +81,7 @@ struct Plan {
     board: Board,
 }
 
-/// One queue of a worker.
+/// One queue of a worker, or one shard of it.
 struct LanePlan {
     subscription: Subscription,
     slots: usize,
@@ -184,8 +184,9 @@ impl Plan {
             concurrency = self.concurrency,
             "worker started"
         );
-        for queue in queues.iter().filter(|queue| !self.registry.entries().any(|entry| entry.queue == **queue)) {
-            tracing::warn!(target: TARGET, queue, "no registered job belongs to this queue; is its name right?");
+        let served = self.lanes.iter().map(|lane| &lane.subscription.queue);
+        for queue in served.filter(|queue| self.registry.of_queue(queue).next().is_none()) {
+            tracing::warn!(target: TARGET, %queue, "no registered job belongs to this queue; is its name right?");
         }
     }
 }
@@ -241,7 +242,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// Serves these queues. Default: the queues of all registered jobs.
+    /// Serves these queues, each with all of its shards. Default: the queues of all registered jobs.
+    ///
+    /// A shard can be named alone, `orders.shard-3` say.
     pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.queues = Some(queues.into_iter().map(Into::into).collect());
         self
@@ -254,6 +257,8 @@ impl WorkerBuilder {
     }
 
     /// Of `queue`, runs at most `slots` at once. Default: as many as the worker has.
+    ///
+    /// A queue with shards shares them out among these, at least one to each; without it each may use all.
     pub fn queue_concurrency(mut self, queue: impl Into<String>, slots: usize) -> Self {
         self.queue_concurrency.insert(queue.into(), slots);
         self
@@ -262,7 +267,8 @@ impl WorkerBuilder {
     /// Owns at most `deliveries` unsettled ones of each queue, 1 to 65,535.
     ///
     /// Default: twice the queue's slots, so that the next job is at hand when
-    /// one ends, and little is held back from other workers.
+    /// one ends, and little is held back from other workers. Of a queue with shards it is as many of each
+    /// shard, by default no more than the worker has slots.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self
@@ -329,13 +335,23 @@ impl WorkerBuilder {
         }
         let mut lanes = Vec::new();
         for queue in queues {
-            let wanted = self.queue_concurrency.get(queue.as_str()).copied().unwrap_or(slots);
-            let slots =
-                in_range(&format!("concurrency of queue `{queue}`"), wanted, CONCURRENCY_MAX, &mut problems).min(slots);
-            let prefetch = self.prefetch.unwrap_or(2 * slots);
-            let prefetch = in_range("prefetch", prefetch, usize::from(u16::MAX), &mut problems);
-            let prefetch = u16::try_from(prefetch).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-            lanes.push(LanePlan { subscription: Subscription::new(queue, prefetch), slots });
+            let own = self.queue_concurrency.get(queue.as_str()).copied();
+            let what = format!("concurrency of queue `{queue}`");
+            let of_queue = in_range(&what, own.unwrap_or(slots), CONCURRENCY_MAX, &mut problems).min(slots);
+            let shards = registry.shards(&queue);
+            let count = shards.len();
+            for (n, shard) in shards.into_iter().enumerate() {
+                if lanes.iter().any(|lane: &LanePlan| lane.subscription.queue == shard) {
+                    problems.push(format!("queue `{shard}` is named beside the queue that it is a shard of; name one"));
+                }
+                let slots_of_shard = if own.is_some() { share(of_queue, n, count) } else { of_queue };
+                // Several shards together have the next job at hand with less of each.
+                let default = if count == 1 { 2 * of_queue } else { (2 * slots_of_shard).min(slots) };
+                let prefetch = self.prefetch.unwrap_or(default);
+                let prefetch = in_range("prefetch", prefetch, usize::from(u16::MAX), &mut problems);
+                let prefetch = u16::try_from(prefetch).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
+                lanes.push(LanePlan { subscription: Subscription::new(shard, prefetch), slots: slots_of_shard });
+            }
         }
         problems.sort_unstable();
         problems.dedup();
@@ -369,6 +385,11 @@ impl std::fmt::Debug for WorkerBuilder {
             .field("concurrency", &self.concurrency)
             .finish_non_exhaustive()
     }
+}
+
+/// What the `n`th of `count` gets of `slots`: about as many as the others, and at least one.
+fn share(slots: usize, n: usize, count: usize) -> usize {
+    (slots / count + usize::from(n < slots % count)).max(1)
 }
 
 /// `value` if it is 1 to `max`; otherwise notes the problem and goes on with 1.

@@ -5,7 +5,7 @@
 //!
 //! | queue | what for | arguments beside `x-queue-type` |
 //! |---|---|---|
-//! | `q` | jobs that are due | delivery limit 1,000; dead-letters to `q_dlq`, at least once; refuses when full; a classic one `x-max-priority` where it is asked for |
+//! | `q` | jobs that are due | delivery limit 1,000; dead-letters to `q_dlq`, at least once; refuses when full; a classic one `x-max-priority` where it is asked for; a quorum one that is a shard but the first a leader on the node with the fewest |
 //! | `q_dlq`, or as its jobs name it | dead letters, kept until a person decides | delivery limit 1,000,000,000; a TTL where it is asked for |
 //! | `q_suspects` | jobs that may have killed a worker | as `q` |
 //! | `q_retry_<ms>` | retries that wait so long | fixed TTL; dead-letters to `q`, at least once; refuses when full |
@@ -30,12 +30,16 @@ use crate::{
     name::{DEAD_LETTER_SUFFIX, QueueName},
     queue::{QueueOptions, QueueType},
     retry::RetryPolicy,
+    shard,
 };
 
 /// The arguments by which a queue differs for who uses it.
 pub(super) const QUEUE_TYPE: &str = "x-queue-type";
 pub(super) const MAX_PRIORITY: &str = "x-max-priority";
 pub(super) const MESSAGE_TTL: &str = "x-message-ttl";
+
+/// On which node the leader of a quorum queue begins.
+const LEADER_LOCATOR: &str = "x-queue-leader-locator";
 
 /// Returns after which the server itself takes a message out of a job's queue.
 const DELIVERY_LIMIT: i32 = 1_000;
@@ -187,7 +191,13 @@ impl Level {
 
 /// The arguments of `q`.
 pub(super) fn queue_arguments(queue: &QueueName, kind: QueueType, asked: &QueueOptions) -> FieldTable {
-    let mut table = work_arguments(queue, asked.queue_type.unwrap_or(kind), asked);
+    let kind = asked.queue_type.unwrap_or(kind);
+    let mut table = work_arguments(queue, kind, asked);
+    // Or all leaders of a queue's shards would be on the node of whoever declares them. The first, which is the queue
+    // itself, stays as a queue without shards is.
+    if kind == QueueType::Quorum && shard::number(queue) > 0 {
+        table.insert(LEADER_LOCATOR.into(), AMQPValue::LongString("balanced".into()));
+    }
     if let Some(max) = asked.max_priority {
         table.insert(MAX_PRIORITY.into(), AMQPValue::LongInt(max.level().into()));
     }
@@ -338,6 +348,16 @@ mod tests {
             (ladder.due(), ladder.name(Ladder::level(3_000))),
             ("worker.due".into(), "worker.delay.2048".into())
         );
+    }
+
+    #[test]
+    fn the_leaders_of_shards_are_spread_and_the_first_is_declared_as_a_queue_without_shards() {
+        let balanced = |name: &str, kind| {
+            let arguments = queue_arguments(&name.parse().unwrap(), kind, &QueueOptions::default());
+            arguments.inner().contains_key(LEADER_LOCATOR)
+        };
+        assert!(balanced("orders.shard-1", QueueType::Quorum));
+        assert!(!balanced("orders", QueueType::Quorum) && !balanced("orders.shard-1", QueueType::Classic));
     }
 
     #[test]
