@@ -11,6 +11,7 @@ mod limits;
 mod many;
 mod meter;
 mod outcomes;
+mod shards;
 mod start;
 mod status;
 mod suspects;

@@ -14,4 +14,5 @@ mod orders;
 mod page;
 mod permissions;
 mod retried;
+mod shards;
 mod topology;
