@@ -32,7 +32,7 @@ mod tests {
 
     fn of_orders() -> Selection {
         let mut selection = Selection::default();
-        selection.queue = Some("orders".parse().unwrap());
+        selection.queues = vec!["orders".parse().unwrap()];
         selection
     }
 

@@ -54,14 +54,15 @@ async fn six_dead<F: BrokerFixture>(process: &Process<'_, F>) {
 
 /// Every kind of selection over [`six_dead`], with what it selects.
 fn selections() -> Vec<(Selection, &'static str)> {
-    let queue = |name: &str| Some(name.parse().unwrap());
+    let queue = |name: &str| vec![name.parse().unwrap()];
     let job = |name: &str| Some(name.parse().unwrap());
     let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<Vec<JobId>>();
     vec![
         (Selection::default(), "abcdef"),
-        (selection(|s| s.queue = queue(QUEUE)), "abdf"),
-        (selection(|s| s.queue = queue("other")), "ce"),
-        (selection(|s| s.queue = queue("nowhere")), ""),
+        (selection(|s| s.queues = queue(QUEUE)), "abdf"),
+        (selection(|s| s.queues = queue("other")), "ce"),
+        (selection(|s| s.queues = queue("nowhere")), ""),
+        (selection(|s| s.queues = ["other", "nowhere", QUEUE].map(|name| name.parse().unwrap()).into()), "abcdef"),
         (selection(|s| s.job = job("mail")), "abc"),
         (selection(|s| s.job = job("mail2")), "f"),
         (selection(|s| s.job = job("mai")), ""),
@@ -73,11 +74,11 @@ fn selections() -> Vec<(Selection, &'static str)> {
         (selection(|s| s.died_until = Some(Timestamp::from_unix_ms(1))), ""),
         (selection(|s| s.died_until = Some(Timestamp::from_unix_ms(u64::MAX))), "abcdef"),
         // Every condition must hold.
-        (selection(|s| (s.queue, s.job) = (queue(QUEUE), job("mail"))), "ab"),
+        (selection(|s| (s.queues, s.job) = (queue(QUEUE), job("mail"))), "ab"),
         (selection(|s| (s.job, s.kind) = (job("mail"), Some(FailureKind::Error))), "ac"),
-        (selection(|s| (s.queue, s.kind) = (queue(QUEUE), Some(FailureKind::Error))), "ad"),
+        (selection(|s| (s.queues, s.kind) = (queue(QUEUE), Some(FailureKind::Error))), "ad"),
         (selection(|s| (s.ids, s.kind) = (ids(&["a", "b", "c"]), Some(FailureKind::Error))), "ac"),
-        (selection(|s| (s.ids, s.queue, s.job) = (ids(&["a", "c", "e"]), queue("other"), job("mail"))), "c"),
+        (selection(|s| (s.ids, s.queues, s.job) = (ids(&["a", "c", "e"]), queue("other"), job("mail"))), "c"),
         (selection(|s| (s.ids, s.died_until) = (ids(&["a"]), Some(Timestamp::from_unix_ms(1)))), ""),
     ]
 }

@@ -191,7 +191,7 @@ pub async fn the_dead_are_listed_oldest_first_in_whole_pages<F: BrokerFixture>(f
         assert_eq!(pages.len(), 12_usize.div_ceil(limit), "the last page says so, with {limit} a page");
         assert_eq!(dead_ids(&pages.concat()), expected);
     }
-    let of_other = selection(|s| s.queue = Some("other".parse().unwrap()));
+    let of_other = selection(|s| s.queues = vec!["other".parse().unwrap()]);
     let listed = pages(&process, &of_other, 3, async |_| {}).await;
     assert_eq!(listed.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1]);
     assert_eq!(dead_ids(&listed.concat()), ["job0", "job3", "job6", "job9"]);

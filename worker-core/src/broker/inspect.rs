@@ -181,8 +181,8 @@ impl Scheduled {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Selection {
-    /// Of this queue.
-    pub queue: Option<QueueName>,
+    /// Of one of these queues; empty for any.
+    pub queues: Vec<QueueName>,
     /// Of this job type.
     pub job: Option<JobName>,
     /// With this kind of failure.

@@ -98,7 +98,7 @@ impl Inspector for View {
 
 impl Selection {
     fn selects(&self, dead: &DeadJob) -> bool {
-        self.queue.as_ref().is_none_or(|queue| *queue == dead.queue)
+        (self.queues.is_empty() || self.queues.contains(&dead.queue))
             && self.job.as_ref().is_none_or(|job| dead.job.as_ref() == Some(job))
             && self.kind.is_none_or(|kind| kind == dead.failure.kind)
             && (self.ids.is_empty() || self.ids.contains(&dead.id))

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Cursor, DeadJob, DeadPage, Finding, Inspector, Page, Plan, QueueStats, Scheduled, Selection},
+    broker::{Cursor, DeadJob, DeadPage, Finding, Inspector, Page, Plan, QueueStats, Scheduled, Selection, once},
     brokers::rabbitmq::{
         compare,
         connection::Tasks,
@@ -91,9 +91,9 @@ impl RabbitInspector {
 
     /// The queues whose dead letters `selection` is about.
     async fn selected(&self, selection: &Selection) -> Result<Vec<QueueName>, BrokerError> {
-        match &selection.queue {
-            Some(queue) => Ok(vec![queue.clone()]),
-            None => self.existing(&selection.known).await,
+        match &*selection.queues {
+            queues @ [_, ..] => Ok(once(queues)),
+            [] => self.existing(&selection.known).await,
         }
     }
 
@@ -429,7 +429,7 @@ fn died_at(message: &Message) -> Timestamp {
 
 fn selects(selection: &Selection, queue: &QueueName, message: &Message) -> bool {
     let kind = message.properties.kind();
-    selection.queue.as_ref().is_none_or(|wanted| wanted == queue)
+    (selection.queues.is_empty() || selection.queues.contains(queue))
         && selection.job.as_ref().is_none_or(|job| kind.as_ref().is_some_and(|kind| kind.as_str() == job.as_str()))
         && selection.kind.is_none_or(|kind| wire::failure_of(message).kind == kind)
         && (selection.ids.is_empty() || selection.ids.contains(&id(queue, message)))

@@ -181,10 +181,11 @@ struct Filter {
 
 impl Filter {
     fn of(selection: &Selection) -> Self {
-        let Selection { queue, job, kind, ids, died_until, known: _ } = selection;
+        let Selection { queues, job, kind, ids, died_until, known: _ } = selection;
         let mut filter = Self { conditions: "1".into(), values: Vec::new() };
-        if let Some(queue) = queue {
-            filter.and("queue = ?", queue.to_string().into());
+        if !queues.is_empty() {
+            let queues = serde_json::Value::from_iter(queues.iter().map(ToString::to_string));
+            filter.and("queue IN (SELECT value FROM json_each(?))", queues.to_string().into());
         }
         if let Some(job) = job {
             filter.and("name = ?", job.to_string().into());
