@@ -12,6 +12,7 @@ pub(crate) mod program;
 mod rabbit;
 mod rabbit_probes;
 mod run;
+mod shards;
 mod site;
 mod terminal;
 mod tls;

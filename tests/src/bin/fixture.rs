@@ -5,6 +5,7 @@
 use std::{
     future::pending,
     io::{self, Write as _},
+    num::NonZeroU8,
     process::ExitCode,
     sync::mpsc,
     time::Duration,
@@ -35,6 +36,8 @@ fn main() -> ExitCode {
             builder
         }),
         "listens" => app.registry(worker_core::Registry::discovered().with::<Audit>()),
+        "shards" => app.registry(worker_core::Registry::discovered().with::<Ship<4>>()),
+        "fewer-shards" => app.registry(worker_core::Registry::discovered().with::<Ship<2>>()),
         "observer-hangs" => app.worker(|builder| builder.observe(|_| hang())),
         _ => app,
     };
@@ -165,6 +168,25 @@ impl Job for Audit {
 impl Handler for Audit {
     async fn run(self, _: Context) -> JobResult {
         Ok(())
+    }
+}
+
+/// Ships nothing odd, from a queue with `N` shards.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ship<const N: u8> {
+    number: u64,
+}
+
+impl<const N: u8> Job for Ship<N> {
+    const NAME: &'static str = "ship";
+    const QUEUE: &'static str = "shipping";
+    const OPTIONS: JobOptions = JobOptions::DEFAULT.shards(NonZeroU8::new(N).unwrap());
+    type Return = ();
+}
+
+impl<const N: u8> Handler for Ship<N> {
+    async fn run(self, _: Context) -> JobResult {
+        if self.number % 2 == 1 { Err(JobError::discard("odd")) } else { Ok(()) }
     }
 }
 

@@ -16,12 +16,14 @@ use crate::{
         exit,
         fail::Fail,
         out::{Out, count, say},
+        shards::sum,
         table::{Column, Table},
     },
     client::{Client, Health, Presence, QueueHealth},
     config::Settings,
     name::QueueName,
     registry::Registry,
+    shard,
 };
 
 /// Check that the broker can be reached and that the queues exist
@@ -86,9 +88,10 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         Some(served) => served.iter().map(|served| served.queue.clone()).collect(),
         None => registry.queues(),
     };
+    let shards: Vec<_> = wanted.iter().flat_map(|queue| registry.shards(queue)).collect();
     let ask = async |client: &Client| {
         registry.queues().iter().for_each(|queue| client.broker().know(&registry.topology(queue)));
-        Ok(client.health().queues(wanted.clone()).within(args.timeout).await)
+        Ok(client.health().queues(shards.clone()).within(args.timeout).await)
     };
     let asked = timeout(args.timeout, with_client(settings, Missing::Refuse, ask)).await.unwrap_or_else(|_| {
         let within = humantime::format_duration(args.timeout);
@@ -96,7 +99,7 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
     });
     let url = settings.broker_url.to_string();
     let (document, fail) = match asked {
-        Ok(health) if health.answers => (document(url, health), None),
+        Ok(health) if health.answers => (document(url, health, &wanted), None),
         Ok(health) => {
             let fail = Fail::new(exit::UNAVAILABLE, health.reasons.join("; "));
             (unreachable(url, &wanted, &fail), Some(fail))
@@ -121,17 +124,20 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
 }
 
 /// What an answer says.
-fn document(url: String, health: Health) -> Document {
+fn document(url: String, health: Health, wanted: &[QueueName]) -> Document {
     let Health { healthy, reasons, reach, capabilities, queues, .. } = health;
-    let found = |QueueHealth { queue, presence, stats, .. }| {
-        let stats: Option<QueueStats> = stats;
+    // Of a queue with shards, all together: the reasons name one that is missing.
+    let found = |queue: &QueueName| {
+        let is_of = |name: &QueueName| name == queue || shard::is_of(name, queue);
+        let parts: Vec<&QueueHealth> = queues.iter().filter(|part| is_of(&part.queue)).collect();
+        let is = |presence: Presence| parts.iter().any(|part| part.presence == presence);
+        let all_exist = parts.iter().all(|part| part.presence == Presence::Exists);
+        let exists = if all_exist { Some(true) } else { is(Presence::Missing).then_some(false) };
+        let stats: Vec<QueueStats> = parts.iter().filter_map(|part| part.stats.clone()).collect();
+        let stats = all_exist.then(|| sum(queue.clone(), &stats));
         Found {
-            queue,
-            exists: match presence {
-                Presence::Exists => Some(true),
-                Presence::Missing => Some(false),
-                _ => None,
-            },
+            queue: queue.clone(),
+            exists,
             ready: stats.as_ref().map(|stats| stats.ready),
             running: stats.as_ref().and_then(|stats| stats.running),
             delayed: stats.as_ref().and_then(|stats| stats.delayed),
@@ -141,7 +147,11 @@ fn document(url: String, health: Health) -> Document {
     };
     let (capabilities, reach) = (Some(capabilities), Some(reach.as_str()));
     let broker = Reached { url, reachable: true, reach, capabilities, error: None };
-    Document { healthy, reasons, broker, queues: queues.into_iter().map(found).collect() }
+    // Where none is wanted, it is about those that the broker lists.
+    let listed: Vec<_> =
+        if wanted.is_empty() { queues.iter().map(|part| part.queue.clone()).collect() } else { Vec::new() };
+    let queues = wanted.iter().chain(&listed).map(found).collect();
+    Document { healthy, reasons, broker, queues }
 }
 
 /// The same where there is none.

@@ -26,6 +26,7 @@ JSON:
   {"jobs": [{"job", "queue", "summary", "arguments": {"named": [{"name", "type",
    "required"}]} or {"whole": type}, "max_retries", "backoff_base_ms",
    "backoff_cap_ms", "timeout_ms", "priority", "concurrency": number or null,
+   "shards": number,
    "aliases": [name], "on": {"exchange", "kind", "keys": [key]} or null,
    "blocking", "file", "line"}]}"#)]
 pub(super) struct JobsArgs {
@@ -51,6 +52,7 @@ struct Row<'a> {
     timeout_ms: u64,
     priority: u8,
     concurrency: Option<usize>,
+    shards: u8,
     aliases: &'static [&'static str],
     on: Option<On<'a>>,
     blocking: bool,
@@ -99,6 +101,7 @@ fn row(entry: &Entry) -> Row<'_> {
         timeout_ms: ms(options.timeout).unwrap_or(u64::MAX),
         priority: options.priority.level(),
         concurrency: options.concurrency.map(std::num::NonZeroUsize::get),
+        shards: options.shards.map_or(1, std::num::NonZeroU8::get),
         aliases: options.aliases,
         on: on.as_ref().map(|Listening { exchange, keys }| On { exchange: &exchange.name, kind: exchange.kind, keys }),
         blocking: registration.blocking,
@@ -141,6 +144,7 @@ fn long(rows: &[Row<'_>]) -> Table {
         "TIMEOUT",
         "PRIORITY",
         "CONCURRENCY",
+        "SHARDS",
         "ALIASES",
         "ON",
         "BLOCKING",
@@ -158,6 +162,7 @@ fn long(rows: &[Row<'_>]) -> Table {
             time(row.timeout_ms),
             row.priority.to_string(),
             row.concurrency.map(|most| most.to_string()).unwrap_or_default(),
+            row.shards.to_string(),
             row.aliases.join(","),
             row.on
                 .as_ref()

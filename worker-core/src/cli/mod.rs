@@ -29,6 +29,7 @@ mod pretty;
 mod progress;
 mod queues;
 mod run;
+mod shards;
 mod signals;
 mod table;
 mod topology;

@@ -17,6 +17,7 @@ use crate::{
         exit,
         fail::Fail,
         out::{Out, count, hint, say},
+        shards::{self, Former},
         signals::Signals,
         table::{Column, Table},
     },
@@ -36,18 +37,20 @@ use crate::{
   RETRYING   those that failed before; on RabbitMQ as far as they wait in
              queues of their own, the others are scheduled with the rest
   DEAD       in the dead-letter queue, kept until replayed or dropped
-  CONSUMERS  workers that serve the queue now
+  CONSUMERS  workers that serve the queue now; of a queue with shards, once for each shard
   -          the broker cannot tell
 
 Examples:
   myapp queues --watch                    in place, every 2 seconds
   myapp queues --queue orders --watch 10s --json | tee orders.jsonl
+  myapp queues --shards                   each shard of a queue by itself
 
 JSON:
   {"at_ms", "queues": [{"queue", "ready", "running", "delayed", "retrying",
-   "dead", "consumers"}], "scheduled": {"namespace", "jobs"} or null}; with
-  --watch one line each time; running, delayed and retrying are null where
-  the broker cannot tell; dates are milliseconds since 1970-01-01 UTC"#)]
+   "dead", "consumers", "shards": [the same of each shard, where there are
+   several]}], "scheduled": {"namespace", "jobs"} or null}; with --watch one
+  line each time; running, delayed and retrying are null where the broker
+  cannot tell; dates are milliseconds since 1970-01-01 UTC"#)]
 pub(super) struct QueuesArgs {
     /// Only this queue; can be given several times
     #[arg(long = "queue", value_name = "QUEUE")]
@@ -56,6 +59,9 @@ pub(super) struct QueuesArgs {
     /// [default: 2s where only `--watch` is written]
     #[arg(long, value_name = "EVERY", num_args = 0..=1, default_missing_value = "2s", value_parser = pause)]
     watch: Option<Duration>,
+    /// Each shard by itself, also those that a queue had before it had fewer
+    #[arg(long)]
+    shards: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -72,8 +78,11 @@ fn pause(text: &str) -> Result<Duration, String> {
 #[derive(Serialize)]
 struct Document {
     at_ms: Timestamp,
-    queues: Vec<QueueStats>,
+    queues: Vec<Row>,
     scheduled: Option<Scheduled>,
+    /// Whether each shard has a line of its own in a table.
+    #[serde(skip)]
+    apart: bool,
 }
 
 impl Document {
@@ -81,6 +90,22 @@ impl Document {
     fn scheduled_line(&self) -> Option<String> {
         let Scheduled { namespace, jobs, .. } = self.scheduled.as_ref()?;
         Some(format!("{} scheduled in `{namespace}`, for all queues together\n", count(*jobs, "job")))
+    }
+}
+
+/// A queue of jobs.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    total: QueueStats,
+    /// The queues that it is in the broker; empty where it is one.
+    shards: Vec<QueueStats>,
+}
+
+impl Row {
+    /// The queues of the broker.
+    fn parts(&self) -> &[QueueStats] {
+        if self.shards.is_empty() { std::slice::from_ref(&self.total) } else { &self.shards }
     }
 }
 
@@ -123,29 +148,36 @@ pub(super) async fn queues(
 }
 
 async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[QueueName]) -> Result<Document, Fail> {
+    let former = if args.shards { Former::OfAll } else { Former::OfSharded };
     let inspector = inspector_of(client, registry)?;
-    let mut queues = inspector.queues(known).await?;
-    let scheduled = inspector.scheduled().await?;
-    if !args.queues.is_empty() {
-        queues.retain(|stats| args.queues.contains(&stats.queue));
-    }
-    for stats in queues.iter_mut().filter(|stats| stats.retrying.is_none()) {
+    let mut found = shards::stats(client, &*inspector, registry, known, former).await?;
+    for stats in found.iter_mut().filter(|stats| stats.retrying.is_none()) {
         stats.retrying = inspector.retrying(&stats.queue).await?;
     }
-    Ok(Document { at_ms: client.clock().now(), queues, scheduled })
+    let scheduled = inspector.scheduled().await?;
+    let row = |(queue, shards): (QueueName, Vec<QueueStats>)| {
+        let total = shards::sum(queue, &shards);
+        let is_one = matches!(&*shards, [one] if one.queue == total.queue);
+        Row { total, shards: if is_one { Vec::new() } else { shards } }
+    };
+    let mut queues: Vec<_> = shards::by_queue(found, &args.queues).into_iter().map(row).collect();
+    if !args.queues.is_empty() {
+        queues.retain(|row| args.queues.contains(&row.total.queue));
+    }
+    Ok(Document { at_ms: client.clock().now(), queues, scheduled, apart: args.shards })
 }
 
 /// Shows it once, with what could be done.
 fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<u8, Fail> {
     let absent: Vec<_> =
-        args.queues.iter().filter(|queue| !document.queues.iter().any(|stats| stats.queue == **queue)).collect();
+        args.queues.iter().filter(|queue| !document.queues.iter().any(|row| row.total.queue == **queue)).collect();
     if args.json {
         out.json(document)?;
     } else {
         if document.queues.is_empty() && args.queues.is_empty() {
             say(format_args!("there is no queue yet: `{name} run` and `{name} enqueue` create them"));
         }
-        out.table(&table(&document.queues))?;
+        out.table(&table(document))?;
         if let Some(line) = document.scheduled_line() {
             out.text(&line)?;
         }
@@ -163,18 +195,19 @@ fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<
     if args.json {
         return Ok(exit::OK);
     }
-    let dead: u64 = document.queues.iter().map(|queue| queue.dead).sum();
+    let dead: u64 = document.queues.iter().map(|row| row.total.dead).sum();
     if dead > 0 {
         hint(format_args!("`{name} dlq list` shows why {} failed for good", count(dead, "job")));
     }
-    let unserved = document.queues.iter().filter(|queue| queue.ready > 0 && queue.consumers == 0).count();
+    let unserved =
+        document.queues.iter().flat_map(Row::parts).filter(|queue| queue.ready > 0 && queue.consumers == 0).count();
     if unserved > 0 {
         hint(format_args!("jobs wait and no worker serves them: `{name} run`"));
     }
     Ok(exit::OK)
 }
 
-fn table(queues: &[QueueStats]) -> Table {
+fn table(document: &Document) -> Table {
     let mut table = Table::new([
         Column::text("QUEUE"),
         Column::number("READY"),
@@ -184,7 +217,11 @@ fn table(queues: &[QueueStats]) -> Table {
         Column::number("DEAD"),
         Column::number("CONSUMERS"),
     ]);
-    for queue in queues {
+    let lines = document
+        .queues
+        .iter()
+        .flat_map(|row| if document.apart { row.parts() } else { std::slice::from_ref(&row.total) });
+    for queue in lines {
         let (ready, dead, consumers) = (Some(queue.ready), Some(queue.dead), Some(queue.consumers));
         let numbers = [ready, queue.running, queue.delayed, queue.retrying, dead, consumers];
         let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     handler::{Context, Requirement},
     job::Job,
+    outcome::JobResult,
     queue::QueueType,
 };
 
@@ -23,7 +24,7 @@ macro_rules! job {
             fn requirements() -> Vec<Requirement> {
                 vec![Requirement::state::<String>()]
             }
-            async fn run(self, _: Context) -> crate::JobResult<()> {
+            async fn run(self, _: Context) -> JobResult<()> {
                 Ok(())
             }
         }

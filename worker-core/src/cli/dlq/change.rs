@@ -25,6 +25,7 @@ use crate::{
     },
     error::BrokerError,
     id::JobId,
+    name::QueueName,
     outcome::FailureKind,
     registry::{Entry, Registry},
     suggest::did_you_mean,
@@ -92,6 +93,10 @@ pub(super) struct ChangeArgs {
 }
 
 impl ChangeArgs {
+    pub(super) const fn queue(&self) -> Option<&QueueName> {
+        self.filter.queue.as_ref()
+    }
+
     /// What can be refused before the broker is asked.
     pub(super) fn check(&self) -> Result<(), Fail> {
         if self.ids.is_empty() && !self.all && self.filter.is_empty() {

@@ -54,6 +54,12 @@ pub(super) struct ListArgs {
     json: bool,
 }
 
+impl ListArgs {
+    pub(super) const fn queue(&self) -> Option<&QueueName> {
+        self.filter.queue.as_ref()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum GroupBy {

@@ -13,12 +13,14 @@ use crate::{
         broker::{Missing, inspector_of, known_queues, with_client},
         fail::Fail,
         out::Out,
+        shards::{self, Former},
     },
     client::Client,
     config::Settings,
     name::{JobName, QueueName},
     outcome::FailureKind,
     registry::Registry,
+    shard,
 };
 
 /// Look at the jobs that failed for good, run them again, or drop them
@@ -47,10 +49,21 @@ enum Command {
     Drop(change::DropArgs),
 }
 
+impl Command {
+    /// The queue that was named.
+    fn queue(&self) -> Option<&QueueName> {
+        match self {
+            Self::List(args) => args.queue(),
+            Self::Show(_) => None,
+            Self::Replay(change::ReplayArgs { what }) | Self::Drop(change::DropArgs { what }) => what.queue(),
+        }
+    }
+}
+
 /// Which dead jobs, by what they are.
 #[derive(Debug, Clone, Args)]
 struct Filter {
-    /// Only jobs that died in this queue
+    /// Only jobs that died in this queue, whichever of its shards
     #[arg(long, value_name = "QUEUE")]
     queue: Option<QueueName>,
     /// Only jobs of this type
@@ -73,7 +86,12 @@ impl Filter {
 
     fn selection(&self, desk: &Desk<'_>) -> Selection {
         let known = desk.known.clone();
-        Selection { queue: self.queue.clone(), job: self.job.clone(), kind: self.kind, known, ..Selection::default() }
+        let queues = self.queue.iter().flat_map(|queue| {
+            // One that is not there has no dead letters, rather than all.
+            let others = known.iter().filter(move |name| shard::is_of(name, queue) && *name != queue);
+            [queue].into_iter().chain(others).cloned()
+        });
+        Selection { queues: queues.collect(), job: self.job.clone(), kind: self.kind, known, ..Selection::default() }
     }
 
     /// The same as it was written, to be written again.
@@ -96,8 +114,11 @@ pub(super) async fn dlq(
         what.check()?;
     }
     let work = async |client: &Client| {
-        let known = known_queues(settings, registry);
-        let desk = Desk { inspector: inspector_of(client, registry)?, known, now: client.clock().now(), name, out };
+        let queues = args.command.queue().map_or_else(|| known_queues(settings, registry), |queue| vec![queue.clone()]);
+        let inspector = inspector_of(client, registry)?;
+        let found = shards::stats(client, &*inspector, registry, &queues, Former::OfAll).await?;
+        let known = found.into_iter().map(|stats| stats.queue).collect();
+        let desk = Desk { inspector, known, now: client.clock().now(), name, out };
         match args.command {
             Command::List(args) => list::list(&args, &desk).await,
             Command::Show(args) => show::show(&args, &desk).await,
@@ -111,7 +132,7 @@ pub(super) async fn dlq(
 /// What every one of these commands works with.
 struct Desk<'a> {
     inspector: std::sync::Arc<dyn crate::broker::Inspector>,
-    /// The queues of the program's jobs, for a broker that cannot list its own.
+    /// The queues of the program's jobs with all their shards, for a broker that cannot list its own.
     known: Vec<QueueName>,
     /// When the command began: what dies later is left alone.
     now: crate::time::Timestamp,

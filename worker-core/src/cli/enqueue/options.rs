@@ -24,6 +24,9 @@ pub(super) struct OptionArgs {
     /// A header, as text, which the job can read; can be given several times
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// Into the shard of this key, where its queue has shards [default: into each in turn]
+    #[arg(long, value_name = "KEY")]
+    shard_key: Option<String>,
     /// Dead-letter it as expired when it has not been started within this time, `1h` say [default: never]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
@@ -44,6 +47,9 @@ impl OptionArgs {
         }
         if let Some(id) = &self.id {
             asked = asked.id(id.clone());
+        }
+        if let Some(key) = &self.shard_key {
+            asked = asked.shard_key(key);
         }
         if let Some(time) = self.expires_in {
             asked = asked.expires_in(time);

@@ -30,7 +30,7 @@ impl Screen {
     }
 
     pub(super) fn show(&mut self, document: &Document) -> Result<(), Fail> {
-        let table = table(&document.queues);
+        let table = table(document);
         match self {
             Self::Lines(out) => out.json_line(document),
             Self::Blocks(out, first) => {
@@ -38,7 +38,7 @@ impl Screen {
                 out.text(&format!("{gap}{}{}", table.separated(), document.scheduled_line().unwrap_or_default()))
             }
             Self::Terminal(out, bar) => {
-                let dead: u64 = document.queues.iter().map(|queue| queue.dead).sum();
+                let dead: u64 = document.queues.iter().map(|row| row.total.dead).sum();
                 let line = format!("{}  {} dead  Ctrl-C ends", document.at_ms, dead);
                 bar.set_message(format!(
                     "{}{}{line}",

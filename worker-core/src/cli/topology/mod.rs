@@ -62,7 +62,7 @@ impl Chosen {
     fn needs(&self, settings: &Settings, registry: &Registry) -> Result<Needs, Fail> {
         let known = known_queues(settings, registry);
         let queues = if self.queues.is_empty() { &known } else { &self.queues };
-        for queue in queues.iter().filter(|queue| !registry.queues().contains(queue)) {
+        for queue in queues.iter().filter(|queue| registry.of_queue(queue).next().is_none()) {
             tracing::warn!(target: TARGET, %queue, "no registered job belongs to this queue; is its name right?");
         }
         let needs = registry.needs(queues);
