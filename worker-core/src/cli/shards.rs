@@ -47,7 +47,7 @@ pub(super) async fn stats(
             found.push(stats);
         }
     }
-    found.sort_by(|a, b| order(&a.queue).cmp(&order(&b.queue)));
+    found.sort_by_key(|stats| order(&stats.queue));
     found.dedup_by(|a, b| a.queue == b.queue);
     Ok(found)
 }
