@@ -174,9 +174,13 @@ fn a_replayed_job_runs_again_from_the_start() {
     fs::create_dir(&empty).unwrap();
     fs::copy(shipped("julia-square.png"), empty.join("one.png")).unwrap();
     program.run(&["--input", "empty"], 0);
-    assert_eq!(program.queue("trouble"), ["0", "0", "0", "1", "0"], "ready, running, delayed, dead, consumers");
+    assert_eq!(
+        program.queue("trouble"),
+        ["0", "0", "0", "0", "1", "0"],
+        "ready, running, delayed, retrying, dead, consumers"
+    );
     program.run(&["dlq", "replay", "--all", "--yes"], 0);
-    assert_eq!(program.queue("trouble"), ["1", "0", "0", "0", "0"]);
+    assert_eq!(program.queue("trouble"), ["1", "0", "0", "0", "0", "0"]);
     let worker = program.start(&["run"]);
     worker.wait_for("job dead-lettered");
     assert_eq!(worker.stop(), Some(0));

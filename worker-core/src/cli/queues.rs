@@ -37,7 +37,7 @@ use crate::{
   RETRYING   those that failed before; on RabbitMQ as far as they wait in
              queues of their own, the others are scheduled with the rest
   DEAD       in the dead-letter queue, kept until replayed or dropped
-  CONSUMERS  workers that serve the queue now; of a queue with shards, once for each shard
+  CONSUMERS  workers that serve the queue now, once for each shard of it
   -          the broker cannot tell
 
 Examples:
