@@ -56,7 +56,7 @@ fn the_readmes_commands_do_what_it_says() {
     }
     assert!(printed[0].contains("thumbnail        12         12"), "{}", printed[0]);
     assert!(printed[1].contains("this job always fails, on purpose"), "dlq list: {}", printed[1]);
-    assert!(printed[2].contains("trouble\t0\t0\t0\t1\t0"), "queues: {}", printed[2]);
+    assert!(printed[2].contains("trouble\t0\t0\t0\t0\t1\t0"), "queues: {}", printed[2]);
     assert_eq!(fs::read_dir(folder.path().join("thumbnails")).unwrap().count(), 12);
 }
 
