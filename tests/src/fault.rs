@@ -150,6 +150,10 @@ impl Broker for FaultyBroker {
         self.inner.reach()
     }
 
+    fn know(&self, topology: &Topology) {
+        self.inner.know(topology);
+    }
+
     fn queues_at_most(&self) -> Option<usize> {
         self.inner.queues_at_most()
     }

@@ -44,6 +44,10 @@ impl Broker for Witness {
         self.inner.reach()
     }
 
+    fn know(&self, topology: &Topology) {
+        self.inner.know(topology);
+    }
+
     fn queues_at_most(&self) -> Option<usize> {
         self.inner.queues_at_most()
     }

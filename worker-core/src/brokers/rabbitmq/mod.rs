@@ -83,7 +83,7 @@ pub use options::{
 pub(crate) use tls::{check_certificates, check_key};
 
 /// Queues that one process consumes: each takes two channels of 2,047, which is what a server allows on a
-/// connection unless it is told otherwise (`channel_max`); the rest are for questions.
+/// connection unless it is told otherwise (`channel_max`); the rest are for delays, and for queues that are consumed anew.
 const QUEUES_MAX: usize = 1_000;
 
 /// The first and the longest pause between two tries to reach a server at the start.

@@ -32,7 +32,7 @@ Status:
   missing    not there
   different  there, and no good: an exchange of another kind, a stream, or a
              queue for retries or delays that forwards elsewhere or at another
-             time
+             time, a queue that lacks what its jobs ask for
 
 JSON:
   {"fine", "findings": [{"what": "queue", "exchange" or "binding", "name",

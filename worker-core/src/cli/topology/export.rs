@@ -26,8 +26,9 @@ Formats:
                queue, with the jobs in it
 
 Examples:
-  myapp topology export --vhost shop > definitions.json
-  myapp topology export --format k8s --cluster rabbit | kubectl -n jobs apply -f -"#)]
+  myapp topology export --broker amqp://rabbit/shop > definitions.json
+  myapp topology export --broker amqp://rabbit/shop --format k8s \
+    --cluster rabbit | kubectl -n jobs apply -f -"#)]
 pub(super) struct ExportArgs {
     #[command(flatten)]
     chosen: Chosen,
