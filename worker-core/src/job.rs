@@ -205,6 +205,8 @@ pub struct Prepared {
     route: Route,
     priority: Priority,
     queue_options: QueueOptions,
+    /// What is asked of its queue as a whole, after a shard was chosen.
+    sharded: Option<QueueOptions>,
     asked: Asked,
 }
 
@@ -325,7 +327,7 @@ impl Prepared {
                 Route::Exchange { name: exchange, key: key.clone(), mandatory: true }
             }
         };
-        Ok(Self { name, queue, body: Body(body), route, priority, queue_options, asked })
+        Ok(Self { name, queue, body: Body(body), route, priority, queue_options, sharded: None, asked })
     }
 
     /// Chooses the shard, once and for all: from then on it asks for that queue alone, so that what is tried
@@ -340,7 +342,14 @@ impl Prepared {
         if let Some(name) = shard::name(&self.queue, n) {
             *route = name;
         }
-        self.queue_options = self.queue_options.of_shard(n);
+        let of_shard = self.queue_options.of_shard(n);
+        self.sharded = Some(std::mem::replace(&mut self.queue_options, of_shard));
+    }
+
+    /// The queue that it is in by name, with what is asked of it and all its shards; `None` without shards, and
+    /// before one was chosen.
+    pub(crate) fn sharded(&self) -> Option<(&QueueName, &QueueOptions)> {
+        self.sharded.as_ref().map(|options| (&self.queue, options))
     }
 
     /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.

@@ -147,12 +147,10 @@ impl QueueOptions {
                 ));
             }
         }
-        if let Some(dead) = dead_letter_queue {
-            let derived =
-                |suffix| dead.as_str().strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(suffix));
-            if dead == name || derived("_suspects") || derived("_retry_") {
-                return Some(format!("`dead_letter_queue` is `{dead}`, from which jobs are run; name another"));
-            }
+        if let Some(dead) = dead_letter_queue
+            && is_run_from(dead, name)
+        {
+            return Some(format!("`dead_letter_queue` is `{dead}`, from which jobs are run; name another"));
         }
         if let Some(ttl) = dead_letter_ttl
             && (ttl.as_millis() == 0 || *ttl > DELAY_MAX)
@@ -193,6 +191,15 @@ impl QueueOptions {
     pub(crate) fn usual(&self) -> Priority {
         self.max_priority.map_or(Priority::DEFAULT, |max| max.min(Priority::DEFAULT))
     }
+}
+
+/// Whether jobs of `queue` are run from the queue `name`: itself, its shards, and where RabbitMQ has suspects and
+/// retries of these.
+pub(crate) fn is_run_from(name: &QueueName, queue: &QueueName) -> bool {
+    let text = name.as_str();
+    let is_of = |text: &str| text.parse::<QueueName>().is_ok_and(|name| shard::is_of(&name, queue));
+    let derived = |mark: &str| text.match_indices(mark).any(|(at, _)| is_of(&text[..at]));
+    name == queue || is_of(text) || derived("_suspects") || derived("_retry_")
 }
 
 impl fmt::Display for QueueOptions {

@@ -13,7 +13,7 @@ use crate::{
     handler::{Handler, Registration, States},
     job::{JobOptions, On},
     name::{DEAD_LETTER_SUFFIX, InvalidName, JobName, QueueName},
-    queue::QueueOptions,
+    queue::{QueueOptions, is_run_from},
     shard,
 };
 
@@ -60,12 +60,15 @@ pub(crate) struct Listening {
     pub(crate) keys: Vec<String>,
 }
 
-impl Entry {
-    /// Whether its jobs or their dead letters are in the queue `name`.
-    fn lies_in(&self, name: &QueueName) -> bool {
-        let usual = || name.as_str().strip_suffix(DEAD_LETTER_SUFFIX) == Some(self.queue.as_str());
-        self.queue == *name || self.asked.dead_letter_queue.as_ref().map_or_else(usual, |dead| dead == name)
-    }
+/// Whether jobs of `queue` or their dead letters are in the queue `name`. Each shard has dead letters of its own,
+/// called like it, and a queue may get more shards later.
+fn lies_in(name: &QueueName, queue: &QueueName, asked: &QueueOptions) -> bool {
+    let usual = || name.as_str().strip_suffix(DEAD_LETTER_SUFFIX)?.parse::<QueueName>().ok();
+    let is_dead = asked
+        .dead_letter_queue
+        .as_ref()
+        .map_or_else(|| usual().is_some_and(|of| shard::is_of(&of, queue)), |dead| shard::is_of(name, dead));
+    is_dead || is_run_from(name, queue)
 }
 
 impl Registry {
@@ -137,6 +140,14 @@ impl Registry {
                 "the queue of job `{name}`, `{queue}`, is called like a shard of `{whole}`; give it another name ({here})"
             ));
         }
+        // Not among the problems of the options themselves: those of a shard name the dead letters of a shard.
+        if let Some(dead) = asked.dead_letter_queue.as_ref().filter(|dead| shard::number(dead) > 0) {
+            self.problems.push(format!(
+                "`dead_letter_queue` of job `{name}` is `{dead}`, which is called like a shard of `{}`; give it another \
+                 name ({here})",
+                shard::whole(dead)
+            ));
+        }
         if let (Some(on), Some(shards)) = (registration.options.on, asked.shards) {
             self.problems.push(format!(
                 "job `{name}` runs for exchange `{}` and its queue has `shards = {shards}`, each of which would get a \
@@ -182,8 +193,9 @@ impl Registry {
         });
         // Whose a dead letter is would not be known.
         let shared = self.entries.iter().filter(|other| other.queue != *queue).find_map(|other| {
-            let dead = asked.dead_letter_queue.as_ref().filter(|dead| other.lies_in(dead));
-            let dead = dead.or_else(|| other.asked.dead_letter_queue.as_ref().filter(|dead| *dead == queue))?;
+            let named = |asked: &QueueOptions| asked.dead_letter_queue.clone();
+            let dead = named(asked).filter(|dead| lies_in(dead, &other.queue, &other.asked));
+            let dead = dead.or_else(|| named(&other.asked).filter(|dead| lies_in(dead, queue, asked)))?;
             Some(format!(
                 "jobs {} and {this} are of two queues, `{}` and `{queue}`, and both use `{dead}`; give each a \
                  `dead_letter_queue` of its own",
@@ -336,7 +348,8 @@ impl Registry {
 
     /// The jobs of `queues` that may run longer than a delivery may be held: they would run again meanwhile.
     pub(crate) fn too_long(&self, queues: &[QueueName], limit: Duration) -> Vec<String> {
-        let served = self.entries.iter().filter(|entry| queues.contains(&entry.queue));
+        let is_served = |entry: &&Entry| queues.iter().any(|queue| shard::is_of(queue, &entry.queue));
+        let served = self.entries.iter().filter(is_served);
         let too_long = served.filter(|entry| entry.registration.options.timeout >= limit);
         let problem = |Entry { name, registration: Registration { file, line, options, .. }, .. }: &Entry| {
             let [may, limit] = [options.timeout, limit].map(humantime::format_duration);

@@ -82,7 +82,9 @@ pub(crate) fn asked(args: &Args, mistakes: &mut Mistakes) -> Asked {
 fn shards(number: &LitInt, args: &Args, mistakes: &mut Mistakes) -> Option<u32> {
     let fix = "write 1 to 64: how many queues of the broker it is; several for each node of a cluster are enough";
     let shards = checked_number(number, "shards", 1..=SHARDS_MAX, fix, mistakes);
-    if let Some(on) = &args.on {
+    if let Some(on) = &args.on
+        && shards != Some(1)
+    {
         let what = format!("each shard would get a copy of what a job runs for: {}", text(on));
         let fix = "remove `shards`; or enqueue another job, whose queue has them, from this one";
         mistakes.add(on, what, fix);

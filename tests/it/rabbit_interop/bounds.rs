@@ -78,9 +78,20 @@ async fn more_queues_than_a_connection_has_channels_for_are_refused_at_the_start
     let client = Client::connect(vhost.url()).await.unwrap();
     let worker = Worker::builder(&client).registry(Registry::new()).queues((0..1_001).map(|n| format!("q{n}")));
     let problem = worker.build().unwrap_err().to_string();
-    assert!(problem.contains("1001 queues are to be served, and one process serves 1000"), "{problem}");
+    assert!(
+        problem.contains("1001 queues are to be served, shards included, and one process serves 1000"),
+        "{problem}"
+    );
+    // Each shard takes channels of its own.
+    let names = ["wide".to_owned()].into_iter().chain((0..937).map(|n| format!("q{n}")));
+    let worker = Worker::builder(&client).registry(Registry::new().with::<wide>()).queues(names);
+    let problem = worker.build().unwrap_err().to_string();
+    assert!(problem.contains("1001 queues are to be served"), "{problem}");
     client.close().await.unwrap();
 }
+
+#[job(queue = "wide", shards = 64)]
+async fn wide() {}
 
 #[job(queue = "long", timeout = "40m")]
 async fn long(runs: State<AtomicU32>) {

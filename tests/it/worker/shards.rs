@@ -142,6 +142,13 @@ async fn retries_and_replayed_dead_letters_come_back_to_their_shard<F: BrokerFix
     assert_eq!(bench.reports().len(), 4 * 3 + 4 * 2);
 }
 
+async fn the_first_job_makes_all_shards<F: BrokerFixture>(fx: &F) {
+    let bench = open(fx).await;
+    bench.enqueue_as(Bench::job::<Four>("a", [Act::Succeed]).shard_key("customer-7")).await;
+    let found: Vec<_> = shards(&bench).await.into_iter().map(|stats| (stats.queue.to_string(), stats.ready)).collect();
+    assert_eq!(found, NAMES.map(|name| (name.to_owned(), u64::from(name == "spread.shard-1"))));
+}
+
 async fn what_waits_in_a_queue_is_run_when_it_has_got_shards<F: BrokerFixture>(fx: &F) {
     let bench = open(fx).await;
     forty_jobs::<One>(&bench).await;
@@ -209,6 +216,7 @@ macro_rules! on_all_brokers {
 on_all_brokers! {
     each_shard_gets_its_part_and_all_jobs_run
     jobs_of_one_key_run_in_their_order
+    the_first_job_makes_all_shards
     retries_and_replayed_dead_letters_come_back_to_their_shard
     what_waits_in_a_queue_is_run_when_it_has_got_shards
     fewer_shards_leave_the_others_to_be_seen_and_run

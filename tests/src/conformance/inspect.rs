@@ -53,6 +53,17 @@ pub async fn retries_that_wait_are_counted_apart<F: BrokerFixture>(fx: &F) {
     }
 }
 
+/// Clause I1: whether it was declared by this process or another.
+pub async fn a_queue_exists_when_it_was_declared<F: BrokerFixture>(fx: &F) {
+    let (process, watcher) = (fx.process().await, fx.process().await);
+    process.enqueue([job("job")]).await;
+    for seen_by in [&process, &watcher] {
+        let exists = async |name| seen_by.inspector().exists(&queue_name(name)).await.expect("it can be looked at");
+        assert_eq!(exists(QUEUE).await, Some(true));
+        assert_eq!(exists("nobody-declared-it").await, Some(false));
+    }
+}
+
 /// Clause I1: each stage of a job's life counts in one place.
 pub async fn a_queue_counts_its_jobs_by_what_they_wait_for<F: BrokerFixture>(fx: &F) {
     let (process, watcher) = (fx.process().await, fx.process().await);

@@ -156,6 +156,7 @@ macro_rules! conformance {
                 a_queue_counts_its_jobs_by_what_they_wait_for
                 retries_that_wait_are_counted_apart
                 every_declared_queue_is_listed_by_name
+                a_queue_exists_when_it_was_declared
                 what_a_broker_cannot_count_it_says_not_to_know
                 living_consumers_are_counted
                 the_dead_are_listed_oldest_first_in_whole_pages

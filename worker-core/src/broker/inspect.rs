@@ -31,6 +31,20 @@ pub trait Inspector: Send + Sync {
     /// Cancel safe: it changes nothing.
     async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError>;
 
+    /// Whether `queue` was declared; `None` where this user may not know.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    async fn exists(&self, queue: &QueueName) -> Result<Option<bool>, BrokerError> {
+        let found = self.queues(std::slice::from_ref(queue)).await?;
+        Ok(Some(found.iter().any(|stats| stats.queue == *queue)))
+    }
+
     /// How many retries of `queue` wait, where that is not in its [statistics](Self::queues) because it costs a
     /// question for each queue in which they could. On RabbitMQ those that wait on the queue's own rungs; the
     /// others are [scheduled](Self::scheduled).

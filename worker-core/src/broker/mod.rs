@@ -107,9 +107,10 @@
 //!
 //! # Inspection
 //!
-//! * **I1** [`Inspector::queues`] counts ready, running, delayed, retrying and dead jobs, and living
-//!   consumers: from their first wait for jobs, at the latest, until they stop. Where
+//! * **I1** [`Inspector::queues`] counts ready, running, delayed, retrying ([`Inspector::retrying`], where that
+//!   is a question of its own) and dead jobs, and living consumers: from their first wait for jobs, at the latest, until they stop. Where
 //!   [`Capabilities::counts_all`] is not set, what it cannot count it says not to know.
+//!   [`Inspector::exists`] tells one that was declared from one that was not.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.
 //! * **I3** Replay puts a dead job back into its queue under its id, attempt 1, without an
 //!   expiry date; only the selected ones.

@@ -2,7 +2,7 @@
 //!
 //! It changes nothing: it creates neither a queue nor a database.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
@@ -90,7 +90,7 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
     };
     let shards: Vec<_> = wanted.iter().flat_map(|queue| registry.shards(queue)).collect();
     let ask = async |client: &Client| {
-        registry.queues().iter().for_each(|queue| client.broker().know(&registry.topology(queue)));
+        wanted.iter().chain(&registry.queues()).for_each(|queue| client.broker().know(&registry.topology(queue)));
         Ok(client.health().queues(shards.clone()).within(args.timeout).await)
     };
     let asked = timeout(args.timeout, with_client(settings, Missing::Refuse, ask)).await.unwrap_or_else(|_| {
@@ -134,7 +134,7 @@ fn document(url: String, health: Health, wanted: &[QueueName]) -> Document {
         let all_exist = parts.iter().all(|part| part.presence == Presence::Exists);
         let exists = if all_exist { Some(true) } else { is(Presence::Missing).then_some(false) };
         let stats: Vec<QueueStats> = parts.iter().filter_map(|part| part.stats.clone()).collect();
-        let stats = all_exist.then(|| sum(queue.clone(), &stats));
+        let stats = (all_exist || !stats.is_empty()).then(|| sum(queue.clone(), &stats));
         Found {
             queue: queue.clone(),
             exists,
@@ -148,8 +148,8 @@ fn document(url: String, health: Health, wanted: &[QueueName]) -> Document {
     let (capabilities, reach) = (Some(capabilities), Some(reach.as_str()));
     let broker = Reached { url, reachable: true, reach, capabilities, error: None };
     // Where none is wanted, it is about those that the broker lists.
-    let listed: Vec<_> =
-        if wanted.is_empty() { queues.iter().map(|part| part.queue.clone()).collect() } else { Vec::new() };
+    let listed: BTreeSet<_> =
+        queues.iter().filter(|_| wanted.is_empty()).map(|part| shard::whole(&part.queue)).collect();
     let queues = wanted.iter().chain(&listed).map(found).collect();
     Document { healthy, reasons, broker, queues }
 }
@@ -183,6 +183,9 @@ fn table(document: &Document) -> Table {
         let (status, detail) = match (found.exists, found.ready, found.dead, found.consumers) {
             (Some(true), Some(ready), Some(dead), Some(consumers)) => {
                 ("ok", format!("{ready} ready, {dead} dead, {}", count(consumers, "consumer")))
+            }
+            (Some(false), Some(ready), Some(dead), _) => {
+                ("missing", format!("not all of its shards are created yet; in the others {ready} ready, {dead} dead"))
             }
             _ => ("missing", "not created yet".to_owned()),
         };

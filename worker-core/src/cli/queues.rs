@@ -103,6 +103,11 @@ struct Row {
 }
 
 impl Row {
+    /// Whether it is `queue`, or has it as a shard.
+    fn names(&self, queue: &QueueName) -> bool {
+        self.total.queue == *queue || self.parts().iter().any(|part| part.queue == *queue)
+    }
+
     /// The queues of the broker.
     fn parts(&self) -> &[QueueStats] {
         if self.shards.is_empty() { std::slice::from_ref(&self.total) } else { &self.shards }
@@ -170,7 +175,7 @@ async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[
 /// Shows it once, with what could be done.
 fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<u8, Fail> {
     let absent: Vec<_> =
-        args.queues.iter().filter(|queue| !document.queues.iter().any(|row| row.total.queue == **queue)).collect();
+        args.queues.iter().filter(|queue| !document.queues.iter().any(|row| row.names(queue))).collect();
     if args.json {
         out.json(document)?;
     } else {

@@ -28,6 +28,8 @@ pub(super) async fn stats(
     queues: &[QueueName],
     former: Former,
 ) -> Result<Vec<QueueStats>, Fail> {
+    // Where the dead letters are of one that is named by itself.
+    queues.iter().for_each(|queue| client.broker().know(&registry.topology(queue)));
     let wanted: Vec<_> = queues.iter().flat_map(|queue| registry.shards(queue)).collect();
     let mut found = inspector.queues(&wanted).await?;
     if client.broker().capabilities().counts_all {
@@ -42,6 +44,10 @@ pub(super) async fn stats(
             let Some(name) = shard::name(queue, n) else { break };
             // Where its dead letters are.
             client.broker().know(&registry.topology(&name));
+            // Whose rights end with the shards that there are has none of others.
+            if inspector.exists(&name).await? != Some(true) {
+                break;
+            }
             let asked = inspector.queues(std::slice::from_ref(&name)).await?;
             let Some(stats) = asked.into_iter().find(|stats| stats.queue == name) else { break };
             found.push(stats);

@@ -12,6 +12,7 @@ use crate::{
     job::Prepared,
     name::QueueName,
     queue::QueueOptions,
+    shard,
 };
 
 /// The queues that were declared.
@@ -31,6 +32,17 @@ pub(super) struct Missing {
     needed: Vec<Option<usize>>,
 }
 
+impl Missing {
+    /// Where `queue` is among those that are missing.
+    fn place(&mut self, queue: &QueueName, asked: &QueueOptions) -> usize {
+        let is_it = |(name, options): &(_, _)| name == queue && options == asked;
+        self.queues.iter().position(is_it).unwrap_or_else(|| {
+            self.queues.push((queue.clone(), asked.clone()));
+            self.queues.len() - 1
+        })
+    }
+}
+
 /// Why some of the queues that were missing cannot be had, by their places.
 type Refused = HashMap<usize, BrokerError>;
 
@@ -48,11 +60,15 @@ impl DeclaredQueues {
     pub(super) fn note(&self, job: &Prepared, missing: &mut Missing) {
         let needed = match job.route() {
             Route::Queue(queue) if self.lock().get(queue) != Some(job.queue_options()) => {
-                let wanted = |(name, options): &(_, _)| name == queue && options == job.queue_options();
-                Some(missing.queues.iter().position(wanted).unwrap_or_else(|| {
-                    missing.queues.push((queue.clone(), job.queue_options().clone()));
-                    missing.queues.len() - 1
-                }))
+                // All shards at once: while jobs waited for one that is declared later, the next batch would pass
+                // those among them that are for another.
+                if let Some((whole, options)) = job.sharded() {
+                    for shard in options.queues(whole) {
+                        let asked = options.of_shard(shard::number(&shard));
+                        missing.place(&shard, &asked);
+                    }
+                }
+                Some(missing.place(queue, job.queue_options()))
             }
             _ => None,
         };

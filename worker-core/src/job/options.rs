@@ -143,6 +143,8 @@ impl JobOptions {
     pub fn queue_options(&self) -> Result<QueueOptions, InvalidName> {
         let Self { queue_type, max_priority, dead_letter_ttl, shards, .. } = *self;
         let dead_letter_queue = self.dead_letter_queue.map(str::parse).transpose()?;
+        // To ask for one is to ask for nothing.
+        let shards = shards.filter(|shards| shards.get() > 1);
         Ok(QueueOptions { queue_type, max_priority, dead_letter_queue, dead_letter_ttl, shards })
     }
 

@@ -48,6 +48,56 @@ fn everything_wrong_is_said_at_once_with_file_and_line() {
     assert!(all.lines().all(|line| line.contains("registry/tests.rs:")), "{all}");
 }
 
+job!(SlowSharded, "slow_sharded", "orders", JobOptions::DEFAULT.shards(four()).timeout(Duration::from_secs(3_600)));
+job!(Single, "single", "orders", JobOptions::DEFAULT.shards(std::num::NonZeroU8::MIN));
+job!(Plainest, "plainest", "orders", JobOptions::DEFAULT);
+
+const fn four() -> std::num::NonZeroU8 {
+    std::num::NonZeroU8::new(4).unwrap()
+}
+
+#[test]
+fn a_shard_that_is_served_alone_has_the_limits_of_its_queue() {
+    let (registry, limit) = (Registry::new().with::<SlowSharded>(), Duration::from_secs(1_800));
+    for queue in ["orders", "orders.shard-3"] {
+        let problems = registry.too_long(&[queue.parse().unwrap()], limit);
+        assert!(problems.len() == 1 && problems[0].contains("job `slow_sharded`"), "{queue}: {problems:?}");
+    }
+    assert_eq!(registry.too_long(&["others.shard-3".parse().unwrap()], limit), [""; 0]);
+}
+
+#[test]
+fn one_shard_is_what_every_queue_has() {
+    assert_eq!(Registry::new().with::<Single>().with::<Plainest>().own_problems(), [""; 0]);
+}
+
+job!(InAShard, "in_a_shard", "mail", JobOptions::DEFAULT.dead_letter_queue("orders.shard-1"));
+job!(InDeadOfShard, "in_dead_of_shard", "mail", JobOptions::DEFAULT.dead_letter_queue("orders.shard-1_dlq"));
+job!(InSuspects, "in_suspects", "mail", JobOptions::DEFAULT.dead_letter_queue("orders_suspects"));
+job!(InRetries, "in_retries", "mail", JobOptions::DEFAULT.dead_letter_queue("orders.shard-2_retry_5000"));
+job!(Apart, "apart", "mail", JobOptions::DEFAULT.dead_letter_queue("orders_dead"));
+
+#[test]
+fn dead_letters_are_in_no_shard_and_beside_those_of_no_other_queue_whoever_is_registered_first() {
+    let both = |a: fn(Registry) -> Registry, b: fn(Registry) -> Registry| {
+        [a(b(Registry::new())), b(a(Registry::new()))].map(|registry| registry.own_problems().join("\n"))
+    };
+    let sharded = |registry: Registry| registry.with::<SlowSharded>();
+    for told in both(sharded, |registry| registry.with::<InAShard>()) {
+        assert!(told.contains("`orders.shard-1`, which is called like a shard of `orders`"), "{told}");
+    }
+    for other in [
+        |registry: Registry| registry.with::<InDeadOfShard>(),
+        |registry: Registry| registry.with::<InSuspects>(),
+        |registry: Registry| registry.with::<InRetries>(),
+    ] {
+        for told in both(sharded, other) {
+            assert!(told.contains("are of two queues") && told.contains("both use `orders"), "{told}");
+        }
+    }
+    assert_eq!(both(sharded, |registry| registry.with::<Apart>()), ["", ""]);
+}
+
 const RANKED: JobOptions = JobOptions::DEFAULT.queue_type(QueueType::Classic).max_priority(Priority::new(10).unwrap());
 job!(Ranked, "ranked", "r", RANKED);
 job!(AlsoRanked, "also_ranked", "r", RANKED.priority(Priority::MIN));

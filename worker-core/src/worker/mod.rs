@@ -322,12 +322,6 @@ impl WorkerBuilder {
         }
         problems.extend(registry.problems(&queues, &self.states, &self.client.broker().capabilities()));
         let broker = self.client.broker();
-        if let Some(most) = broker.queues_at_most().filter(|most| queues.len() > *most) {
-            problems.push(format!(
-                "{} queues are to be served, and one process serves {most} of this broker; start several workers, each with a part of them",
-                queues.len()
-            ));
-        }
         problems.extend(broker.held_at_most().map_or_else(Vec::new, |limit| registry.too_long(&queues, limit)));
         for unserved in self.queue_concurrency.keys().filter(|name| !queues.iter().any(|queue| queue == name.as_str()))
         {
@@ -352,6 +346,12 @@ impl WorkerBuilder {
                 let prefetch = u16::try_from(prefetch).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
                 lanes.push(LanePlan { subscription: Subscription::new(shard, prefetch), slots: slots_of_shard });
             }
+        }
+        if let Some(most) = broker.queues_at_most().filter(|most| lanes.len() > *most) {
+            problems.push(format!(
+                "{} queues are to be served, shards included, and one process serves {most} of this broker; start several workers, each with a part of them",
+                lanes.len()
+            ));
         }
         problems.sort_unstable();
         problems.dedup();

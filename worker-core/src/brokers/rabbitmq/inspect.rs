@@ -461,6 +461,15 @@ fn dead_job(queue: &QueueName, message: &Message) -> DeadJob {
 
 #[async_trait]
 impl Inspector for RabbitInspector {
+    async fn exists(&self, queue: &QueueName) -> Result<Option<bool>, BrokerError> {
+        match self.shared.declarer.depth(queue.as_str()).await {
+            Ok(found) => Ok(Some(found.is_some())),
+            // From 4.3 on, the right is asked for before the queue is.
+            Err(error) if error.kind == LinkErrorKind::Refused => Ok(None),
+            Err(error) => Err(broker_error(&format!("queue `{queue}` cannot be looked at"), &error)),
+        }
+    }
+
     async fn queues(&self, known: &[QueueName]) -> Result<Vec<QueueStats>, BrokerError> {
         self.shared.check()?;
         let mut all = Vec::new();
