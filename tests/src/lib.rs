@@ -69,6 +69,8 @@ mod pages {
     struct Configuration;
     #[doc = include_str!("../../docs/guides/observability.md")]
     struct Observability;
+    #[doc = include_str!("../../docs/guides/rabbitmq.md")]
+    struct RabbitMq;
     #[doc = include_str!("../../docs/guides/topology.md")]
     struct Topology;
 }

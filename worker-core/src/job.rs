@@ -346,10 +346,15 @@ impl Prepared {
         self.sharded = Some(std::mem::replace(&mut self.queue_options, of_shard));
     }
 
-    /// The queue that it is in by name, with what is asked of it and all its shards; `None` without shards, and
-    /// before one was chosen.
-    pub(crate) fn sharded(&self) -> Option<(&QueueName, &QueueOptions)> {
-        self.sharded.as_ref().map(|options| (&self.queue, options))
+    /// All shards of its queue, each with what is asked of it; none without shards, and before one was chosen.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (QueueName, QueueOptions)> {
+        self.sharded.iter().flat_map(|options| {
+            let names = options.queues(&self.queue).into_iter();
+            names.map(|name| {
+                let asked = options.of_shard(shard::number(&name));
+                (name, asked)
+            })
+        })
     }
 
     /// The envelope, enqueued at `now` under `id`; this keeps the id for a next try.

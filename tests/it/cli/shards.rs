@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use worker_tests::{
     eventually::eventually_blocking,
-    rabbit::{Vhost, shared_vhost},
+    rabbit::{Vhost, shared_node, shared_vhost},
 };
 
 use crate::cli::program::Program;
@@ -78,6 +78,38 @@ fn on_a_file_one_queue_is_shown_and_worked_on_as_one() {
 fn on_rabbitmq_one_queue_is_shown_and_worked_on_as_one() {
     let (program, _vhost) = on_rabbitmq();
     one_queue_is_shown_and_worked_on_as_one(program);
+}
+
+#[test]
+fn a_shard_that_is_missing_is_told_beside_what_is_in_the_others() {
+    let (program, vhost) = on_rabbitmq();
+    ship_eight(&program);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let queue = |document: &serde_json::Value| {
+        let queues = document["queues"].as_array().unwrap();
+        queues.iter().find(|queue| queue["queue"] == "shipping").unwrap().clone()
+    };
+    let whole = queue(&program.run(&["health", "--json"]).exits(69).json());
+    assert_eq!((&whole["exists"], &whole["ready"]), (&true.into(), &8.into()), "{whole}");
+    runtime.block_on(shared_node().delete_queue(vhost.name(), "shipping.shard-3"));
+    let answer = program.run(&["health", "--json"]).exits(69).says(&["shipping.shard-3"]);
+    let whole = queue(&answer.json());
+    assert_eq!((&whole["exists"], &whole["ready"]), (&false.into(), &6.into()), "{whole}");
+    let table = program.run(&["health"]).exits(69);
+    let row = table.row("queue shipping");
+    assert_eq!(
+        row[1..],
+        ["missing", "not all of its shards are created yet; in the others 6 ready, 0 dead"],
+        "{table}"
+    );
+}
+
+#[test]
+fn both_a_queue_and_one_of_its_shards_can_be_asked_for() {
+    let program = on_a_file();
+    ship_eight(&program);
+    let shown = program.run(&["queues", "--queue", "shipping", "--queue", "shipping.shard-3"]).exits(0);
+    assert_eq!(shown.row("shipping")[1], "8", "{shown}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod exchanges;
 mod health;
 mod page;
 mod pool;
+mod priorities;
 mod robust;
 mod rpc;
 
@@ -22,7 +23,7 @@ use std::{
 };
 
 use tokio::process::Command;
-use worker_core::{Client, Registry, Worker};
+use worker_core::{Client, Registry, Worker, WorkerBuilder};
 use worker_tests::{
     eventually::{eventually, soon},
     python::python,
@@ -91,10 +92,15 @@ struct Shop {
 
 impl Shop {
     async fn open(vhost: &Vhost, registry: Registry) -> Self {
+        Self::open_as(vhost, registry, |worker| worker).await
+    }
+
+    /// The same with settings of its own.
+    async fn open_as(vhost: &Vhost, registry: Registry, set: impl FnOnce(WorkerBuilder) -> WorkerBuilder) -> Self {
         let client = Client::connect(vhost.url()).await.unwrap();
         let parcels = Arc::new(Parcels::default());
         let worker = Worker::builder(&client).registry(registry).state_arc(Arc::clone(&parcels));
-        Self { running: Running::start(worker), client, parcels }
+        Self { running: Running::start(set(worker)), client, parcels }
     }
 
     /// What it has tried to send in the end, in its order.

@@ -1,6 +1,6 @@
 //! What a worker and its client measure: the right series, few of them, and all of them in the guide.
 
-use std::{path::Path, sync::Arc};
+use std::{num::NonZeroU8, path::Path, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use worker_core::{
@@ -24,6 +24,11 @@ use crate::{
 acting! {
     /// Has a second to run.
     Hasty, "hasty" in "q", JobOptions::DEFAULT.aliases(&["hurried"]).timeout(seconds(1)).retry(RetryPolicy::new(0, seconds(1), seconds(1)))
+}
+
+acting! {
+    /// In one of four shards.
+    Wide, "wide" in "w", JobOptions::DEFAULT.shards(NonZeroU8::new(4).unwrap())
 }
 
 /// Runs `work` with a recorder of its own; hands it a way to read what was recorded.
@@ -63,6 +68,29 @@ fn every_execution_is_counted_once_under_its_outcome() {
         assert_eq!((dead("play", "discarded"), dead("hasty", "timed_out"), dead("other", "error")), (1.0, 1.0, 1.0));
         assert_eq!(page.value(DEAD_LETTERS, &[]), 3.0);
         assert_eq!(page.value(BUILD_INFO, &[("broker", "memory")]), 1.0);
+    });
+}
+
+#[test]
+fn the_shards_of_a_queue_are_one_series_with_the_slots_that_they_can_use() {
+    measured(|page| async move {
+        let (bench, _) = Bench::memory();
+        for n in 0..4 {
+            bench.enqueue::<Wide>(&format!("hangs-{n}"), [Act::Hang]).await;
+            bench.enqueue::<Wide>(&format!("dies-{n}"), [Act::Discard("no".into())]).await;
+        }
+        let worker = Running::start(bench.worker_of(Registry::new().with::<Wide>()).concurrency(16));
+        bench.finished(4).await;
+        settle_down().await;
+
+        let page = page();
+        let queues = page.beginning("worker_").into_iter().filter(|series| series.contains("queue=\""));
+        let other: Vec<_> = queues.filter(|series| !series.contains("queue=\"w\"")).collect();
+        assert_eq!(other, [""; 0]);
+        let of = [("queue", "w")];
+        assert_eq!((page.value(CONCURRENCY, &of), page.value(JOBS_IN_FLIGHT, &of)), (16.0, 4.0));
+        assert_eq!((page.value(DEAD_LETTERS, &of), page.value(JOBS_ENQUEUED, &of)), (4.0, 8.0));
+        worker.abort_and_end().await;
     });
 }
 

@@ -1,8 +1,9 @@
 //! Whether a queue of several shards takes and gives more than one of one: what the page about RabbitMQ prints.
 //!
-//! `cargo bench-shards [JOBS [ROUNDS]]` starts a node of its own, enqueues into a queue with 1, 2 and 4 shards in turn,
-//! in batches, and runs the jobs in one worker. It prints jobs per second, medians, and what they are of those of one
-//! shard. On one node all shards share its processors and its disk; what a cluster gains is not measured here.
+//! `cargo bench-shards [JOBS [ROUNDS [NODES]]]` starts a cluster of its own, of one node unless told otherwise, enqueues
+//! into a queue with 1, 2 and 4 shards in turn, in batches, and runs the jobs in one worker. It prints jobs per second,
+//! medians, and what they are of those of one shard. All nodes share the processors and the disk of this machine: what
+//! a cluster of several machines gains cannot be measured so.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -45,23 +46,25 @@ impl<const N: u8> Handler for Sharded<N> {
 
 fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse().unwrap());
-    let (jobs, rounds) = (args.next().unwrap_or(20_000), args.next().unwrap_or(5));
+    let (jobs, rounds, nodes) = (args.next().unwrap_or(20_000), args.next().unwrap_or(5), args.next().unwrap_or(1));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(measure(jobs, rounds));
+    runtime.block_on(measure(jobs, rounds, usize::try_from(nodes).unwrap()));
 }
 
 /// Jobs per second, enqueued and processed, of each round.
 type Rates = Vec<(f64, f64)>;
 
-async fn measure(jobs: u64, rounds: u64) {
-    let node = Node::start().await;
+async fn measure(jobs: u64, rounds: u64, nodes: usize) {
+    let nodes = Node::start_cluster(nodes).await;
+    let node = &nodes[0];
     let (mut one, mut two, mut four) = (Rates::new(), Rates::new(), Rates::new());
     for _ in 0..rounds {
-        one.push(round::<1>(&node, jobs).await);
-        two.push(round::<2>(&node, jobs).await);
-        four.push(round::<4>(&node, jobs).await);
+        one.push(round::<1>(node, jobs).await);
+        two.push(round::<2>(node, jobs).await);
+        four.push(round::<4>(node, jobs).await);
     }
-    println!("{jobs} jobs, {rounds} rounds, one node, {SLOTS} slots; jobs per second, median (of one shard's)");
+    let count = nodes.len();
+    println!("{jobs} jobs, {rounds} rounds, {count} nodes, {SLOTS} slots; jobs per second, median (of one shard's)");
     println!("{:>6}{:>22}{:>22}", "shards", "enqueue_all", "process, one worker");
     let base = (median(&one, |rates| rates.0), median(&one, |rates| rates.1));
     for (shards, rates) in [(1, &one), (2, &two), (4, &four)] {

@@ -25,6 +25,8 @@ pub struct QueueInfo {
     pub dead_lettering: u64,
     /// Those who consume it.
     pub consumers: u64,
+    /// The node that serves it: its leader's, of a quorum queue.
+    pub leader: String,
 }
 
 /// What a queue has, as `{ready, unacked, dead_lettering}`.
@@ -57,6 +59,7 @@ const INFO: &str = "
           type => case amqqueue:get_type(Q) of
               rabbit_quorum_queue -> quorum; rabbit_classic_queue -> classic; rabbit_stream_queue -> stream end,
           arguments => maps:from_list([{Key, Value} || {Key, _, Value} <- amqqueue:get_arguments(Q)]),
+          leader => case amqqueue:get_pid(Q) of {_, Leader} -> Leader; Pid -> node(Pid) end,
           ready => Ready, unacked => Unacked, dead_lettering => Dead, consumers => Consumers}
     end,";
 

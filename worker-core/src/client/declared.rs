@@ -12,7 +12,6 @@ use crate::{
     job::Prepared,
     name::QueueName,
     queue::QueueOptions,
-    shard,
 };
 
 /// The queues that were declared.
@@ -62,11 +61,8 @@ impl DeclaredQueues {
             Route::Queue(queue) if self.lock().get(queue) != Some(job.queue_options()) => {
                 // All shards at once: while jobs waited for one that is declared later, the next batch would pass
                 // those among them that are for another.
-                if let Some((whole, options)) = job.sharded() {
-                    for shard in options.queues(whole) {
-                        let asked = options.of_shard(shard::number(&shard));
-                        missing.place(&shard, &asked);
-                    }
+                for (shard, asked) in job.shards() {
+                    missing.place(&shard, &asked);
                 }
                 Some(missing.place(queue, job.queue_options()))
             }
