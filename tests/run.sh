@@ -109,7 +109,7 @@ check "format" cargo fmt --all --check
 check "lints" cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 for features in "" sqlite rabbitmq cli admin testing; do
     check "lints, worker-core with only '$features'" \
-        cargo clippy -p worker-core --lib --no-default-features --features "$features" --locked -- -D warnings
+        cargo clippy -p worker-core --all-targets --no-default-features --features "$features" --locked -- -D warnings
 done
 check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 check "the example, as the README runs it" cargo build --release -p example-app --locked

@@ -341,7 +341,7 @@ impl Registry {
     }
 
     /// What is wrong with the handlers themselves: their names, and names that two of them have.
-    #[cfg(feature = "cli")]
+    #[cfg(any(test, feature = "cli"))]
     pub(crate) fn own_problems(&self) -> &[String] {
         &self.problems
     }
