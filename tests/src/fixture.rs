@@ -8,6 +8,7 @@
 pub mod expected;
 mod memory;
 mod rabbit;
+mod simulated;
 mod sqlite;
 
 use std::{any::Any, sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ use crate::{eventually::PATIENCE, process::Process, sample::QUEUE};
 
 pub use memory::MemoryFixture;
 pub use rabbit::{RabbitFixture, RabbitProcess};
+pub use simulated::SimulatedFixture;
 pub use sqlite::SqliteFixture;
 
 /// A broker under test: one isolated storage, and its processes.

@@ -35,6 +35,8 @@ mod porter;
 mod publisher;
 mod ranks;
 mod shared;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod tls;
 mod topology;
 mod version;
@@ -73,13 +75,15 @@ use crate::{
     envelope::Envelope,
     error::{BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure},
     reply::Reply,
-    time::SystemClock,
+    time::{Clock, SystemClock},
 };
 
 pub use options::{
     CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, CONSUMER_TIMEOUT_DEFAULT, Credentials,
     HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
 };
+#[cfg(feature = "simulation")]
+pub use simulated::{SimulatedProcess, SimulatedServer};
 pub(crate) use tls::{check_certificates, check_key};
 
 /// Queues that one process consumes: each takes two channels of 2,047, which is what a server allows on a
@@ -133,7 +137,7 @@ impl RabbitBroker {
         let deadline = crate::time::monotonic_now() + options.connect_timeout;
         let (server, mut last, mut pause) = (introduced(&dialer, deadline).await?, None, PAUSE.0);
         let handle = guard.handle();
-        let broker = Self::over(server, dialer, &options, handle, guard.into());
+        let broker = Self::over(server, dialer, &options, Arc::new(SystemClock), handle, guard.into());
         // The first connection is made now: what is wrong with the credentials is said at the start.
         loop {
             match timeout(pause, broker.shared.publish.up()).await {
@@ -157,6 +161,7 @@ impl RabbitBroker {
         server: Server,
         dialer: Arc<dyn Dialer>,
         options: &RabbitOptions,
+        clock: Arc<dyn Clock>,
         handle: Handle,
         runtime: Option<Runtime>,
     ) -> Self {
@@ -169,7 +174,7 @@ impl RabbitBroker {
         let callers = Arc::<Callers>::default();
         let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));
         let declarer = Declarer::new(asking, options);
-        let (app_id, clock) = (options.app_id.clone(), Arc::new(SystemClock));
+        let app_id = options.app_id.clone();
         let shared = Shared {
             held_at_most: (!server.lets_consumers_hold()).then_some(options.consumer_timeout),
             server,

@@ -1,0 +1,307 @@
+//! A server of RabbitMQ's semantics in memory, which stands below the seam in `lapin`'s place: for simulations.
+//!
+//! Its time is `tokio`'s, so it is virtual where that is paused; what it draws comes from a seed. It has what
+//! the framework uses: durable and exclusive queues, quorum and classic, with the rules of 3.10 or of 4.3 for what
+//! comes back; exchanges and bindings; confirms, returns and refusals; times to live and dead-lettering, at least
+//! once or not, with the detection of circles; direct replies; alarms. It has no nodes, no streams, no policies, no
+//! users and no `consumer_timeout`. The conformance suite runs on it, and must agree with RabbitMQ on every case.
+
+mod client;
+mod pipes;
+mod queue;
+mod refusal;
+mod state;
+
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    time::sleep_until,
+};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    client::SimulatedDialer,
+    pipes::{Act, Answer, Pipes},
+    state::{Given, Outgoing, State},
+};
+use crate::{
+    brokers::rabbitmq::{
+        RabbitBroker,
+        link::{LinkError, LinkErrorKind},
+        options::RabbitOptions,
+        version::Server,
+    },
+    time::{Clock, monotonic_now},
+};
+
+/// A simulated server. Cheap to clone: all clones are the same server.
+#[derive(Clone)]
+pub struct SimulatedServer {
+    inner: Arc<Inner>,
+    version: &'static str,
+}
+
+/// One process that uses the server.
+#[derive(Clone)]
+pub struct SimulatedProcess {
+    server: Arc<Inner>,
+    process: Arc<Process>,
+}
+
+struct Process {
+    number: u64,
+    dead: AtomicBool,
+}
+
+struct Inner {
+    world: Mutex<World>,
+    /// Its queues have changed.
+    changed: Notify,
+    /// Why it takes no messages, if it does not.
+    alarm: watch::Sender<Option<String>>,
+    tasks: TaskTracker,
+}
+
+struct World {
+    state: State,
+    up: bool,
+    rng: Rng,
+    /// How long anything takes in one direction, in milliseconds.
+    latency: RangeInclusive<u64>,
+    /// How much longer a confirm may take.
+    confirming: RangeInclusive<u64>,
+    connections: BTreeMap<u64, (Arc<Pipes>, u64)>,
+    last_connection: u64,
+    last_process: u64,
+}
+
+impl SimulatedServer {
+    /// A server that calls itself RabbitMQ of this version, and draws what it draws from `seed`. Nothing on it takes
+    /// time until [`slow`](Self::slow) says so.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    #[must_use]
+    pub fn new(version: &'static str, seed: u64) -> Self {
+        let modern = Server::new("RabbitMQ", version).nack_is_free();
+        let world = World {
+            state: State::new(modern),
+            up: true,
+            rng: Rng::with_seed(seed),
+            latency: 0..=0,
+            confirming: 0..=0,
+            connections: BTreeMap::new(),
+            last_connection: 0,
+            last_process: 0,
+        };
+        let inner = Inner {
+            world: Mutex::new(world),
+            changed: Notify::new(),
+            alarm: watch::Sender::new(None),
+            tasks: TaskTracker::new(),
+        };
+        let inner = Arc::new(inner);
+        drop(inner.tasks.spawn_on(expire(Arc::clone(&inner)), &Handle::current()));
+        Self { inner, version }
+    }
+
+    /// Another process that uses it, with a broker of its own whose dates are those of `clock`.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    #[must_use]
+    pub fn process(&self, options: &RabbitOptions, clock: Arc<dyn Clock>) -> (RabbitBroker, SimulatedProcess) {
+        let mut world = self.inner.lock();
+        world.last_process += 1;
+        let process = Arc::new(Process { number: world.last_process, dead: AtomicBool::new(false) });
+        drop(world);
+        let dialer = SimulatedDialer { server: Arc::clone(&self.inner), process: Arc::clone(&process) };
+        let server = Server::new("RabbitMQ", self.version);
+        let broker = RabbitBroker::over(server, Arc::new(dialer), options, clock, Handle::current(), None);
+        (broker, SimulatedProcess { server: Arc::clone(&self.inner), process })
+    }
+
+    /// From now on everything takes so many milliseconds each way, and a confirm so many more.
+    pub fn slow(&self, latency: RangeInclusive<u64>, confirming: RangeInclusive<u64>) {
+        let mut world = self.inner.lock();
+        (world.latency, world.confirming) = (latency, confirming);
+    }
+
+    /// It takes no messages for this reason, or takes them again.
+    pub fn alarm(&self, reason: Option<&str>) {
+        self.inner.alarm.send_replace(reason.map(str::to_owned));
+    }
+
+    /// It dies: all connections are gone, and nobody gets one until it [starts](Self::start) again. What it has
+    /// confirmed it has kept.
+    pub fn kill(&self) {
+        let mut world = self.inner.lock();
+        world.up = false;
+        let open: Vec<_> = world.connections.values().map(|(pipes, _)| Arc::clone(pipes)).collect();
+        drop(world);
+        open.iter().for_each(|pipes| pipes.end("the server died"));
+    }
+
+    /// It is there again.
+    pub fn start(&self) {
+        self.inner.lock().up = true;
+    }
+
+    /// Ends all connections, as an operator can.
+    pub fn close_all_connections(&self) {
+        let open: Vec<_> = self.inner.lock().connections.values().map(|(pipes, _)| Arc::clone(pipes)).collect();
+        open.iter().for_each(|pipes| pipes.end("CONNECTION_FORCED - closed by an operator"));
+    }
+
+    /// Deletes a queue with all that is in it, as an operator can.
+    pub fn delete_queue(&self, name: &str) {
+        self.inner.change(|state| state.delete(name));
+    }
+}
+
+impl std::fmt::Debug for SimulatedServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimulatedServer").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl SimulatedProcess {
+    /// The process is killed: its connections end, and it makes no others.
+    pub fn die(&self) {
+        self.process.dead.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Its connections are cut; it may make others.
+    pub fn cut(&self) {
+        let world = self.server.lock();
+        let own = world.connections.values().filter(|(_, process)| *process == self.process.number);
+        let own: Vec<_> = own.map(|(pipes, _)| Arc::clone(pipes)).collect();
+        drop(world);
+        own.iter().for_each(|pipes| pipes.end("the connection was cut"));
+    }
+}
+
+impl std::fmt::Debug for SimulatedProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimulatedProcess").field("number", &self.process.number).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long the next thing takes.
+    fn delay(&self) -> Duration {
+        let World { rng, latency, .. } = &mut *self.lock();
+        Duration::from_millis(rng.u64(latency.clone()))
+    }
+
+    fn toss(&self) -> bool {
+        self.lock().rng.bool()
+    }
+
+    fn connect(self: &Arc<Self>, process: &Process) -> Result<Arc<Pipes>, LinkError> {
+        let mut world = self.lock();
+        if !world.up || process.dead.load(Ordering::SeqCst) {
+            return Err(LinkError::new(LinkErrorKind::Gone, "connection refused"));
+        }
+        world.last_connection += 1;
+        let (pipes, frames) = Pipes::new(world.last_connection);
+        world.connections.insert(pipes.id, (Arc::clone(&pipes), process.number));
+        drop(world);
+        let handle = Handle::current();
+        drop(self.tasks.spawn_on(Arc::clone(&pipes).carry(Arc::clone(self), frames), &handle));
+        drop(self.tasks.spawn_on(Arc::clone(&pipes).carry_back(), &handle));
+        Ok(pipes)
+    }
+
+    /// The connection is over.
+    fn forget(&self, pipes: &Pipes) {
+        self.lock().connections.remove(&pipes.id);
+        self.change(|state| state.disconnect(pipes.id, monotonic_now()));
+        // The other side learns of it, if it has not ended it itself.
+        pipes.end("the connection ended");
+    }
+
+    /// Waits, with a publish of this connection in hand, until messages are taken.
+    async fn let_in(&self, pipes: &Pipes) {
+        let mut alarm = self.alarm.subscribe();
+        let reason = alarm.borrow_and_update().clone();
+        if let Some(reason) = reason {
+            pipes.blocked.send_replace(Some(reason));
+            drop(alarm.wait_for(Option::is_none).await);
+            pipes.blocked.send_replace(None);
+        }
+    }
+
+    /// The server reads a request of this connection.
+    fn act(&self, pipes: &Pipes, act: Act) {
+        let mut answers = Vec::new();
+        self.change(|state| answers = act(state, monotonic_now()));
+        for answer in answers {
+            match answer {
+                Answer::InOrder(deed) => pipes.answer(self.delay(), deed),
+                Answer::Confirm(deed) => pipes.confirm(self.delay_of_confirm(), deed),
+            }
+        }
+    }
+
+    /// Changes what the server knows, and sends what follows from it.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let world = &mut *self.lock();
+        change(&mut world.state);
+        world.state.expire(monotonic_now());
+        world.state.deliver();
+        for Outgoing { connection, way, given } in std::mem::take(&mut world.state.outgoing) {
+            let delay = Duration::from_millis(world.rng.u64(world.latency.clone()));
+            if let Some((pipes, _)) = world.connections.get(&connection) {
+                pipes.answer(delay, Box::new(move || give(&way, given)));
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// How long the next confirm takes.
+    fn delay_of_confirm(&self) -> Duration {
+        let World { rng, latency, confirming, .. } = &mut *self.lock();
+        Duration::from_millis(rng.u64(latency.clone()) + rng.u64(confirming.clone()))
+    }
+}
+
+fn give(way: &state::Way, given: Given) {
+    drop(way.send(given));
+}
+
+/// Lets what has waited too long go on, as long as the runtime lives.
+async fn expire(inner: Arc<Inner>) {
+    loop {
+        let next = inner.lock().state.next_expiry();
+        let waited = async {
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = waited => inner.change(|_| {}),
+            () = inner.changed.notified() => {}
+        }
+    }
+}

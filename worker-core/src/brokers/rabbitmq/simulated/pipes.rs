@@ -1,0 +1,177 @@
+//! The way between one client's connection and the simulated server: two pipes with delays, which can be cut.
+//!
+//! What is sent keeps its order in each direction, but for confirms, which may overtake each other. What was on its
+//! way when the connection is cut may have been read by the other side or not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Inner, state::State};
+use crate::{
+    brokers::rabbitmq::link::{LinkError, LinkErrorKind},
+    time::monotonic_now,
+};
+
+/// What the client does when an answer arrives.
+pub(super) type Deed = Box<dyn FnOnce() + Send>;
+
+/// What the server does when a request arrives, and what it sends back for it.
+pub(super) type Act = Box<dyn FnOnce(&mut State, Instant) -> Vec<Answer> + Send>;
+
+/// What the server sends back.
+pub(super) enum Answer {
+    /// After all that was sent before.
+    InOrder(Deed),
+    /// A confirm, which others may overtake.
+    Confirm(Deed),
+}
+
+/// A request on its way.
+pub(super) struct Frame {
+    pub(super) due: Instant,
+    /// A publish: the server reads none during an alarm, and nothing behind it.
+    pub(super) publishes: bool,
+    pub(super) act: Act,
+}
+
+/// One connection, as both sides see it.
+pub(super) struct Pipes {
+    pub(super) id: u64,
+    frames: mpsc::UnboundedSender<Frame>,
+    pub(super) gone: CancellationToken,
+    why: Mutex<Option<LinkError>>,
+    pub(super) blocked: watch::Sender<Option<String>>,
+    back: Mutex<Back>,
+    stirred: Notify,
+}
+
+/// What is on its way to the client.
+#[derive(Default)]
+struct Back {
+    deeds: BTreeMap<(Instant, u64), Deed>,
+    count: u64,
+    /// When the last that keeps its order arrives.
+    last: Option<Instant>,
+}
+
+impl Pipes {
+    pub(super) fn new(id: u64) -> (Arc<Self>, mpsc::UnboundedReceiver<Frame>) {
+        let (frames, received) = mpsc::unbounded_channel();
+        let wire = Self {
+            id,
+            frames,
+            gone: CancellationToken::new(),
+            why: Mutex::default(),
+            blocked: watch::Sender::new(None),
+            back: Mutex::default(),
+            stirred: Notify::new(),
+        };
+        (Arc::new(wire), received)
+    }
+
+    /// Why there is no connection any more.
+    pub(super) fn why(&self) -> LinkError {
+        let why = lock(&self.why).clone();
+        why.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the connection ended"))
+    }
+
+    pub(super) fn end(&self, why: &str) {
+        lock(&self.why).get_or_insert_with(|| LinkError::new(LinkErrorKind::Gone, why));
+        self.gone.cancel();
+    }
+
+    /// Sends a request; lost where there is no connection any more.
+    pub(super) fn send(&self, frame: Frame) {
+        drop(self.frames.send(frame));
+    }
+
+    /// Sends to the client what arrives after `delay`, and after all that was sent before.
+    pub(super) fn answer(&self, delay: Duration, deed: Deed) {
+        let mut back = lock(&self.back);
+        let due = back.last.into_iter().chain([monotonic_now() + delay]).max();
+        back.last = due;
+        back.insert(due.unwrap_or_else(monotonic_now), deed);
+        self.stirred.notify_one();
+    }
+
+    /// The same for a confirm, which others may overtake.
+    pub(super) fn confirm(&self, delay: Duration, deed: Deed) {
+        let mut back = lock(&self.back);
+        back.insert(monotonic_now() + delay, deed);
+        self.stirred.notify_one();
+    }
+
+    /// Carries requests to the server until the connection is gone; then the server knows of its end.
+    pub(super) async fn carry(self: Arc<Self>, server: Arc<Inner>, mut frames: mpsc::UnboundedReceiver<Frame>) {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = self.gone.cancelled() => break,
+                frame = frames.recv() => frame,
+            };
+            let Some(Frame { due, publishes, act }) = frame else { break };
+            let arrived = async {
+                sleep_until(due).await;
+                if publishes {
+                    server.let_in(&self).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.gone.cancelled() => {
+                    // It may have arrived all the same.
+                    if server.toss() {
+                        server.act(&self, act);
+                    }
+                    break;
+                }
+                () = arrived => server.act(&self, act),
+            }
+        }
+        server.forget(&self);
+    }
+
+    /// Carries answers to the client until the connection is gone.
+    pub(super) async fn carry_back(self: Arc<Self>) {
+        loop {
+            let next = lock(&self.back).deeds.first_key_value().map(|((due, _), _)| *due);
+            let arrives = async {
+                match next {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.gone.cancelled() => return lock(&self.back).deeds.clear(),
+                () = arrives => {
+                    let deed = lock(&self.back).deeds.pop_first();
+                    if let Some((_, deed)) = deed {
+                        deed();
+                    }
+                }
+                () = self.stirred.notified() => {}
+            }
+        }
+    }
+}
+
+impl Back {
+    fn insert(&mut self, due: Instant, deed: Deed) {
+        self.count += 1;
+        self.deeds.insert((due, self.count), deed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,565 @@
+//! What the simulated server knows: queues, exchanges, and who has what. Pure but for the clock that it is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use tokio::time::Instant;
+
+use super::{
+    queue::{ConsumerId, Queue, Return, Returned as Back, Stored, text},
+    refusal,
+};
+use crate::{
+    brokers::rabbitmq::{
+        headers::{from_amqp, integer},
+        lapin_link::{GUARD, GUARD_EXCHANGE},
+        link::{Address, DIRECT_REPLY_TO, Declare, DeclareExchange, Depth, LinkError, Returned},
+        wire::{self, Incoming, Message},
+    },
+    envelope::Headers,
+    exchange::{Binding, Criterion, ExchangeKind},
+};
+
+/// What a channel is given without having asked: a message, or the end of its consuming.
+#[derive(Debug)]
+pub(super) enum Given {
+    Delivery(Incoming),
+    Cancelled,
+}
+
+/// Where it is given.
+pub(super) type Way = tokio::sync::mpsc::UnboundedSender<Given>;
+
+/// Something that goes to a client, in its turn.
+pub(super) struct Outgoing {
+    pub(super) connection: u64,
+    pub(super) way: Way,
+    pub(super) given: Given,
+}
+
+/// A channel: by its connection and its own number.
+pub(super) type ChannelId = (u64, u64);
+
+struct Consumer {
+    queue: String,
+    prefetch: usize,
+    held: usize,
+    way: Way,
+}
+
+struct Unacked {
+    queue: String,
+    stored: Stored,
+    /// Who got it; none where it was asked for.
+    consumer: Option<String>,
+}
+
+#[derive(Default)]
+struct ChannelState {
+    last_tag: u64,
+    unacked: BTreeMap<u64, Unacked>,
+    consumers: BTreeMap<String, Consumer>,
+    replies: Option<Way>,
+}
+
+/// What became of a message that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Published {
+    pub(super) taken: bool,
+    pub(super) routed: bool,
+}
+
+pub(super) struct State {
+    /// From 4.3 on.
+    modern: bool,
+    queues: BTreeMap<String, Queue>,
+    exchanges: BTreeMap<String, ExchangeKind>,
+    bindings: Vec<Binding>,
+    channels: BTreeMap<ChannelId, ChannelState>,
+    /// What is to be sent to clients.
+    pub(super) outgoing: Vec<Outgoing>,
+    /// Queues that may have something for their consumers.
+    stirred: BTreeSet<String>,
+}
+
+/// How long a message that could not be forwarded waits for the next try.
+const FORWARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl State {
+    pub(super) const fn new(modern: bool) -> Self {
+        Self {
+            modern,
+            queues: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            bindings: Vec::new(),
+            channels: BTreeMap::new(),
+            outgoing: Vec::new(),
+            stirred: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, channel: ChannelId) {
+        self.channels.insert(channel, ChannelState::default());
+    }
+
+    pub(super) fn is_open(&self, channel: ChannelId) -> bool {
+        self.channels.contains_key(&channel)
+    }
+
+    // --- queues and exchanges -------------------------------------------------
+
+    pub(super) fn declare(&mut self, (connection, _): ChannelId, name: &str, how: Declare) -> Result<Depth, LinkError> {
+        if name.starts_with(DIRECT_REPLY_TO) {
+            let found = self.caller(name).is_some();
+            return found.then_some(Depth { ready: 0, consumers: 1 }).ok_or_else(|| refusal::no_queue(name));
+        }
+        let there = self.queues.get(name);
+        if there.is_some_and(|queue| queue.exclusive.is_some_and(|owner| owner != connection)) {
+            return Err(refusal::locked(name));
+        }
+        match (how, there) {
+            (Declare::Passive, None) => return Err(refusal::no_queue(name)),
+            (Declare::Compared(_), None) => return Err(refusal::invalid_guard(GUARD, name)),
+            (Declare::Durable(arguments) | Declare::Compared(arguments), Some(queue)) => {
+                if let Some(error) = refusal::difference(name, &arguments, &queue.arguments) {
+                    return Err(error);
+                }
+            }
+            (Declare::Durable(arguments), None) => {
+                self.queues.insert(name.to_owned(), Queue::new(arguments, None, self.modern));
+            }
+            (Declare::Exclusive, None) => {
+                let queue = Queue::new(FieldTable::default(), Some(connection), self.modern);
+                self.queues.insert(name.to_owned(), queue);
+            }
+            (Declare::Passive | Declare::Exclusive, Some(_)) => {}
+        }
+        Ok(self.queues.get(name).map_or(Depth { ready: 0, consumers: 0 }, depth))
+    }
+
+    pub(super) fn delete(&mut self, name: &str) {
+        let Some(queue) = self.queues.remove(name) else { return };
+        self.bindings.retain(|binding| binding.queue.as_str() != name);
+        for (connection, channel, tag) in queue.consumers {
+            let ended = self.channels.get_mut(&(connection, channel)).and_then(|state| state.consumers.remove(&tag));
+            if let Some(Consumer { way, .. }) = ended {
+                self.outgoing.push(Outgoing { connection, way, given: Given::Cancelled });
+            }
+        }
+    }
+
+    pub(super) fn declare_exchange(&mut self, name: &str, how: DeclareExchange) -> Result<(), LinkError> {
+        match (how, self.exchanges.get(name)) {
+            (DeclareExchange::Passive, Some(_)) => Ok(()),
+            (DeclareExchange::Passive, None) => Err(refusal::no_exchange(name)),
+            (DeclareExchange::Durable(kind) | DeclareExchange::Compared(kind), Some(there)) if kind != *there => {
+                Err(refusal::other_kind(name, kind, *there))
+            }
+            (DeclareExchange::Compared(_), there) => {
+                Err(refusal::exchange_guard(GUARD_EXCHANGE, name, there.is_some()))
+            }
+            (DeclareExchange::Durable(kind), _) => {
+                self.exchanges.insert(name.to_owned(), kind);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        queue: &str,
+        exchange: &str,
+        key: &str,
+        arguments: &FieldTable,
+    ) -> Result<(), LinkError> {
+        if !self.exchanges.contains_key(exchange) {
+            return Err(refusal::no_exchange(exchange));
+        }
+        let known = self.queues.contains_key(queue).then(|| queue.parse().ok()).flatten();
+        let Some(queue) = known else { return Err(refusal::no_queue(queue)) };
+        let Ok(exchange) = exchange.parse() else { return Err(refusal::no_exchange(exchange)) };
+        let on = match text(arguments, "x-match").as_deref() {
+            Some("any") => Criterion::AnyOf(headers(arguments)),
+            Some(_) => Criterion::AllOf(headers(arguments)),
+            None => Criterion::Key(key.to_owned()),
+        };
+        let binding = Binding { exchange, queue, on };
+        if !self.bindings.contains(&binding) {
+            self.bindings.push(binding);
+        }
+        Ok(())
+    }
+
+    // --- publishing -----------------------------------------------------------
+
+    pub(super) fn publish(
+        &mut self,
+        channel: ChannelId,
+        to: &Address,
+        mut message: Message,
+        now: Instant,
+    ) -> Result<Published, LinkError> {
+        if message.properties.reply_to().as_ref().is_some_and(|reply_to| reply_to.as_str() == DIRECT_REPLY_TO) {
+            let answered = self.channels.get(&channel).is_some_and(|state| state.replies.is_some());
+            if !answered {
+                return Err(refusal::no_reply_consumer());
+            }
+            message.properties = message.properties.with_reply_to(address(channel).into());
+        }
+        if to.exchange.is_empty() && to.key.starts_with(DIRECT_REPLY_TO) {
+            // It comes back whether the caller is there or not (measured on 3.10).
+            if let Some((connection, way)) = self.caller(&to.key) {
+                let incoming = Incoming { tag: 0, redelivered: false, message };
+                self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(incoming) });
+            }
+            return Ok(Published { taken: true, routed: false });
+        }
+        let targets = self.targets(&to.exchange, &to.key, &message)?;
+        let taken = self.put(&targets, &message, &to.exchange, &to.key, now);
+        Ok(Published { taken, routed: !targets.is_empty() })
+    }
+
+    /// The queues that a message goes to.
+    fn targets(&self, exchange: &str, key: &str, message: &Message) -> Result<BTreeSet<String>, LinkError> {
+        if exchange.is_empty() {
+            return Ok(self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect());
+        }
+        let Some(kind) = self.exchanges.get(exchange) else { return Err(refusal::no_exchange(exchange)) };
+        let headers = message.properties.headers().as_ref().map(headers).unwrap_or_default();
+        let bound = self.bindings.iter().filter(|binding| binding.exchange.as_str() == exchange);
+        let fitting = bound.filter(|binding| binding.takes(*kind, key, &headers));
+        Ok(fitting.map(|binding| binding.queue.to_string()).collect())
+    }
+
+    /// Puts a copy into each queue; whether all took it.
+    fn put(&mut self, targets: &BTreeSet<String>, message: &Message, exchange: &str, key: &str, now: Instant) -> bool {
+        let mut taken = true;
+        for name in targets {
+            let Some(queue) = self.queues.get_mut(name) else { continue };
+            if queue.refuses() {
+                taken = false;
+                continue;
+            }
+            let dropped = queue.push(message.clone(), exchange, key, now);
+            self.stirred.insert(name.clone());
+            if let Some(dropped) = dropped {
+                self.forward(name, dropped, "maxlen", now);
+            }
+        }
+        taken
+    }
+
+    /// A message leaves `queue` otherwise than by an acknowledgement.
+    fn forward(&mut self, queue: &str, stored: Stored, reason: &str, now: Instant) {
+        let Some(source) = self.queues.get(queue) else { return };
+        let Some((exchange, key)) = source.dead_letters_to() else { return };
+        let safe = source.forwards_at_least_once();
+        let key = key.unwrap_or_else(|| stored.key.clone());
+        let message = with_death(&stored, queue, reason);
+        // What went round in a circle without being refused once is dropped without a word.
+        let circled =
+            |target: &String| deaths(&stored.message).any(|(queue, reason)| queue == *target && reason != "rejected");
+        let targets: BTreeSet<_> = match self.targets(&exchange, &key, &message) {
+            Ok(targets) => targets.into_iter().filter(|target| !circled(target)).collect(),
+            Err(_) => BTreeSet::new(),
+        };
+        let nowhere = self.targets(&exchange, &key, &message).is_ok_and(|targets| targets.is_empty());
+        let full = targets.iter().any(|name| self.queues.get(name).is_some_and(Queue::refuses));
+        if safe && (nowhere || full) {
+            if let Some(source) = self.queues.get_mut(queue) {
+                source.hold(stored, now + FORWARD_AGAIN);
+            }
+            return;
+        }
+        self.put(&targets, &message, &exchange, &key, now);
+    }
+
+    /// Lets what has waited too long go on.
+    pub(super) fn expire(&mut self, now: Instant) {
+        loop {
+            let expired = self.queues.iter_mut().find_map(|(name, queue)| {
+                let stored = queue.pop_expired(now)?;
+                Some((name.clone(), stored))
+            });
+            let Some((name, stored)) = expired else { return };
+            self.forward(&name, stored, "expired", now);
+        }
+    }
+
+    /// When something has waited too long next.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.queues.values().filter_map(Queue::expires).min()
+    }
+
+    // --- consuming ------------------------------------------------------------
+
+    pub(super) fn consume(
+        &mut self,
+        (connection, channel): ChannelId,
+        name: &str,
+        tag: &str,
+        prefetch: usize,
+        way: Way,
+    ) -> Result<(), LinkError> {
+        let queue = self.reachable(connection, name)?;
+        queue.consumers.push_back((connection, channel, tag.to_owned()));
+        self.stirred.insert(name.to_owned());
+        if let Some(state) = self.channels.get_mut(&(connection, channel)) {
+            let consumer = Consumer { queue: name.to_owned(), prefetch, held: 0, way };
+            state.consumers.insert(tag.to_owned(), consumer);
+        }
+        Ok(())
+    }
+
+    fn reachable(&mut self, connection: u64, name: &str) -> Result<&mut Queue, LinkError> {
+        match self.queues.get_mut(name) {
+            None => Err(refusal::no_queue(name)),
+            Some(queue) if queue.exclusive.is_some_and(|owner| owner != connection) => Err(refusal::locked(name)),
+            Some(queue) => Ok(queue),
+        }
+    }
+
+    pub(super) fn replies(&mut self, channel: ChannelId, way: Way) {
+        if let Some(state) = self.channels.get_mut(&channel) {
+            state.replies = Some(way);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, (connection, channel): ChannelId, tag: &str) {
+        let state = self.channels.get_mut(&(connection, channel));
+        let Some(consumer) = state.and_then(|state| state.consumers.remove(tag)) else { return };
+        if let Some(queue) = self.queues.get_mut(&consumer.queue) {
+            queue.consumers.retain(|id| *id != (connection, channel, tag.to_owned()));
+        }
+        self.outgoing.push(Outgoing { connection, way: consumer.way, given: Given::Cancelled });
+    }
+
+    pub(super) fn get(&mut self, channel: ChannelId, name: &str) -> Result<Option<(Incoming, u32)>, LinkError> {
+        let queue = self.reachable(channel.0, name)?;
+        let Some(stored) = queue.pop() else { return Ok(None) };
+        let left = u32::try_from(queue.ready()).unwrap_or(u32::MAX);
+        let is_counted = queue.quorum && self.modern;
+        Ok(self.give(channel, name, stored, None, is_counted).map(|incoming| (incoming, left)))
+    }
+
+    /// Notes that a channel has a message, and what it is told of it.
+    fn give(
+        &mut self,
+        channel: ChannelId,
+        queue: &str,
+        stored: Stored,
+        consumer: Option<String>,
+        is_counted: bool,
+    ) -> Option<Incoming> {
+        let state = self.channels.get_mut(&channel)?;
+        state.last_tag += 1;
+        let message = as_delivered(&stored, is_counted);
+        let incoming = Incoming { tag: state.last_tag, redelivered: stored.acquired > 0, message };
+        state.unacked.insert(state.last_tag, Unacked { queue: queue.to_owned(), stored, consumer });
+        Some(incoming)
+    }
+
+    /// Gives what waits to those who have room, in turn.
+    pub(super) fn deliver(&mut self) {
+        for name in std::mem::take(&mut self.stirred) {
+            while let Some((id, stored, is_counted)) = self.next_delivery(&name) {
+                let (connection, channel, tag) = id;
+                let exchange = (stored.exchange.clone(), stored.key.clone());
+                let given = self.give((connection, channel), &name, stored, Some(tag.clone()), is_counted);
+                let Some(mut incoming) = given else { continue };
+                incoming.message = wire::came_by(incoming.message, &exchange.0, &exchange.1);
+                let state = self.channels.get_mut(&(connection, channel));
+                if let Some(consumer) = state.and_then(|state| state.consumers.get_mut(&tag)) {
+                    consumer.held += 1;
+                    let way = consumer.way.clone();
+                    self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(incoming) });
+                }
+            }
+        }
+    }
+
+    fn next_delivery(&mut self, name: &str) -> Option<(ConsumerId, Stored, bool)> {
+        let (channels, modern) = (&self.channels, self.modern);
+        let queue = self.queues.get_mut(name)?;
+        let has_room = |(connection, channel, tag): &ConsumerId| {
+            let consumer = channels.get(&(*connection, *channel)).and_then(|state| state.consumers.get(tag));
+            consumer.is_some_and(|consumer| consumer.prefetch == 0 || consumer.held < consumer.prefetch)
+        };
+        let next = queue.consumers.iter().position(has_room)?;
+        let stored = queue.pop()?;
+        queue.consumers.rotate_left(next + 1);
+        let id = queue.consumers.back()?.clone();
+        Some((id, stored, queue.quorum && modern))
+    }
+
+    // --- settling -------------------------------------------------------------
+
+    pub(super) fn ack(&mut self, channel: ChannelId, tag: u64, multiple: bool) -> Result<(), LinkError> {
+        self.take(channel, tag, multiple).map(drop)
+    }
+
+    pub(super) fn requeue(
+        &mut self,
+        channel: ChannelId,
+        tag: u64,
+        multiple: bool,
+        now: Instant,
+    ) -> Result<(), LinkError> {
+        for unacked in self.take(channel, tag, multiple)? {
+            self.come_back(unacked, Return::Nack, now);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, channel: ChannelId, tag: u64, multiple: bool) -> Result<Vec<Unacked>, LinkError> {
+        let Some(state) = self.channels.get_mut(&channel) else { return Ok(Vec::new()) };
+        let tags: Vec<u64> = match multiple {
+            true => state.unacked.range(..=tag).map(|(tag, _)| *tag).collect(),
+            false => vec![tag],
+        };
+        let taken: Vec<_> = tags.into_iter().filter_map(|tag| state.unacked.remove(&tag)).collect();
+        if taken.is_empty() {
+            return Err(refusal::unknown_tag(tag));
+        }
+        for unacked in &taken {
+            if let Some(consumer) = unacked.consumer.as_ref().and_then(|tag| state.consumers.get_mut(tag)) {
+                consumer.held = consumer.held.saturating_sub(1);
+                self.stirred.insert(consumer.queue.clone());
+            }
+        }
+        Ok(taken)
+    }
+
+    fn come_back(&mut self, unacked: Unacked, how: Return, now: Instant) {
+        let Unacked { queue: name, stored, .. } = unacked;
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        match queue.give_back(stored, how) {
+            Back::Waits => drop(self.stirred.insert(name)),
+            Back::Dead(stored) => self.forward(&name, *stored, "delivery_limit", now),
+        }
+    }
+
+    // --- ends -----------------------------------------------------------------
+
+    /// A channel is over: what it had goes back.
+    pub(super) fn close(&mut self, channel: ChannelId, now: Instant) {
+        let Some(state) = self.channels.remove(&channel) else { return };
+        for consumer in state.consumers.values() {
+            if let Some(queue) = self.queues.get_mut(&consumer.queue) {
+                queue.consumers.retain(|(connection, number, _)| (*connection, *number) != channel);
+            }
+        }
+        for unacked in state.unacked.into_values() {
+            self.come_back(unacked, Return::Lost, now);
+        }
+    }
+
+    /// A connection is over, with its channels and the queues that are its own.
+    pub(super) fn disconnect(&mut self, connection: u64, now: Instant) {
+        let channels: Vec<_> =
+            self.channels.range((connection, 0)..=(connection, u64::MAX)).map(|(id, _)| *id).collect();
+        channels.into_iter().for_each(|channel| self.close(channel, now));
+        let own = self.queues.iter().filter(|(_, queue)| queue.exclusive == Some(connection));
+        let own: Vec<_> = own.map(|(name, _)| name.clone()).collect();
+        own.iter().for_each(|name| self.delete(name));
+    }
+
+    /// Who is answered at this address.
+    fn caller(&self, name: &str) -> Option<(u64, Way)> {
+        let found = self.channels.iter().find(|(id, state)| state.replies.is_some() && address(**id) == name);
+        found.and_then(|((connection, _), state)| Some((*connection, state.replies.clone()?)))
+    }
+}
+
+fn depth(queue: &Queue) -> Depth {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Depth { ready: count(queue.ready()), consumers: count(queue.consumers.len()) }
+}
+
+/// The address of a channel, as a process of Erlang and a key: see `calls::is_direct`.
+fn address((connection, channel): ChannelId) -> String {
+    format!("{DIRECT_REPLY_TO}.g1h{connection:09}.{channel:08}")
+}
+
+fn headers(table: &FieldTable) -> Headers {
+    let mut headers = Headers::default();
+    for (name, value) in table.inner() {
+        headers.insert(name.as_str(), from_amqp(value));
+    }
+    headers
+}
+
+/// A message as a client sees it: with what the server has counted.
+fn as_delivered(stored: &Stored, is_counted: bool) -> Message {
+    let mut message = stored.message.clone();
+    let mut counts = Vec::new();
+    if stored.count > 0 {
+        counts.push(("x-delivery-count", stored.count));
+    }
+    if is_counted && stored.acquired > 0 {
+        counts.push(("x-acquired-count", stored.acquired));
+    }
+    if !counts.is_empty() {
+        let mut table = message.properties.headers().clone().unwrap_or_default();
+        for (name, count) in counts {
+            table.insert(name.into(), AMQPValue::LongLongInt(count.into()));
+        }
+        message.properties = message.properties.with_headers(table);
+    }
+    message
+}
+
+/// The queues that a message has left in this way, and why.
+fn deaths(message: &Message) -> impl Iterator<Item = (String, String)> {
+    let found = match message.header("x-death") {
+        Some(AMQPValue::FieldArray(array)) => array.as_slice().to_vec(),
+        _ => Vec::new(),
+    };
+    found.into_iter().filter_map(|death| match death {
+        AMQPValue::FieldTable(table) => Some((text(&table, "queue")?, text(&table, "reason")?)),
+        _ => None,
+    })
+}
+
+/// The message of `stored`, with the death that it has died now.
+fn with_death(stored: &Stored, queue: &str, reason: &str) -> Message {
+    let mut message = stored.message.clone();
+    let mut table = message.properties.headers().clone().unwrap_or_default();
+    let mut earlier = match table.inner().get("x-death") {
+        Some(AMQPValue::FieldArray(array)) => array.as_slice().to_vec(),
+        _ => Vec::new(),
+    };
+    let is_same = |death: &AMQPValue| match death {
+        AMQPValue::FieldTable(death) => {
+            text(death, "queue").as_deref() == Some(queue) && text(death, "reason").as_deref() == Some(reason)
+        }
+        _ => false,
+    };
+    let count = earlier.iter().position(is_same).map(|at| earlier.remove(at)).and_then(|death| match death {
+        AMQPValue::FieldTable(death) => death.inner().get("count").and_then(integer),
+        _ => None,
+    });
+    let long = |text: &str| AMQPValue::LongString(text.into());
+    let mut death = FieldTable::default();
+    death.insert("queue".into(), long(queue));
+    death.insert("reason".into(), long(reason));
+    death.insert("exchange".into(), long(&stored.exchange));
+    death.insert("count".into(), AMQPValue::LongLongInt(count.unwrap_or(0) + 1));
+    let mut array = FieldArray::default();
+    array.push(AMQPValue::FieldTable(death));
+    earlier.into_iter().for_each(|death| array.push(death));
+    table.insert("x-death".into(), AMQPValue::FieldArray(array));
+    if !table.contains_key("x-first-death-queue") {
+        table.insert("x-first-death-queue".into(), long(queue));
+        table.insert("x-first-death-reason".into(), long(reason));
+        table.insert("x-first-death-exchange".into(), long(&stored.exchange));
+    }
+    message.properties = message.properties.with_headers(table);
+    message
+}
+
+/// What comes back to a publisher.
+pub(super) fn returned(to: &Address, message: &Message) -> Returned {
+    let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    Returned { exchange: to.exchange.clone(), key: to.key.clone(), message_id }
+}
