@@ -87,6 +87,8 @@ struct Inner {
     declared: DeclaredQueues,
     /// Exchanges that events were published to.
     exchanges: Mutex<HashSet<ExchangeName>>,
+    /// Held while an exchange is declared.
+    exchanges_turn: tokio::sync::Mutex<()>,
     turns: Turns,
     meter: Meter,
 }
@@ -140,6 +142,7 @@ impl Client {
                 options,
                 declared: DeclaredQueues::default(),
                 exchanges: Mutex::default(),
+                exchanges_turn: tokio::sync::Mutex::default(),
                 turns: Turns::default(),
                 meter: Meter::default(),
             }),

@@ -1,8 +1,15 @@
 //! A confirm that never comes.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use worker_core::EnqueueErrorKind;
+use tokio::time::sleep;
+use worker_core::{
+    Client, EnqueueErrorKind, TokioClock,
+    brokers::rabbitmq::{RabbitOptions, SimulatedServer},
+};
 use worker_tests::rabbit::{Direction, Proxy, shared_node};
 
 use super::scene::Scene;
@@ -11,7 +18,7 @@ use crate::system::crew::Mark;
 #[tokio::test]
 async fn without_its_confirm_a_job_may_or_may_not_be_enqueued_and_is_tried_again_as_the_same() {
     let proxy = Proxy::start(shared_node().amqp_port()).await;
-    let choose = |options: &mut worker_core::brokers::rabbitmq::RabbitOptions| {
+    let choose = |options: &mut RabbitOptions| {
         options.confirm_timeout = Duration::from_secs(1);
     };
     let scene = Scene::through(shared_node(), proxy.port(), choose).await;
@@ -36,4 +43,26 @@ async fn without_its_confirm_a_job_may_or_may_not_be_enqueued_and_is_tried_again
     let starts = crew.starts();
     assert!(starts.iter().all(|(n, starts)| *starts == 1 || *n == 1), "only what was unknown ran twice");
     assert_eq!(starts[&1], 2, "the node had taken it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_that_comes_too_late_says_nothing_of_the_next_try_under_the_same_id() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let process = || {
+        let mut options = RabbitOptions::default();
+        options.confirm_timeout = Duration::from_secs(2);
+        let (broker, _) = server.process(&options, Arc::new(TokioClock::starting_now()));
+        Client::new(Arc::new(broker))
+    };
+    let (client, other) = (process(), process());
+    client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
+    server.delete_queue("crew");
+    server.slow(3_000..=3_000, 0..=0);
+    let error = client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Indeterminate, "{error}");
+    sleep(Duration::from_secs(10)).await;
+    server.slow(0..=0, 0..=0);
+    other.enqueue(Mark { n: 2, millis: 0 }).await.unwrap();
+    client.enqueue(error.into_job().unwrap()).await.unwrap();
+    assert_eq!(server.depths()["crew"], 2);
 }

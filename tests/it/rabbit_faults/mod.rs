@@ -10,6 +10,7 @@ mod confirm;
 mod connection;
 mod crash;
 mod delays;
+mod exchanges;
 mod freeze;
 mod full;
 mod kill;

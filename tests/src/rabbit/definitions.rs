@@ -22,6 +22,20 @@ impl Node {
         self.api().ask("PUT", &format!("exchanges/{}/{}", escape(vhost), escape(name)), Some(&body)).await;
     }
 
+    /// Declares a durable exchange to which no client may publish.
+    ///
+    /// # Panics
+    ///
+    /// When the node refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe.
+    pub async fn declare_internal_exchange(&self, vhost: &str, name: &str) {
+        let body = json!({"type": "fanout", "durable": true, "internal": true});
+        self.api().ask("PUT", &format!("exchanges/{}/{}", escape(vhost), escape(name)), Some(&body)).await;
+    }
+
     /// Imports definitions as RabbitMQ's own tool does.
     ///
     /// # Panics

@@ -9,10 +9,11 @@ use crate::{
     broker::Topology,
     client::{Client, Enqueued},
     envelope::Route,
-    error::{EnqueueError, EnqueueFailure},
+    error::{BrokerError, EnqueueError, EnqueueFailure},
     event::{Event, Publish},
     exchange::ExchangeKind,
     job::{InvalidJob, Prepared},
+    name::ExchangeName,
 };
 
 impl Client {
@@ -86,17 +87,13 @@ impl Client {
             Route::Queue(_) => None,
         });
         let known = || self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = exchange.as_ref().filter(|name| !known().contains(*name)) {
-            let topology = Topology::default().exchange(name.clone(), kind);
-            let within = self.inner.options.enqueue_timeout;
-            let declared = timeout(within, self.declare(&topology)).await.unwrap_or_else(|_| Err(self.no_answer()));
-            if let Err(error) = declared {
-                let refused = |event: Result<Prepared, InvalidJob>| {
-                    Err(EnqueueError::from_failure(event?, EnqueueFailure::Refused(error.copy())))
-                };
-                return events.into_iter().map(refused).collect();
-            }
-            known().insert(name.clone());
+        if let Some(name) = exchange.as_ref().filter(|name| !known().contains(*name))
+            && let Err(error) = self.declare_exchange(name, kind).await
+        {
+            let refused = |event: Result<Prepared, InvalidJob>| {
+                Err(EnqueueError::from_failure(event?, EnqueueFailure::Refused(error.copy())))
+            };
+            return events.into_iter().map(refused).collect();
         }
         let published: Vec<_> = self.enqueue_stream(stream::iter(events)).collect().await;
         if let Some(name) = exchange.filter(|_| published.iter().any(Result::is_err)) {
@@ -104,5 +101,19 @@ impl Client {
             known().remove(&name);
         }
         published
+    }
+
+    /// Declares the exchange of an event, in time; of many that need it at once one does.
+    async fn declare_exchange(&self, name: &ExchangeName, kind: ExchangeKind) -> Result<(), BrokerError> {
+        let known = || self.inner.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        let declaring = async {
+            let _turn = self.inner.exchanges_turn.lock().await;
+            if !known().contains(name) {
+                self.declare(&Topology::default().exchange(name.clone(), kind)).await?;
+                known().insert(name.clone());
+            }
+            Ok(())
+        };
+        timeout(self.inner.options.enqueue_timeout, declaring).await.unwrap_or_else(|_| Err(self.no_answer()))
     }
 }

@@ -111,12 +111,12 @@ impl Answering {
         let to = Address { exchange: String::new(), key: caller.address.clone(), mandatory };
         match self.together.send(&to, message).await {
             // Perhaps because of another's address. A caller that gets a reply twice drops the second.
-            Err(PublishError::Unknown(_)) => {}
+            Err(PublishError::Unknown(..)) => {}
             sent => return sent,
         }
         let _turn = self.turn.lock().await;
         match self.alone.send(&to, message).await {
-            Err(PublishError::Unknown(_)) => Ok(false),
+            Err(PublishError::Unknown(..)) => Ok(false),
             sent => sent,
         }
     }

@@ -5,14 +5,20 @@
 //! are published by us. Only what is missing is declared, with the arguments
 //! of [`topology`](super::topology).
 
+mod known;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use lapin::types::FieldTable;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
     broker::{Plan, PlannedQueue, Role},
@@ -22,12 +28,14 @@ use crate::{
         course::Place,
         exchanges,
         link::{ANSWER_WAIT_MAX, Channel, Declare, Depth, LinkError, LinkErrorKind},
+        looks::Looks,
         options::RabbitOptions,
         plan::table,
         ranks::Nature,
-        topology::{self, Ladder, Rung, Rungs},
+        topology::{self, Ladder, Rung},
     },
     error::{BrokerError, BrokerErrorKind},
+    exchange::{Binding, Exchange},
     name::QueueName,
     queue::{QueueOptions, QueueType},
     telemetry::TARGET,
@@ -52,6 +60,27 @@ pub(super) struct Declarer {
     asked: Mutex<HashMap<QueueName, QueueOptions>>,
     /// What queues have turned out to be; `None` where that cannot be learnt.
     natures: Mutex<HashMap<String, Option<Nature>>>,
+    /// The exchanges and bindings that queues were declared with: one that is made again gets them again.
+    bound: Mutex<HashMap<QueueName, (Vec<Exchange>, Vec<Binding>)>>,
+    /// Exchanges that refused what was published to them: why, and when.
+    refusals: Mutex<HashMap<String, (String, Instant)>>,
+    looks: Looks,
+    /// Channels that may be in use at once.
+    room: Arc<Semaphore>,
+}
+
+/// A channel that an error may close, and its place among those that may be in use at once.
+pub(super) struct Asking {
+    channel: Box<dyn Channel>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Deref for Asking {
+    type Target = dyn Channel;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.channel
+    }
 }
 
 impl Declarer {
@@ -59,11 +88,35 @@ impl Declarer {
         let (default_type, ladder) = (options.queue_type, Ladder::new(options.namespace.clone()));
         let (seen, asked, natures) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (rungs, absent, declares) = (Mutex::default(), Mutex::default(), options.declare);
-        Self { connection, default_type, ladder, declares, rungs, absent, seen, asked, natures }
+        let (bound, refusals, looks) = (Mutex::default(), Mutex::default(), Looks::default());
+        let room = Arc::new(Semaphore::new(CHANNELS_AT_ONCE));
+        Self {
+            connection,
+            default_type,
+            ladder,
+            declares,
+            rungs,
+            absent,
+            seen,
+            asked,
+            natures,
+            bound,
+            refusals,
+            looks,
+            room,
+        }
     }
 
-    /// A channel that an error may close.
-    pub(super) async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
+    /// A channel for one question, once there is room for it.
+    pub(super) async fn channel(&self) -> Result<Asking, LinkError> {
+        let room = Arc::clone(&self.room).acquire_owned();
+        let waited = timeout(ANSWER_WAIT_MAX, room).await;
+        let room = waited.ok().and_then(Result::ok).ok_or_else(|| LinkError::no_answer("other questions"))?;
+        Ok(Asking { channel: self.channel_apart().await?, _room: room })
+    }
+
+    /// A channel that is held while others ask.
+    pub(super) async fn channel_apart(&self) -> Result<Box<dyn Channel>, LinkError> {
         let deadline = monotonic_now() + ANSWER_WAIT_MAX;
         loop {
             let up = self.connection.up_until(deadline).await?;
@@ -119,15 +172,6 @@ impl Declarer {
         }
     }
 
-    /// Keeps what is asked of `queue`, without looking at it.
-    pub(super) fn ask(&self, queue: &QueueName, asked: &QueueOptions) {
-        lock(&self.asked).insert(queue.clone(), asked.clone());
-    }
-
-    pub(super) fn asked(&self, queue: &QueueName) -> QueueOptions {
-        lock(&self.asked).get(queue).cloned().unwrap_or_default()
-    }
-
     /// What `queue` is, or `None` where that cannot be learnt: it does not exist, say, or may not be asked about.
     pub(super) async fn nature(&self, queue: &QueueName) -> Result<Option<Nature>, LinkError> {
         let guess = topology::queue_arguments(queue, self.default_type, &self.asked(queue));
@@ -144,19 +188,15 @@ impl Declarer {
         if let Some(known) = lock(&self.natures).get(name) {
             return Ok(*known);
         }
-        let Some(learnt) = adopt::nature(self, name, guess).await? else { return Ok(None) };
-        self.know(name, learnt);
-        Ok(learnt)
-    }
-
-    fn know(&self, name: &str, nature: Option<Nature>) {
-        lock(&self.natures).insert(name.to_owned(), nature);
-    }
-
-    /// Whether a queue is known to be a quorum queue.
-    pub(super) fn is_quorum(&self, name: &str) -> bool {
-        let known = lock(&self.natures).get(name).copied().flatten();
-        known.is_some_and(|nature| nature.queue_type == Some(QueueType::Quorum))
+        let look = async {
+            let learnt = adopt::nature(self, name, guess).await?;
+            if let Some(learnt) = learnt {
+                self.know(name, learnt);
+            }
+            Ok::<_, LinkError>(learnt.is_some())
+        };
+        self.looks.shared(&format!("nature of {name}"), look).await?;
+        Ok(lock(&self.natures).get(name).copied().flatten())
     }
 
     /// What `queue` is now, whatever it was when it was looked at before.
@@ -165,11 +205,39 @@ impl Declarer {
         self.nature(queue).await
     }
 
-    /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created.
+    /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created. One that is
+    /// made again is bound again to what it was bound to.
     pub(super) async fn queue(&self, queue: &QueueName) -> Result<bool, BrokerError> {
         let asked = self.asked(queue);
         self.dead_letters_as(queue, &asked).await?;
-        self.queue_as(queue, &asked).await
+        let is_new = self.queue_as(queue, &asked).await?;
+        if is_new {
+            self.bind_again(queue).await?;
+        }
+        Ok(is_new)
+    }
+
+    /// Declares and binds what `queue` was declared with, again. If one fails, the queue is looked for anew the next
+    /// time, and not taken for whole.
+    async fn bind_again(&self, queue: &QueueName) -> Result<(), BrokerError> {
+        let Some((exchanges, bindings)) = lock(&self.bound).get(queue).cloned() else { return Ok(()) };
+        let binding = async {
+            for exchange in &exchanges {
+                exchanges::declare(self, exchange).await?;
+            }
+            for binding in &bindings {
+                exchanges::bind(self, binding).await?;
+            }
+            Ok(())
+        };
+        let bound: Result<(), BrokerError> = binding.await;
+        match &bound {
+            Ok(()) => {
+                tracing::info!(target: TARGET, %queue, bindings = bindings.len(), "a queue that was made again is bound again")
+            }
+            Err(_) => self.forget(queue.as_str()),
+        }
+        bound
     }
 
     /// The same, of which `asked` is asked now: one that is found must be that.
@@ -320,57 +388,33 @@ impl Declarer {
         Ok(())
     }
 
-    /// The rungs that retries of `queue` can wait on.
-    pub(super) fn rungs(&self, queue: &QueueName) -> Rungs {
-        if self.declares {
-            return Rungs::All;
+    /// Whether a queue exists, which is remembered if it does.
+    pub(super) async fn exists(&self, name: &str) -> Result<bool, LinkError> {
+        let look = async { Ok::<_, LinkError>(self.depth(name).await?.is_some()) };
+        let exists = self.looks.shared(name, look).await?;
+        if exists {
+            self.saw(name);
         }
-        Rungs::Only(self.known_rungs().get(queue).cloned().unwrap_or_default())
+        Ok(exists)
     }
 
-    fn known_rungs(&self) -> MutexGuard<'_, HashMap<QueueName, BTreeSet<Rung>>> {
-        lock(&self.rungs)
+    /// What is looked at by many at once.
+    pub(super) const fn looks(&self) -> &Looks {
+        &self.looks
     }
 
-    /// Whether a queue was looked for in vain a short while ago.
-    ///
-    /// To look again costs a channel, which the server closes, and its number, of which a connection has 2,047.
-    pub(super) fn is_absent(&self, name: &str) -> bool {
-        !self.is_seen(name) && lock(&self.absent).get(name).is_some_and(|at| at.elapsed() < ABSENT_FOR)
-    }
-
-    pub(super) fn note_absent(&self, name: &str) {
-        lock(&self.absent).insert(name.to_owned(), monotonic_now());
-    }
-
-    /// A message for `name` came back: it is gone, whatever was seen.
-    pub(super) fn forget(&self, name: &str) {
-        self.seen().remove(name);
-        lock(&self.natures).remove(name);
-    }
-
-    pub(super) fn is_seen(&self, name: &str) -> bool {
-        self.seen().contains(name)
-    }
-
-    pub(super) fn saw(&self, name: &str) {
-        self.seen().insert(name.to_owned());
-    }
-
-    /// The queues of jobs that this process has met.
-    pub(super) fn met(&self) -> Vec<QueueName> {
-        let seen = self.seen().clone();
-        // What has dead letters is a queue of jobs.
-        let queues = seen.iter().filter_map(|name| name.parse::<QueueName>().ok());
-        queues.filter(|queue| seen.contains(&self.dead_letters(queue))).collect()
-    }
-
-    fn seen(&self) -> MutexGuard<'_, HashSet<String>> {
-        lock(&self.seen)
-    }
-
-    /// Finds or creates one queue; whether it was created.
+    /// Finds or creates one queue; whether this created it. Of many that want it at once one looks.
     async fn ensure(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
+        let mut created = false;
+        let look = async {
+            created = self.find_or_create(name, arguments).await?;
+            Ok(true)
+        };
+        self.looks.shared(&format!("making of {name}"), look).await?;
+        Ok(created)
+    }
+
+    async fn find_or_create(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
         let created = match self.depth(name).await {
             Ok(Some(_)) => false,
             Ok(None) if !self.declares => return Err(nothing_declared(&format!("queue `{name}`"))),
@@ -464,8 +508,8 @@ pub(super) fn broker_error(what: &str, error: &LinkError) -> BrokerError {
     BrokerError::new(kind, format!("{what}: {error}"))
 }
 
-/// How long a queue that was looked for in vain is taken for absent.
-const ABSENT_FOR: Duration = Duration::from_secs(60);
+/// Questions to the server that are under way at once. A connection has 2,047 channels, and each costs one.
+const CHANNELS_AT_ONCE: usize = 64;
 
 /// How long a declaration may take in all.
 pub(super) const DECLARE_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -118,12 +118,9 @@ async fn known(shared: &Arc<Shared>, queue: &QueueName) -> Result<(), EnqueueFai
     if shared.declarer.is_seen(queue.as_str()) {
         return Ok(());
     }
-    match shared.declarer.depth(queue.as_str()).await {
-        Ok(Some(_)) => {
-            shared.declarer.saw(queue.as_str());
-            Ok(())
-        }
-        Ok(None) => Err(EnqueueFailure::Unroutable),
+    match shared.declarer.exists(queue.as_str()).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(EnqueueFailure::Unroutable),
         Err(error) if error.kind == LinkErrorKind::Refused => Ok(()), // It may not be looked at; the publish will tell.
         Err(error) => {
             let what = format!("queue `{queue}` could not be looked at");
@@ -144,8 +141,11 @@ async fn to_exchange(
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let answer = sent.await;
-        if matches!(answer, Err(PublishError::Unknown(_))) {
+        if let Err(PublishError::Unknown(kind, why)) = &answer {
             exchanges::forget(&shared.declarer, &name);
+            if *kind == LinkErrorKind::Refused {
+                exchanges::note_refusal(&shared.declarer, &name, why);
+            }
         }
         answer.map_err(failure)
     })
@@ -193,6 +193,6 @@ fn failure(error: PublishError) -> EnqueueFailure {
             let message = "the server refused it: its queue may be full, or its node away";
             EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, message))
         }
-        PublishError::Unknown(why) => EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, why)),
+        PublishError::Unknown(_, why) => EnqueueFailure::Unknown(BrokerError::new(BrokerErrorKind::Transient, why)),
     }
 }

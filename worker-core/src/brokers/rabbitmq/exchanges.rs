@@ -29,7 +29,10 @@ pub(super) async fn declare(declarer: &Declarer, exchange: &Exchange) -> Result<
         Ok(()) => channel.close().await,
         Err(error) if error.kind == LinkErrorKind::Mismatch => match kind_there(&error.text) {
             Some(found) => {
-                let message = format!("exchange `{name}` exists as {found}, and {kind} was asked for");
+                let message = format!(
+                    "exchange `{name}` exists as {found}, and {kind} was asked for; write `kind = \"{found}\"`, choose \
+                     another name, or delete it when nobody needs it"
+                );
                 return Err(BrokerError::new(BrokerErrorKind::Permanent, message));
             }
             None if error.text.contains("inequivalent arg") => {}
@@ -74,12 +77,26 @@ pub(super) async fn check(declarer: &Declarer, name: &ExchangeName) -> Result<()
     if declarer.is_seen(&seen) {
         return Ok(());
     }
-    if !exists(declarer, name).await? {
-        let message = format!("exchange `{name}` was not declared");
+    if let Some(why) = declarer.refusal(&seen) {
+        let message = format!("exchange `{name}` may not be published to: {why}; it is tried again later");
+        return Err(BrokerError::new(BrokerErrorKind::Transient, message));
+    }
+    if !declarer.looks().shared(&seen, exists(declarer, name)).await? {
+        let message = format!(
+            "exchange `{name}` was not declared; run a program that consumes from it first, or `topology apply`"
+        );
         return Err(BrokerError::new(BrokerErrorKind::Permanent, message));
     }
     declarer.saw(&seen);
     Ok(())
+}
+
+/// The server refused what was published to it, and ended the channel: the next try waits a while.
+pub(super) fn note_refusal(declarer: &Declarer, name: &ExchangeName, why: &str) {
+    // It may have been another's on the same channel.
+    if why.contains(&format!("'{name}'")) {
+        declarer.note_refusal(&seen_as(name), why);
+    }
 }
 
 /// What was published to it has no certain answer: it may be gone.

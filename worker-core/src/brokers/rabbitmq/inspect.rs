@@ -118,7 +118,7 @@ impl RabbitInspector {
             |error: LinkError| broker_error(&format!("the dead letters of queue `{queue}` cannot be read"), &error);
         // So many and no more: what is put back as a copy stands at the end, and would come again.
         let mut left = self.depth(name).await?.map_or(0, |depth| depth.ready);
-        let channel = self.shared.declarer.channel().await.map_err(failed)?;
+        let channel = self.shared.declarer.channel_apart().await.map_err(failed)?;
         let (mut kept, mut aged, mut done) = (BTreeSet::new(), Vec::new(), Ok(()));
         while left > 0
             && let Some((incoming, _)) = channel.get(name).await.map_err(failed)?
@@ -200,7 +200,7 @@ impl RabbitInspector {
         let taking = async {
             let mut pause = TURN_PAUSE.0;
             loop {
-                let channel = self.shared.declarer.channel().await?;
+                let channel = self.shared.declarer.channel_apart().await?;
                 match channel.declare(&lock, Declare::Exclusive).await {
                     Ok(_) => {
                         let tasks = self.shared.plumbing.clone();

@@ -29,6 +29,7 @@ mod inspect;
 mod lane;
 mod lapin_link;
 mod link;
+mod looks;
 mod options;
 mod plan;
 mod porter;
@@ -297,6 +298,7 @@ impl Broker for RabbitBroker {
             for binding in &topology.bindings {
                 exchanges::bind(&self.shared.declarer, binding).await?;
             }
+            self.shared.declarer.keep_bindings(topology);
             Ok(Declared::created(created))
         };
         timeout(DECLARE_WAIT_MAX, declaring).await.unwrap_or_else(|_| {

@@ -45,15 +45,18 @@ pub(super) enum PublishError {
     Unroutable,
     /// The server refused it: the queue is full, or its node is away.
     Nacked,
-    /// It may or may not have been taken.
-    Unknown(String),
+    /// It may or may not have been taken. The kind says what the channel ended by.
+    Unknown(LinkErrorKind, String),
 }
 
 /// Publishes with confirm, mandatory and persistent.
 #[derive(Clone)]
 pub(super) struct Publisher {
-    /// One per channel.
+    /// One per channel to queues.
     channels: Arc<[mpsc::Sender<Command>]>,
+    /// One per channel to exchanges, opened when something is published to one: the server ends a channel on which
+    /// an exchange is named that is gone, or that we may not publish to, and all that is on it is in doubt.
+    exchanges: Arc<[mpsc::Sender<Command>]>,
     /// How long each message has.
     pub(super) timeout: Duration,
 }
@@ -68,14 +71,16 @@ struct Command {
 type Answer = oneshot::Sender<Result<(), PublishError>>;
 
 impl Publisher {
-    /// Publishes over `connection`, on so many channels; each message has `timeout`.
+    /// Publishes over `connection`, on so many channels to queues and as many to exchanges; each message has
+    /// `timeout`.
     pub(super) fn start(connection: &Arc<Connection>, tasks: &Tasks, timeout: Duration, channels: NonZeroU8) -> Self {
         let start = |_| {
             let (sender, commands) = mpsc::channel(WINDOW);
             tasks.spawn(Actor::new(Arc::clone(connection), commands, None, tasks.closing.clone()).run());
             sender
         };
-        Self { channels: (0..channels.get()).map(start).collect(), timeout }
+        let all = || (0..channels.get()).map(start).collect();
+        Self { channels: all(), exchanges: all(), timeout }
     }
 
     /// One channel for calls: the replies to what is published on it go to `callers`.
@@ -90,7 +95,7 @@ impl Publisher {
     ) -> Self {
         let (sender, commands) = mpsc::channel(WINDOW);
         tasks.spawn(Actor::new(Arc::clone(connection), commands, Some(callers), tasks.closing.clone()).run());
-        Self { channels: [sender].into(), timeout }
+        Self { channels: [sender].into(), exchanges: [].into(), timeout }
     }
 
     /// Publishes to `to`, and waits for the server's word.
@@ -115,7 +120,7 @@ impl Publisher {
 
     /// Resolves when everything was answered and nothing more is taken.
     pub(super) async fn ended(&self) {
-        for channel in &*self.channels {
+        for channel in self.channels.iter().chain(&*self.exchanges) {
             channel.closed().await;
         }
     }
@@ -149,13 +154,16 @@ impl Publisher {
 
     /// The channel for what goes there: always the same, so that the order is kept.
     fn channel(&self, to: &Address) -> &mpsc::Sender<Command> {
-        if let [only] = &*self.channels {
+        // A call is published to a queue, and has no other channels.
+        let channels =
+            if to.exchange.is_empty() || self.exchanges.is_empty() { &self.channels } else { &self.exchanges };
+        if let [only] = &**channels {
             return only;
         }
         let mut hasher = DefaultHasher::new();
         (&to.exchange, &to.key).hash(&mut hasher);
-        let count = self.channels.len() as u64;
-        &self.channels[usize::try_from(hasher.finish() % count).unwrap_or(0)]
+        let count = channels.len() as u64;
+        &channels[usize::try_from(hasher.finish() % count).unwrap_or(0)]
     }
 
     async fn hand_over(
@@ -170,7 +178,7 @@ impl Publisher {
             let why = if sent.is_ok() { "the broker is closed" } else { "too many messages wait to be sent" };
             return async move { Err(PublishError::NotSent(LinkErrorKind::Gone, why.into())) }.boxed();
         }
-        let lost = || Err(PublishError::Unknown("the broker was closed meanwhile".into()));
+        let lost = || Err(PublishError::Unknown(LinkErrorKind::Gone, "the broker was closed meanwhile".into()));
         async move { answered.await.unwrap_or_else(|_| lost()) }.boxed()
     }
 }
@@ -182,7 +190,7 @@ fn count(told: &Result<(), PublishError>) {
             PublishError::NotSent(..) => "not_sent",
             PublishError::Unroutable => "unroutable",
             PublishError::Nacked => "refused",
-            PublishError::Unknown(_) => "unknown",
+            PublishError::Unknown(..) => "unknown",
         };
         metrics::counter!(PUBLISH_FAILURES, "reason" => reason).increment(1);
     }

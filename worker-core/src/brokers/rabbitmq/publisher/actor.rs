@@ -134,7 +134,9 @@ struct Pending {
     returned: Returned,
     written: Instant,
     deadline: Instant,
-    answer: Answer,
+    /// Who waits for it; nobody any more where it was overdue. What comes of it is kept apart from that of the next
+    /// publish under the same id all the same.
+    answer: Option<Answer>,
 }
 
 type Confirms = FuturesUnordered<BoxFuture<'static, (u64, Result<Confirmation, LinkError>)>>;
@@ -171,8 +173,8 @@ impl Actor {
             if let Some(callers) = &self.callers {
                 callers.fail(&broker_error("the connection that the reply would have come by was lost", &error));
             }
-            for (_, pending) in std::mem::take(&mut self.pending) {
-                drop(pending.answer.send(Err(PublishError::Unknown(error.text.clone()))));
+            for answer in std::mem::take(&mut self.pending).into_values().filter_map(|pending| pending.answer) {
+                drop(answer.send(Err(PublishError::Unknown(error.kind, error.text.clone()))));
             }
             self.returned.clear();
             self.because(error);
@@ -257,7 +259,7 @@ impl Actor {
             outstanding.notice(self.pending.len());
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
-            } else if confirms.is_empty() || self.pending.is_empty() {
+            } else if confirms.is_empty() || self.awaited().next().is_none() {
                 // Nobody waits for it any more, whether it resolves or not.
                 return broken.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the channel was closed"));
             }
@@ -352,7 +354,7 @@ impl Actor {
                     returned: Returned { exchange, key, message_id },
                     written: monotonic_now(),
                     deadline,
-                    answer,
+                    answer: Some(answer),
                 },
             );
             // The first poll writes it, before the next one's does.
@@ -378,16 +380,18 @@ impl Actor {
                     _ => Err(PublishError::Nacked),
                 },
                 Err(error) => {
-                    let text = error.text.clone();
+                    let told = PublishError::Unknown(error.kind, error.text.clone());
                     broken = Some(error);
-                    Err(PublishError::Unknown(text))
+                    Err(told)
                 }
             };
             if let Some(pending) = pending {
                 if told.is_ok() {
                     metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
                 }
-                drop(pending.answer.send(told));
+                if let Some(answer) = pending.answer {
+                    drop(answer.send(told));
+                }
             }
         }
         broken
@@ -402,9 +406,14 @@ impl Actor {
         true
     }
 
+    /// Those that somebody waits for.
+    fn awaited(&self) -> impl Iterator<Item = &Pending> {
+        self.pending.values().filter(|pending| pending.answer.is_some())
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|command| command.deadline);
-        let pending = self.pending.first_key_value().map(|(_, pending)| pending.deadline);
+        let pending = self.awaited().next().map(|pending| pending.deadline);
         waiting.into_iter().chain(pending).min()
     }
 
@@ -424,10 +433,13 @@ impl Actor {
             || "the server has not confirmed it in time".to_owned(),
             |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
         );
-        while let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().deadline <= now) {
-            drop(entry.remove().answer.send(Err(PublishError::Unknown(text.clone()))));
+        let awaited = self.pending.values_mut().filter(|pending| pending.answer.is_some());
+        for pending in awaited.take_while(|pending| pending.deadline <= now) {
+            if let Some(answer) = pending.answer.take() {
+                drop(answer.send(Err(PublishError::Unknown(LinkErrorKind::Gone, text.clone()))));
+            }
         }
-        in_flight >= WINDOW && self.pending.is_empty()
+        in_flight >= WINDOW && self.awaited().next().is_none()
     }
 }
 

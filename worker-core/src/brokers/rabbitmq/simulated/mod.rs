@@ -166,6 +166,18 @@ impl SimulatedServer {
         open.iter().for_each(|pipes| pipes.end("CONNECTION_FORCED - closed by an operator"));
     }
 
+    /// How many messages each queue has, delivered or not.
+    #[must_use]
+    pub fn depths(&self) -> BTreeMap<String, usize> {
+        self.inner.lock().state.depths()
+    }
+
+    /// How many connections were made so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.inner.lock().last_connection
+    }
+
     /// Deletes a queue with all that is in it, as an operator can.
     pub fn delete_queue(&self, name: &str) {
         self.inner.change(|state| state.delete(name));

@@ -464,6 +464,16 @@ impl State {
         own.iter().for_each(|name| self.delete(name));
     }
 
+    /// How many messages each queue has, delivered or not.
+    pub(super) fn depths(&self) -> BTreeMap<String, usize> {
+        let mut depths: BTreeMap<_, _> =
+            self.queues.iter().map(|(name, queue)| (name.clone(), queue.ready())).collect();
+        for unacked in self.channels.values().flat_map(|state| state.unacked.values()) {
+            *depths.entry(unacked.queue.clone()).or_default() += 1;
+        }
+        depths
+    }
+
     /// Who is answered at this address.
     fn caller(&self, name: &str) -> Option<(u64, Way)> {
         let found = self.channels.iter().find(|(id, state)| state.replies.is_some() && address(**id) == name);
