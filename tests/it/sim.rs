@@ -1,18 +1,21 @@
-//! Whole runs decided by a seed: the real worker on the memory broker, in
-//! virtual time, with everything going wrong that can.
+//! Whole runs decided by a seed: the real worker on the memory broker, and on the RabbitMQ broker over a simulated
+//! server, in virtual time, with everything going wrong that can.
 //!
 //! A seed decides the jobs and what their handlers do, when the broker fails
 //! and how, and when workers crash, freeze, shut down and start. Everything is
 //! recorded; then the world is healed, all must come to an end, and the record
 //! is checked against a model of what each delivery may do (`check`).
 //!
-//! * `WORKER_SIM_SEEDS=10000` runs this many seeds instead of a thousand.
+//! * `WORKER_SIM_SEEDS=10000` runs this many seeds instead of a thousand, or a hundred on RabbitMQ.
 //! * `WORKER_SIM_FROM=1000` begins at another seed than 0, for fresh ones.
 //! * `WORKER_SIM_SEED=17` runs this one and prints its record.
 
 mod check;
 mod plan;
+mod rabbit;
 mod record;
+mod stage;
+mod tally;
 mod tasks;
 mod witness;
 mod world;
@@ -29,22 +32,42 @@ use std::{
 
 use tokio::runtime::Builder;
 
-use crate::sim::{check::check, record::Entry, world::World};
+use crate::sim::{check::check, record::Entry, tally::tally, world::World};
 
-/// Seeds in an ordinary run of the tests: about ten seconds of one core.
-const SEEDS: u64 = 1_000;
+/// Seeds in an ordinary run of the tests: about ten seconds of one core in worlds of memory, a minute in the others.
+const SEEDS: [(Kind, u64); 2] = [(Kind::Memory, 1_000), (Kind::Rabbit, 100)];
+
+/// A kind of world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The memory broker, whose every call can fail.
+    Memory,
+    /// The RabbitMQ broker, over a server that can fail.
+    Rabbit,
+}
 
 /// Lives through the world of `seed`; gives its record, and what was wrong with it.
-fn live(seed: u64) -> (Vec<Entry>, Vec<String>) {
+fn live(kind: Kind, seed: u64) -> (Vec<Entry>, Vec<String>) {
     // Jitter is drawn from the thread's own generator.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let world = World::new(seed);
-        let dead = world.live().await;
-        let record = world.record();
-        let problems = check(world.plan(), &record, &dead);
-        (record, problems)
+        match kind {
+            Kind::Memory => {
+                let world = World::new(seed);
+                let dead = world.live().await;
+                let record = world.stage.record.entries();
+                let problems = check(&world.stage.plan, &record, &dead);
+                (record, problems)
+            }
+            Kind::Rabbit => {
+                let world = rabbit::World::new(seed);
+                let ended = world.live().await;
+                let record = world.stage.record.entries();
+                let problems = tally(&world.stage.plan, world.calm, &record, &ended);
+                (record, problems)
+            }
+        }
     })
 }
 
@@ -54,14 +77,25 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn no_seed_loses_a_job_or_breaks_a_promise() {
+    live_many(Kind::Memory);
+}
+
+#[test]
+fn no_seed_loses_a_job_on_rabbitmq_or_breaks_a_promise() {
+    live_many(Kind::Rabbit);
+}
+
+#[expect(clippy::print_stdout, reason = "the record of a seed is what was asked for")]
+fn live_many(kind: Kind) {
     if let Some(seed) = number("WORKER_SIM_SEED") {
-        let (record, problems) = live(seed);
+        let (record, problems) = live(kind, seed);
         record.iter().for_each(|entry| println!("{entry}"));
         assert!(problems.is_empty(), "seed {seed}:\n{}", problems.join("\n"));
         return;
     }
     let from = number("WORKER_SIM_FROM").unwrap_or(0);
-    let until = from + number("WORKER_SIM_SEEDS").unwrap_or(SEEDS);
+    let usual = SEEDS.iter().find(|(of, _)| *of == kind).map(|(_, seeds)| *seeds);
+    let until = from + number("WORKER_SIM_SEEDS").or(usual).unwrap_or_default();
     let (next, failures) = (AtomicU64::new(from), Mutex::new(Vec::new()));
     let work = || {
         loop {
@@ -69,7 +103,7 @@ fn no_seed_loses_a_job_or_breaks_a_promise() {
             if seed >= until || failures.lock().unwrap().len() >= 5 {
                 return;
             }
-            let lived = catch_unwind(AssertUnwindSafe(|| live(seed)));
+            let lived = catch_unwind(AssertUnwindSafe(|| live(kind, seed)));
             let problems = lived.map_or_else(|_| vec!["it panicked, see above".to_owned()], |(_, problems)| problems);
             if !problems.is_empty() {
                 failures.lock().unwrap().push(format!("seed {seed}:\n  {}", problems.join("\n  ")));
@@ -88,13 +122,14 @@ fn no_seed_loses_a_job_or_breaks_a_promise() {
 /// Without this a failing seed could not be looked at.
 #[test]
 fn the_same_seed_gives_the_same_record() {
-    for seed in (0..30).chain([1_000]) {
-        let (first, second) = (live(seed).0, live(seed).0);
+    for (kind, seed) in [Kind::Memory, Kind::Rabbit].into_iter().flat_map(|kind| (0..30).map(move |seed| (kind, seed)))
+    {
+        let (first, second) = (live(kind, seed).0, live(kind, seed).0);
         let different = first.iter().zip(&second).position(|(a, b)| a != b);
         if let Some(at) = different {
-            panic!("seed {seed} differs at line {at}: `{}` and `{}`", first[at], second[at]);
+            panic!("{kind:?} seed {seed} differs at line {at}: `{}` and `{}`", first[at], second[at]);
         }
-        assert_eq!(first.len(), second.len(), "seed {seed}");
+        assert_eq!(first.len(), second.len(), "{kind:?} seed {seed}");
     }
 }
 
@@ -103,7 +138,7 @@ fn the_same_seed_gives_the_same_record() {
 fn the_seeds_together_make_everything_happen() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..40 {
-        seen.extend(live(seed).0.iter().map(|entry| entry.what.kind()));
+        seen.extend(live(Kind::Memory, seed).0.iter().map(|entry| entry.what.kind()));
     }
     let missing: Vec<_> = record::KINDS.iter().filter(|kind| !seen.contains(*kind)).collect();
     assert!(missing.is_empty(), "never happened: {missing:?}");

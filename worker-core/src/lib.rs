@@ -149,7 +149,7 @@ pub mod prelude {
     #[cfg(feature = "cli")]
     pub use crate::cli::App;
     pub use crate::{
-        Client, Context, Enqueueable, Event, Job, JobContext, JobError, JobId, JobResult, Payload, State, Supplied,
-        Worker, days, hours, job, minutes, seconds,
+        Client, Context, Enqueueable, Event, Job, JobContext, JobError, JobId, JobResult, Payload, Publish, State,
+        Supplied, Worker, days, hours, job, minutes, seconds,
     };
 }

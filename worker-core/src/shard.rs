@@ -118,7 +118,6 @@ mod tests {
             "orders.shard-03",
             "orders.shard-64",
             "orders.shard-",
-            "orders.shard-+1",
             "orders.shard-1_dlq",
             ".shard-1",
             "orders.shard-999",

@@ -158,7 +158,11 @@ impl<'a> Model<'a> {
                 self.processes.entry(*process).or_default().trouble |= counts;
             }
             What::Ended { report: Ok(report) } => self.ended(*process, report),
-            What::Ended { report: Err(_) } | What::Subscribed { .. } | What::Asked { .. } | What::Healed => {}
+            What::Ended { report: Err(_) }
+            | What::Subscribed { .. }
+            | What::Asked { .. }
+            | What::Healed
+            | What::Trouble { .. } => {}
         }
     }
 

@@ -69,6 +69,8 @@ pub(super) enum What {
     TooLate { handed: Handed },
     /// The script let something fail.
     Failed { call: &'static str, fault: Fault },
+    /// Something was done to the server, or to the way there.
+    Trouble { what: &'static str },
     /// The process died.
     Crashed,
     /// The process was silent for longer than others wait.
@@ -81,7 +83,7 @@ pub(super) enum What {
     Healed,
 }
 
-/// All kinds of lines.
+/// All kinds of lines on the memory broker.
 pub(super) const KINDS: [&str; 19] = [
     "acknowledged",
     "asked",
@@ -120,6 +122,7 @@ impl What {
             Self::Settled { .. } => "settled",
             Self::TooLate { .. } => "too late",
             Self::Failed { .. } => "failed",
+            Self::Trouble { what } => what,
             Self::Crashed => "crashed",
             Self::Lapsed => "lapsed",
             Self::Asked { .. } => "asked",

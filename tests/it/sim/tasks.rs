@@ -9,7 +9,7 @@ use worker_core::{Context, Enqueue, Handler, Job, JobError, JobOptions, JobResul
 use crate::sim::{
     plan::{Act, JobPlan, Type},
     record::What,
-    world::Incarnation,
+    stage::Incarnation,
 };
 
 macro_rules! task {
@@ -82,13 +82,13 @@ async fn run(cx: Context) -> JobResult {
     let incarnation = cx.state::<Incarnation>()?;
     let (job, attempt) = (cx.id().to_string(), cx.attempt());
     incarnation.write(What::Ran { job: job.clone(), attempt });
-    let plan = incarnation.world.plan().job(&job).clone();
-    let world = Arc::clone(&incarnation.world);
+    let plan = incarnation.stage.plan.job(&job).clone();
+    let stage = Arc::clone(&incarnation.stage);
     let mut ending = Ending { incarnation, job, attempt, itself: false };
     if !plan.work.is_zero() {
         sleep(plan.work).await;
     }
-    if world.snoozes(&plan) {
+    if stage.snoozes(&plan) {
         ending.itself = true;
         return Err(JobError::snooze(plan.work / 2));
     }

@@ -19,13 +19,16 @@ use worker_core::{
     settlement::Settlement,
 };
 
-use crate::sim::record::{Handed, Record, What};
+use crate::sim::{
+    record::{Handed, What},
+    stage::Stage,
+};
 
 /// One process's view of the broker.
 #[derive(Debug)]
 pub(super) struct Witness {
     pub(super) inner: Arc<MemoryBroker>,
-    pub(super) record: Arc<Record>,
+    pub(super) stage: Arc<Stage>,
     pub(super) process: u64,
 }
 
@@ -77,7 +80,7 @@ impl Broker for Witness {
         let answers = self.inner.enqueue(batch).await;
         for ((job, due), _) in jobs.into_iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
             let due_in = if let Due::In(delay) = due { delay } else { Duration::ZERO };
-            self.record.write(self.process, What::Stored { job, due_in });
+            self.stage.record.write(self.process, What::Stored { job, due_in });
         }
         answers
     }
@@ -90,11 +93,11 @@ impl Broker for Witness {
         let queue = subscription.queue.to_string();
         let (source, settler) = self.inner.consume(subscription).await?;
         let half = Arc::new(Half {
-            record: Arc::clone(&self.record),
+            stage: Arc::clone(&self.stage),
             process: self.process,
-            subscription: self.record.number(),
+            subscription: self.stage.record.number(),
         });
-        self.record.write(self.process, What::Subscribed { subscription: half.subscription, queue });
+        self.stage.record.write(self.process, What::Subscribed { subscription: half.subscription, queue });
         let source = WitnessSource { half: Arc::clone(&half), inner: source };
         Ok((Box::new(source), Arc::new(WitnessSettler { half, inner: settler })))
     }
@@ -110,14 +113,14 @@ impl Broker for Witness {
 
 /// Dropped with the first field of the last wrapper, and so before the broker's own halves.
 struct Half {
-    record: Arc<Record>,
+    stage: Arc<Stage>,
     process: u64,
     subscription: u64,
 }
 
 impl Half {
     fn write(&self, what: What) {
-        self.record.write(self.process, what);
+        self.stage.record.write(self.process, what);
     }
 }
 

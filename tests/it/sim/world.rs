@@ -1,10 +1,9 @@
 //! A simulated world: a producer, workers that come and go, and a broker that fails.
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use worker_core::{
-    BrokerErrorKind, Client, ClientOptions, Clock, EnqueueErrorKind, Worker,
+    BrokerErrorKind, Client, ClientOptions, Clock, EnqueueErrorKind,
     broker::{Broker as _, DeadJob, Inspector, Page, Selection},
     brokers::memory::MemoryBroker,
     hours, seconds,
@@ -24,90 +23,42 @@ use worker_core::{
 use worker_tests::fault::{Call, Fault, FaultyBroker};
 
 use crate::sim::{
-    plan::{JobPlan, Plan, Type},
-    record::{Entry, Record, What, WorldClock},
-    tasks::{prepared, registry},
+    plan::Type,
+    record::What,
+    stage::{Incarnation, Stage},
+    tasks::prepared,
     witness::Witness,
 };
 
 /// How long everything may take to come to its end once nothing fails any more.
 const HEALING_MAX: Duration = hours(1);
 
-/// All of it. Cheap to clone.
+/// All of it.
 #[derive(Debug)]
 pub(super) struct World {
-    plan: Plan,
-    seed: u64,
-    clock: WorldClock,
+    pub(super) stage: Arc<Stage>,
     broker: MemoryBroker,
-    record: Arc<Record>,
     healthy: Arc<AtomicBool>,
     healed: CancellationToken,
-    last_process: AtomicU64,
-    /// How often each job was put off so far.
-    snoozed: Mutex<BTreeMap<String, u32>>,
-}
-
-/// One life of a worker process.
-#[derive(Debug)]
-pub(super) struct Incarnation {
-    pub(super) world: Arc<World>,
-    pub(super) process: u64,
-}
-
-impl Incarnation {
-    pub(super) fn write(&self, what: What) {
-        self.world.record.write(self.process, what);
-    }
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Arc<Self> {
-        let clock = WorldClock::starting_now();
-        Arc::new(Self {
-            plan: Plan::new(&mut Rng::with_seed(seed)),
-            seed,
-            clock,
-            broker: MemoryBroker::with_clock(Arc::new(clock)),
-            record: Arc::new(Record::new(clock)),
-            healthy: Arc::default(),
-            healed: CancellationToken::new(),
-            last_process: AtomicU64::new(0),
-            snoozed: Mutex::default(),
-        })
-    }
-
-    pub(super) const fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    pub(super) fn record(&self) -> Vec<Entry> {
-        self.record.entries()
-    }
-
-    /// Whether the job wants to be put off once more.
-    pub(super) fn snoozes(&self, plan: &JobPlan) -> bool {
-        let mut snoozed = self.snoozed.lock().unwrap();
-        let so_far = snoozed.entry(plan.id.clone()).or_insert(0);
-        *so_far += 1;
-        *so_far <= plan.snoozes
-    }
-
-    /// A generator for one actor, so that no other can change what it draws.
-    fn rng(&self, actor: u64) -> Rng {
-        Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ actor)
+        let stage = Arc::new(Stage::new(seed));
+        let broker = MemoryBroker::with_clock(Arc::new(stage.clock));
+        Arc::new(Self { stage, broker, healthy: Arc::default(), healed: CancellationToken::new() })
     }
 
     /// Lives to the end; gives the dead.
     pub(super) async fn live(self: &Arc<Self>) -> Vec<DeadJob> {
         let mut actors = JoinSet::new();
         actors.spawn(Arc::clone(self).produce());
-        for slot in 0..self.plan.workers {
+        for slot in 0..self.stage.plan.workers {
             actors.spawn(Arc::clone(self).supervise(slot));
         }
-        sleep(self.plan.trouble_lasts).await;
+        sleep(self.stage.plan.trouble_lasts).await;
         self.healthy.store(true, Ordering::SeqCst);
-        self.record.write(0, What::Healed);
+        self.stage.record.write(0, What::Healed);
         self.healed.cancel();
         while let Some(ended) = actors.join_next().await {
             ended.unwrap();
@@ -118,7 +69,7 @@ impl World {
     /// Lets one healthy worker do what is left.
     async fn finish(self: &Arc<Self>) -> Vec<DeadJob> {
         let (incarnation, client, _) = self.incarnate(u64::MAX);
-        let worker = incarnation.worker(&client, &Type::ALL, (8, 16));
+        let worker = incarnation.builder(&client, &Type::ALL, (8, 16)).build().unwrap();
         let shutdown = CancellationToken::new();
         let mut task = JoinSet::new();
         let on_shutdown = shutdown.clone().cancelled_owned();
@@ -139,20 +90,20 @@ impl World {
 
     /// Enqueues the planned jobs, each until it is known to be durable.
     async fn produce(self: Arc<Self>) {
-        let mut rng = self.rng(1);
+        let mut rng = self.stage.rng(1);
         let witness =
-            Witness { inner: Arc::new(self.broker.another_process()), record: Arc::clone(&self.record), process: 0 };
+            Witness { inner: Arc::new(self.broker.another_process()), stage: Arc::clone(&self.stage), process: 0 };
         let client = self.client(Arc::new(FaultyBroker::new(Arc::new(witness), self.script(0, rng.fork()))));
-        let mut jobs: Vec<_> = self.plan.jobs.iter().collect();
+        let mut jobs: Vec<_> = self.stage.plan.jobs.iter().collect();
         jobs.sort_by_key(|job| job.enqueue_at);
         for job in jobs {
-            sleep(job.enqueue_at.saturating_sub(self.record.now())).await;
+            sleep(job.enqueue_at.saturating_sub(self.stage.record.now())).await;
             let mut attempt = prepared(job);
             loop {
                 match client.enqueue(attempt).await {
                     Ok(enqueued) => {
                         assert_eq!(enqueued.id.to_string(), job.id);
-                        self.record.write(0, What::Acknowledged { job: job.id.clone() });
+                        self.stage.record.write(0, What::Acknowledged { job: job.id.clone() });
                         break;
                     }
                     Err(error) => {
@@ -168,7 +119,7 @@ impl World {
 
     /// Runs one worker after the other until the world is healed.
     async fn supervise(self: Arc<Self>, slot: u64) {
-        let mut rng = self.rng(100 + slot);
+        let mut rng = self.stage.rng(100 + slot);
         while !self.healed.is_cancelled() {
             self.one_life(&mut rng).await;
             let pause = Duration::from_millis(rng.u64(0..4_000));
@@ -195,7 +146,7 @@ impl World {
             biased;
             ended = task.join_next() => ended,
             () = healed.cancelled() => None,
-            () = sleep(lives), if self.plan.workers_end => None,
+            () = sleep(lives), if self.stage.plan.workers_end => None,
         };
         if let Some(ended) = ended {
             let report = ended.unwrap().map_err(|error| error.to_string());
@@ -240,31 +191,32 @@ impl World {
     }
 
     /// Another worker process, with a client on a broker that fails.
-    fn incarnate(self: &Arc<Self>, seed: u64) -> (Arc<Incarnation>, Client, Arc<MemoryBroker>) {
-        let process = self.last_process.fetch_add(1, Ordering::SeqCst) + 1;
+    fn incarnate(&self, seed: u64) -> (Arc<Incarnation>, Client, Arc<MemoryBroker>) {
+        let incarnation = self.stage.incarnate();
+        let process = incarnation.process;
         let inner = Arc::new(self.broker.another_process());
-        let witness = Witness { inner: Arc::clone(&inner), record: Arc::clone(&self.record), process };
+        let witness = Witness { inner: Arc::clone(&inner), stage: Arc::clone(&self.stage), process };
         let script = self.script(process, Rng::with_seed(seed));
         let client = self.client(Arc::new(FaultyBroker::new(Arc::new(witness), script)));
-        (Arc::new(Incarnation { world: Arc::clone(self), process }), client, inner)
+        (incarnation, client, inner)
     }
 
     fn client(&self, broker: Arc<FaultyBroker>) -> Client {
-        let clock: Arc<dyn Clock> = Arc::new(self.clock);
+        let clock: Arc<dyn Clock> = Arc::new(self.stage.clock);
         Client::with_clock(broker, ClientOptions::default(), clock)
     }
 
     /// What goes wrong with the calls of one process.
     fn script(&self, process: u64, mut rng: Rng) -> impl FnMut(Call<'_>) -> Fault + Send + 'static {
-        let (healthy, record) = (Arc::clone(&self.healthy), Arc::clone(&self.record));
-        let per_mille = self.plan.faults_per_mille;
+        let (healthy, stage) = (Arc::clone(&self.healthy), Arc::clone(&self.stage));
+        let per_mille = self.stage.plan.faults_per_mille;
         move |call| {
             if healthy.load(Ordering::SeqCst) || rng.u32(..1_000) >= per_mille {
                 return Fault::None;
             }
             let (name, fault) = draw(&mut rng, call);
             if fault != Fault::None {
-                record.write(process, What::Failed { call: name, fault });
+                stage.record.write(process, What::Failed { call: name, fault });
             }
             fault
         }
@@ -296,28 +248,6 @@ fn draw(rng: &mut Rng, call: Call<'_>) -> (&'static str, Fault) {
             ("settle", faults[rng.usize(..faults.len())])
         }
         _ => ("?", Fault::None),
-    }
-}
-
-impl Incarnation {
-    fn builder(
-        self: &Arc<Self>,
-        client: &Client,
-        types: &[Type],
-        (slots, prefetch): (usize, usize),
-    ) -> worker_core::WorkerBuilder {
-        self.write(What::Started { slots, prefetch });
-        let queues = ["main", "side"];
-        Worker::builder(client)
-            .registry(registry(types))
-            .state_arc(Arc::clone(self))
-            .queues(queues)
-            .concurrency(slots)
-            .prefetch(prefetch)
-    }
-
-    fn worker(self: &Arc<Self>, client: &Client, types: &[Type], size: (usize, usize)) -> Worker {
-        self.builder(client, types, size).build().unwrap()
     }
 }
 

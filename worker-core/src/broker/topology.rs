@@ -70,7 +70,10 @@ impl Topology {
         let twice = self.exchanges.iter().find_map(|exchange| {
             let other =
                 self.exchanges.iter().find(|other| other.name == exchange.name && other.kind != exchange.kind)?;
-            Some(format!("exchange `{}` is asked for as {} and as {}", exchange.name, exchange.kind, other.kind))
+            Some(format!(
+                "exchange `{}` is asked for as {} and as {}; write one `kind` on all of them",
+                exchange.name, exchange.kind, other.kind
+            ))
         });
         let queue = || {
             let mut queues = self.options.iter();

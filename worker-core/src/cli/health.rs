@@ -102,7 +102,10 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         Ok(health) if health.answers => (document(url, health, &wanted), None),
         Ok(health) => {
             let fail = Fail::new(exit::UNAVAILABLE, health.reasons.join("; "));
-            (unreachable(url, &wanted, &fail), Some(fail))
+            let mut document = unreachable(url, &wanted, &fail);
+            (document.broker.reach, document.broker.capabilities) =
+                (Some(health.reach.as_str()), Some(health.capabilities));
+            (document, Some(fail))
         }
         Err(fail) => (unreachable(url, &wanted, &fail), Some(fail)),
     };

@@ -62,9 +62,9 @@ async fn of_queue(declarer: &Declarer, queue: &PlannedQueue, may_compare: &mut b
         }
         Err(error) => return Err(error),
     }
-    let unseen = || Finding::queue(queue, Standing::Same).because(NOT_COMPARED);
+    let not_compared = || Finding::queue(queue, Standing::Same).because(NOT_COMPARED);
     if !*may_compare {
-        return Ok(unseen());
+        return Ok(not_compared());
     }
     let wanted = table(&queue.arguments);
     match adopt::arguments(declarer, &queue.name, wanted.clone()).await {
@@ -72,7 +72,7 @@ async fn of_queue(declarer: &Declarer, queue: &PlannedQueue, may_compare: &mut b
         Ok(None) => Ok(Finding::queue(queue, Standing::Missing)),
         Err(error) if error.kind == LinkErrorKind::Refused => {
             *may_compare = false;
-            Ok(unseen())
+            Ok(not_compared())
         }
         // It belongs to one connection alone.
         Err(error) if error.kind == LinkErrorKind::Locked => {
@@ -143,16 +143,16 @@ async fn of_exchange(declarer: &Declarer, exchange: &Exchange, may_compare: &mut
         }
         Err(error) => return Err(error),
     }
-    let unseen = || Finding::exchange(exchange, Standing::Same).because(NOT_COMPARED);
+    let not_compared = || Finding::exchange(exchange, Standing::Same).because(NOT_COMPARED);
     if !*may_compare {
-        return Ok(unseen());
+        return Ok(not_compared());
     }
     match declare(DeclareExchange::Compared(exchange.kind)).await {
-        Ok(()) => Ok(unseen()),
+        Ok(()) => Ok(not_compared()),
         Err(error) if error.kind == LinkErrorKind::Mismatch => Ok(judged_exchange(exchange, &error.text)),
         Err(error) if error.kind == LinkErrorKind::Refused => {
             *may_compare = false;
-            Ok(unseen())
+            Ok(not_compared())
         }
         Err(error) => Err(error),
     }

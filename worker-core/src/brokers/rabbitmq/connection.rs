@@ -6,13 +6,14 @@
 //! on for ever; how long to wait for it is its users' matter.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -72,7 +73,10 @@ pub(super) struct Connection {
     purpose: Purpose,
     dialer: Arc<dyn Dialer>,
     tasks: Tasks,
-    state: watch::Sender<State>,
+    state: Mutex<State>,
+    /// Wakes all who wait for another state, in the order in which they began: a simulation must not depend on chance,
+    /// and a `watch` wakes in any.
+    changed: Notify,
     started: Mutex<bool>,
     /// Let go of the connection itself, after everything that uses it.
     hang_up: CancellationToken,
@@ -81,9 +85,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Nothing is dialled before somebody asks for it.
     pub(super) fn new(purpose: Purpose, dialer: Arc<dyn Dialer>, tasks: Tasks) -> Arc<Self> {
-        let (state, _) = watch::channel(State::Down(None));
+        let (state, changed) = (Mutex::new(State::Down(None)), Notify::new());
         let hang_up = CancellationToken::new();
-        Arc::new(Self { purpose, dialer, tasks, state, started: Mutex::new(false), hang_up })
+        Arc::new(Self { purpose, dialer, tasks, state, changed, started: Mutex::new(false), hang_up })
     }
 
     fn start(self: &Arc<Self>) {
@@ -101,11 +105,31 @@ impl Connection {
     /// The living connection, however long that takes; `None` when there will be none.
     pub(super) async fn up(self: &Arc<Self>) -> Option<Arc<Up>> {
         self.start();
-        let mut state = self.state.subscribe();
-        let settled = state.wait_for(|state| !matches!(state, State::Down(_))).await.ok()?;
-        match &*settled {
-            State::Up(up) => Some(Arc::clone(up)),
+        match self.wait_for(|state| !matches!(state, State::Down(_))).await {
+            State::Up(up) => Some(up),
             _ => None,
+        }
+    }
+
+    fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.changed.notify_waiters();
+    }
+
+    async fn wait_for(&self, wanted: impl Fn(&State) -> bool) -> State {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let state = self.state();
+            if wanted(&state) {
+                return state;
+            }
+            changed.await;
         }
     }
 
@@ -120,8 +144,8 @@ impl Connection {
 
     /// Why there is no connection, if there is none and a try has failed.
     pub(super) fn error(&self) -> Option<LinkError> {
-        match &*self.state.borrow() {
-            State::Down(error) => error.clone(),
+        match self.state() {
+            State::Down(error) => error,
             State::Up(_) => None,
             State::Closed => Some(closed()),
         }
@@ -129,14 +153,14 @@ impl Connection {
 
     /// Resolves with the next failed try; at once where the last one failed.
     pub(super) async fn next_error(&self) -> LinkError {
-        let mut state = self.state.subscribe();
-        let failed = state.wait_for(|state| matches!(state, State::Down(Some(_)) | State::Closed)).await;
-        drop(failed);
-        self.error().unwrap_or_else(closed)
+        match self.wait_for(|state| matches!(state, State::Down(Some(_)) | State::Closed)).await {
+            State::Down(Some(error)) => error,
+            _ => closed(),
+        }
     }
 
     pub(super) fn blocked(&self) -> Option<String> {
-        match &*self.state.borrow() {
+        match self.state() {
             State::Up(up) => up.link.blocked(),
             _ => None,
         }
@@ -146,7 +170,7 @@ impl Connection {
     pub(super) fn hang_up(&self) {
         self.hang_up.cancel();
         if !self.is_started() {
-            self.state.send_replace(State::Closed);
+            self.set(State::Closed);
         }
     }
 
@@ -184,13 +208,14 @@ impl Connection {
             // Between half and all of it: workers that lost one server do not come back as one.
             let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tracing::warn!(target: TARGET, connection = %self.purpose, %error, pause = ?jittered, "no connection to RabbitMQ; trying again");
-            self.state.send_replace(State::Down(Some(error)));
+            self.set(State::Down(Some(error)));
             tokio::select! {
+                biased;
                 () = self.hang_up.cancelled() => break,
                 () = sleep(jittered) => {}
             }
         }
-        self.state.send_replace(State::Closed);
+        self.set(State::Closed);
     }
 
     /// Lets others use the connection until it is gone; why it went.
@@ -200,15 +225,16 @@ impl Connection {
             metrics::counter!(RECONNECTS).increment(1);
             tracing::info!(target: TARGET, connection = %self.purpose, epoch, "connected to RabbitMQ again");
         }
-        self.state.send_replace(State::Up(Arc::clone(&up)));
+        self.set(State::Up(Arc::clone(&up)));
         let error = tokio::select! {
+            biased;
             error = up.link.gone() => error,
             () = self.hang_up.cancelled() => {
                 up.link.close().await;
                 closed()
             }
         };
-        self.state.send_replace(State::Down(Some(error.clone())));
+        self.set(State::Down(Some(error.clone())));
         up.lost.cancel();
         error
     }

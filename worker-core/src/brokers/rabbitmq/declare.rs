@@ -61,13 +61,16 @@ pub(super) struct Declarer {
     /// What queues have turned out to be; `None` where that cannot be learnt.
     natures: Mutex<HashMap<String, Option<Nature>>>,
     /// The exchanges and bindings that queues were declared with: one that is made again gets them again.
-    bound: Mutex<HashMap<QueueName, (Vec<Exchange>, Vec<Binding>)>>,
+    bound: Mutex<HashMap<QueueName, Bound>>,
     /// Exchanges that refused what was published to them: why, and when.
     refusals: Mutex<HashMap<String, (String, Instant)>>,
     looks: Looks,
     /// Channels that may be in use at once.
     room: Arc<Semaphore>,
 }
+
+/// What a queue gets copies from.
+type Bound = (Vec<Exchange>, Vec<Binding>);
 
 /// A channel that an error may close, and its place among those that may be in use at once.
 pub(super) struct Asking {
@@ -357,6 +360,9 @@ impl Declarer {
         let mut queues: Vec<_> = plan.queues.iter().collect();
         queues.sort_by_key(order);
         for queue in queues {
+            if let (Role::Jobs, Ok(name)) = (queue.role, queue.name.parse()) {
+                self.ask(&name, &queue.asked);
+            }
             self.ensure(&queue.name, table(&queue.arguments)).await?;
         }
         for exchange in &plan.exchanges {
@@ -474,7 +480,7 @@ fn differs(queue: &str, argument: &str, found: &str, asked: &str) -> String {
 /// Something is missing, and is not ours to make. It may be made any time.
 pub(super) fn nothing_declared(what: &str) -> BrokerError {
     let message = format!(
-        "{what} does not exist, and this program declares nothing (WORKER_TOPOLOGY is `check`): \
+        "{what} does not exist, and this program declares nothing (`topology` is `check`): \
          `topology export` shows what an administrator has to make, `topology apply` makes it"
     );
     BrokerError::new(BrokerErrorKind::Transient, message)

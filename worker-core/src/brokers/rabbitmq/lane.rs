@@ -114,6 +114,7 @@ impl Lane {
                 sleep(OPEN_WAIT_MAX).await;
             };
             let opened = tokio::select! {
+                biased;
                 opened = self.open(&up) => opened,
                 () = given_up => break,
             };
@@ -144,6 +145,7 @@ impl Lane {
             }
             self.repair(&error).await;
             tokio::select! {
+                biased;
                 () = self.idle() => {}
                 () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
             }
@@ -160,6 +162,7 @@ impl Lane {
     async fn idle(&mut self) {
         loop {
             tokio::select! {
+                biased;
                 () = self.shared.lanes.closing.cancelled() => return,
                 command = self.commands.recv() => match command {
                     None => return,

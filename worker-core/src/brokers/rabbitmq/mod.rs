@@ -254,7 +254,8 @@ fn unreachable(error: &LinkError) -> BrokerError {
         LinkErrorKind::Refused => {
             (BrokerErrorKind::Permanent, "RabbitMQ does not let us in: check user, password and rights")
         }
-        _ => (BrokerErrorKind::Permanent, "RabbitMQ does not let us in"),
+        // Its words say what: the virtual host, the protocol, the certificate.
+        _ => (BrokerErrorKind::Permanent, "RabbitMQ cannot be used as it was asked for"),
     };
     BrokerError::new(kind, format!("{what}: {error}"))
 }

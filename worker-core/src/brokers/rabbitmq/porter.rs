@@ -69,6 +69,7 @@ async fn carry_on(shared: std::sync::Weak<Shared>, closing: tokio_util::sync::Ca
         }
         drop(shared);
         tokio::select! {
+            biased;
             () = closing.cancelled() => return,
             () = sleep(pause) => {}
         }
@@ -82,6 +83,7 @@ type Errands = FuturesUnordered<BoxFuture<'static, (Incoming, Result<(), BrokerE
 async fn carry(shared: &Arc<Shared>) -> Result<(), LinkError> {
     let closing = &shared.lanes.closing;
     let up: Arc<Up> = tokio::select! {
+        biased;
         () = closing.cancelled() => return Ok(()),
         up = shared.consume.up() => up.ok_or_else(closed)?,
     };

@@ -148,7 +148,9 @@ pub(super) fn publish_error(name: &str, error: &PublishError) -> BrokerError {
     let (kind, text) = match error {
         PublishError::NotSent(LinkErrorKind::Mismatch, why) => (BrokerErrorKind::Permanent, why.clone()),
         PublishError::NotSent(_, why) | PublishError::Unknown(_, why) => (BrokerErrorKind::Transient, why.clone()),
-        PublishError::Unroutable => (BrokerErrorKind::Transient, "the queue does not exist".into()),
+        PublishError::Unroutable => {
+            (BrokerErrorKind::Transient, "the queue does not exist; it is declared again at the next try".into())
+        }
         PublishError::Nacked => (BrokerErrorKind::Transient, "the server refused it; the queue may be full".into()),
     };
     BrokerError::new(kind, format!("nothing could be published to `{name}`: {text}"))

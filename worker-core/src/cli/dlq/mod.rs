@@ -21,6 +21,7 @@ use crate::{
     outcome::FailureKind,
     registry::Registry,
     shard,
+    telemetry::TARGET,
 };
 
 /// Look at the jobs that failed for good, run them again, or drop them
@@ -117,6 +118,9 @@ pub(super) async fn dlq(
         let queues = args.command.queue().map_or_else(|| known_queues(settings, registry), |queue| vec![queue.clone()]);
         let inspector = inspector_of(client, registry)?;
         let found = shards::stats(client, &*inspector, registry, &queues, Former::OfAll).await?;
+        if let Some(queue) = args.command.queue().filter(|queue| !found.iter().any(|stats| stats.queue == **queue)) {
+            tracing::warn!(target: TARGET, %queue, "there is no such queue; is its name right?");
+        }
         let known = found.into_iter().map(|stats| stats.queue).collect();
         let desk = Desk { inspector, known, now: client.clock().now(), name, out };
         match args.command {

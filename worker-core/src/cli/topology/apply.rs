@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Chosen, faults};
 use crate::{
-    broker::{Finding, Standing, What},
+    broker::{Finding, Plan, Standing, What},
     cli::{
         broker::{Missing, inspector, with_client},
         exit,
@@ -51,6 +51,19 @@ struct Created<'a> {
     name: &'a str,
 }
 
+/// What of the plan can be made: without what is there and is no good, and what would be bound to it.
+fn usable(plan: &Plan, before: &[Finding]) -> Plan {
+    let is_no_good = |what: What, name: &str| {
+        let is_it = |finding: &Finding| finding.what == what && finding.name == name;
+        before.iter().any(|finding| finding.standing == Standing::Different && is_it(finding))
+    };
+    let mut usable = plan.clone();
+    usable.queues.retain(|queue| !is_no_good(What::Queue, &queue.name));
+    usable.exchanges.retain(|exchange| !is_no_good(What::Exchange, exchange.name.as_str()));
+    usable.bindings.retain(|binding| !is_no_good(What::Exchange, binding.exchange.as_str()));
+    usable
+}
+
 pub(super) async fn apply(
     args: &ApplyArgs,
     settings: &Settings,
@@ -63,7 +76,7 @@ pub(super) async fn apply(
     settings.topology = TopologyMode::Apply;
     let declare = async |client: &Client| {
         let before = inspector(client)?.compare(&plan).await?;
-        client.broker().apply(&plan).await?;
+        client.broker().apply(&usable(&plan, &before)).await?;
         Ok(before)
     };
     let before = with_client(&settings, Missing::Create, declare).await?;

@@ -26,7 +26,8 @@ is missing or different, with 69 when the broker cannot be reached. It makes
 nothing. On a terminal, what is as it should be is only counted.
 
 Status:
-  same       as this program would declare it
+  same       as this program would declare it; or there, and the user may not
+             know more, as "detail" says
   adopted    declared by others in another way, and used as it is
   unseen     not shown: bindings on RabbitMQ, and what the user may not look at
   missing    not there

@@ -201,6 +201,7 @@ impl Actor {
         // The connection is dialled when there is something to send.
         if self.waiting.is_empty() {
             let command = tokio::select! {
+                biased;
                 () = self.closing.cancelled() => return None,
                 command = self.commands.recv() => command?,
             };

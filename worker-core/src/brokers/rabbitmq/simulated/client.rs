@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Inner, Process,
-    pipes::{Act, Answer, Frame, Pipes},
+    pipes::{self, Act, Answer, Frame, Pipes},
     state::{self, ChannelId, Given, Published, State},
 };
 use crate::{
@@ -215,7 +215,7 @@ impl Core {
         stream::unfold(start, |open| async move {
             let (mut given, core) = open?;
             match given.recv().await {
-                Some(Given::Delivery(incoming)) => Some((Ok(incoming), Some((given, core)))),
+                Some(Given::Delivery(incoming)) => Some((Ok(*incoming), Some((given, core)))),
                 Some(Given::Cancelled) => None,
                 None => {
                     let gone = LinkError::new(LinkErrorKind::Gone, "the channel is over");
@@ -324,7 +324,7 @@ impl Channel for SimulatedChannel {
         _: Option<Duration>,
     ) -> Result<Deliveries, LinkError> {
         let (id, name, tag) = (self.core.id, queue.to_owned(), tag.to_owned());
-        let (way, given) = mpsc::unbounded_channel();
+        let (way, given) = pipes::endless();
         let consuming = self
             .core
             .request("consuming a queue", move |state, _| state.consume(id, &name, &tag, prefetch.into(), way));
@@ -334,7 +334,7 @@ impl Channel for SimulatedChannel {
 
     async fn replies(&self) -> Result<Deliveries, LinkError> {
         let id = self.core.id;
-        let (way, given) = mpsc::unbounded_channel();
+        let (way, given) = pipes::endless();
         let consuming = self.core.request("consuming replies", move |state, _| {
             state.replies(id, way);
             Ok(())

@@ -15,6 +15,7 @@ mod state;
 use std::{
     collections::BTreeMap,
     ops::RangeInclusive,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,11 +24,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-    time::sleep_until,
-};
+use tokio::{runtime::Handle, sync::Notify, time::sleep_until};
 use tokio_util::task::TaskTracker;
 
 use self::{
@@ -68,14 +65,16 @@ struct Inner {
     world: Mutex<World>,
     /// Its queues have changed.
     changed: Notify,
-    /// Why it takes no messages, if it does not.
-    alarm: watch::Sender<Option<String>>,
+    /// It takes messages, or does not any more. Wakes those who wait in their order, as a `watch` would not.
+    alarmed: Notify,
     tasks: TaskTracker,
 }
 
 struct World {
     state: State,
     up: bool,
+    /// Why it takes no messages, if it does not.
+    alarm: Option<String>,
     rng: Rng,
     /// How long anything takes in one direction, in milliseconds.
     latency: RangeInclusive<u64>,
@@ -99,6 +98,7 @@ impl SimulatedServer {
         let world = World {
             state: State::new(modern),
             up: true,
+            alarm: None,
             rng: Rng::with_seed(seed),
             latency: 0..=0,
             confirming: 0..=0,
@@ -109,7 +109,7 @@ impl SimulatedServer {
         let inner = Inner {
             world: Mutex::new(world),
             changed: Notify::new(),
-            alarm: watch::Sender::new(None),
+            alarmed: Notify::new(),
             tasks: TaskTracker::new(),
         };
         let inner = Arc::new(inner);
@@ -142,7 +142,8 @@ impl SimulatedServer {
 
     /// It takes no messages for this reason, or takes them again.
     pub fn alarm(&self, reason: Option<&str>) {
-        self.inner.alarm.send_replace(reason.map(str::to_owned));
+        self.inner.lock().alarm = reason.map(str::to_owned);
+        self.inner.alarmed.notify_waiters();
     }
 
     /// It dies: all connections are gone, and nobody gets one until it [starts](Self::start) again. What it has
@@ -253,12 +254,16 @@ impl Inner {
 
     /// Waits, with a publish of this connection in hand, until messages are taken.
     async fn let_in(&self, pipes: &Pipes) {
-        let mut alarm = self.alarm.subscribe();
-        let reason = alarm.borrow_and_update().clone();
-        if let Some(reason) = reason {
-            pipes.blocked.send_replace(Some(reason));
-            drop(alarm.wait_for(Option::is_none).await);
-            pipes.blocked.send_replace(None);
+        loop {
+            let mut changed = pin!(self.alarmed.notified());
+            changed.as_mut().enable();
+            let alarm = self.lock().alarm.clone();
+            let is_over = alarm.is_none();
+            pipes.blocked.send_if_modified(|reason| std::mem::replace(reason, alarm.clone()) != alarm);
+            if is_over {
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -65,7 +65,7 @@ struct Back {
 
 impl Pipes {
     pub(super) fn new(id: u64) -> (Arc<Self>, mpsc::UnboundedReceiver<Frame>) {
-        let (frames, received) = mpsc::unbounded_channel();
+        let (frames, received) = endless();
         let wire = Self {
             id,
             frames,
@@ -170,6 +170,12 @@ impl Back {
         self.count += 1;
         self.deeds.insert((due, self.count), deed);
     }
+}
+
+/// A channel that holds what the server may send at once, which its prefetch bounds, and what a client has written.
+#[expect(clippy::disallowed_methods, reason = "what is in it is bounded by who writes, as in a socket's peer")]
+pub(super) fn endless<T>() -> (mpsc::UnboundedSender<T>, mpsc::UnboundedReceiver<T>) {
+    mpsc::unbounded_channel()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -23,7 +23,7 @@ use crate::{
 /// What a channel is given without having asked: a message, or the end of its consuming.
 #[derive(Debug)]
 pub(super) enum Given {
-    Delivery(Incoming),
+    Delivery(Box<Incoming>),
     Cancelled,
 }
 
@@ -210,7 +210,7 @@ impl State {
             // It comes back whether the caller is there or not (measured on 3.10).
             if let Some((connection, way)) = self.caller(&to.key) {
                 let incoming = Incoming { tag: 0, redelivered: false, message };
-                self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(incoming) });
+                self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(Box::new(incoming)) });
             }
             return Ok(Published { taken: true, routed: false });
         }
@@ -372,7 +372,7 @@ impl State {
                 if let Some(consumer) = state.and_then(|state| state.consumers.get_mut(&tag)) {
                     consumer.held += 1;
                     let way = consumer.way.clone();
-                    self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(incoming) });
+                    self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(Box::new(incoming)) });
                 }
             }
         }

@@ -1,0 +1,278 @@
+//! The same jobs and handlers on the RabbitMQ broker, over a simulated server that is killed, cut, slow and full.
+//!
+//! Everything above the seam is real: the supervisors of connections, the publishers, lanes and porters, the worker.
+//! What is simulated is the server and the way to it. The trouble ends, everything must come to its end, and what
+//! the handlers saw is held against the plan ([`tally`](super::tally)).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use worker_core::{
+    Client, ClientOptions, Clock, EnqueueErrorKind,
+    broker::{DeadJob, Page, Selection},
+    brokers::rabbitmq::{RabbitOptions, SimulatedProcess, SimulatedServer},
+    hours, seconds,
+};
+
+use crate::sim::{
+    plan::Type,
+    record::What,
+    stage::{Incarnation, Stage},
+    tasks::prepared,
+};
+
+/// How long everything may take to come to its end once nothing fails any more.
+const HEALING_MAX: Duration = hours(1);
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) stage: Arc<Stage>,
+    server: SimulatedServer,
+    /// Whether it is a server of 4.3; one of 3.10 otherwise.
+    modern: bool,
+    /// Nothing goes wrong, and each worker lives to the end.
+    pub(super) calm: bool,
+    healed: CancellationToken,
+}
+
+/// How a world ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) dead: Vec<DeadJob>,
+    /// What is in the queues that should be empty.
+    pub(super) left: BTreeMap<String, usize>,
+    pub(super) connections: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        let stage = Arc::new(Stage::new(seed));
+        let modern = stage.rng(2).bool();
+        let server = SimulatedServer::new(if modern { "4.3.6" } else { "3.10.8" }, seed);
+        let calm = stage.rng(4).u8(..5) == 0;
+        Arc::new(Self { stage, server, modern, calm, healed: CancellationToken::new() })
+    }
+
+    /// Whether the server and the ways to it fail.
+    fn has_trouble(&self) -> bool {
+        !self.calm && self.stage.plan.faults_per_mille > 0
+    }
+
+    fn workers_end(&self) -> bool {
+        !self.calm && self.stage.plan.workers_end
+    }
+
+    /// Lives to the end.
+    pub(super) async fn live(self: &Arc<Self>) -> Ended {
+        let mut actors = JoinSet::new();
+        actors.spawn(Arc::clone(self).produce());
+        for slot in 0..self.stage.plan.workers {
+            actors.spawn(Arc::clone(self).supervise(slot));
+        }
+        let mut nemesis = JoinSet::new();
+        if self.has_trouble() {
+            nemesis.spawn(Arc::clone(self).trouble());
+        }
+        sleep(self.stage.plan.trouble_lasts).await;
+        nemesis.shutdown().await;
+        self.server.start();
+        self.server.alarm(None);
+        self.server.slow(0..=5, 0..=20);
+        self.stage.record.write(0, What::Healed);
+        self.healed.cancel();
+        while let Some(ended) = actors.join_next().await {
+            ended.unwrap();
+        }
+        self.finish().await
+    }
+
+    /// Lets one healthy worker do what is left.
+    async fn finish(self: &Arc<Self>) -> Ended {
+        let (incarnation, client, _) = self.incarnate();
+        let worker = incarnation.builder(&client, &Type::ALL, (8, 16)).build().unwrap();
+        let shutdown = CancellationToken::new();
+        let mut task = JoinSet::new();
+        let on_shutdown = shutdown.clone().cancelled_owned();
+        task.spawn(async move { worker.run(on_shutdown).await });
+        let idle = async {
+            while !self.left().is_empty() {
+                sleep(seconds(1)).await;
+            }
+        };
+        // Whether it did come to its end, the tally says.
+        drop(timeout(HEALING_MAX, idle).await);
+        shutdown.cancel();
+        let report = task.join_next().await.unwrap().unwrap();
+        incarnation.write(What::Ended { report: report.map_err(|error| error.to_string()) });
+        let inspector = client.broker().inspector().unwrap();
+        let known = ["main", "side"].map(|name| name.parse().unwrap()).to_vec();
+        let mut selection = Selection::default();
+        selection.known = known;
+        let dead = inspector.dead(&selection, Page::first(10_000)).await.unwrap().jobs;
+        client.close().await.unwrap();
+        Ended { dead, left: self.left(), connections: self.server.connections() }
+    }
+
+    /// What is in the queues that should become empty.
+    fn left(&self) -> BTreeMap<String, usize> {
+        let mut depths = self.server.depths();
+        depths.retain(|name, depth| *depth > 0 && !name.ends_with("_dlq"));
+        depths
+    }
+
+    /// Lets the server and the ways to it fail, one thing after the other.
+    async fn trouble(self: Arc<Self>) {
+        let mut rng = self.stage.rng(3);
+        let mut calm = 20_000 / u64::from(self.stage.plan.faults_per_mille);
+        calm = calm.clamp(500, 5_000);
+        loop {
+            sleep(Duration::from_millis(rng.u64(0..2 * calm))).await;
+            let lasts = Duration::from_millis(rng.u64(50..8_000));
+            let what = ["server killed", "connections closed", "alarm", "slow", "very slow"][rng.usize(..5)];
+            self.stage.record.write(0, What::Trouble { what });
+            match what {
+                "server killed" => {
+                    self.server.kill();
+                    sleep(lasts).await;
+                    self.server.start();
+                }
+                "connections closed" => self.server.close_all_connections(),
+                "alarm" => {
+                    self.server.alarm(Some("low on memory"));
+                    sleep(lasts * 2).await;
+                    self.server.alarm(None);
+                }
+                "slow" => self.server.slow(0..=50, 0..=500),
+                _ => {
+                    // Longer than anybody waits for an answer or a confirm.
+                    self.server.slow(0..=6_000, 0..=20_000);
+                    sleep(lasts).await;
+                    self.server.slow(0..=5, 0..=20);
+                }
+            }
+        }
+    }
+
+    /// Enqueues the planned jobs, each until it is known to be durable.
+    async fn produce(self: Arc<Self>) {
+        let mut rng = self.stage.rng(1);
+        let (_, client, process) = self.incarnate();
+        let mut jobs = self.stage.plan.jobs.clone();
+        jobs.sort_by_key(|job| job.enqueue_at);
+        for mut job in jobs {
+            if !self.modern {
+                // A quorum queue has none there, and a job that asks for one is refused.
+                job.priority = 4;
+            }
+            sleep(job.enqueue_at.saturating_sub(self.stage.record.now())).await;
+            if self.has_trouble() && rng.u8(..40) == 0 {
+                self.stage.record.write(0, What::Trouble { what: "producer cut" });
+                process.cut();
+            }
+            let mut attempt = prepared(&job);
+            loop {
+                match client.enqueue(attempt).await {
+                    Ok(enqueued) => {
+                        assert_eq!(enqueued.id.to_string(), job.id);
+                        self.stage.record.write(0, What::Acknowledged { job: job.id.clone() });
+                        break;
+                    }
+                    Err(error) => {
+                        let kinds = [EnqueueErrorKind::Indeterminate, EnqueueErrorKind::Unavailable];
+                        assert!(kinds.contains(&error.kind()), "{error}");
+                        self.stage.record.write(0, What::Trouble { what: "enqueue failed" });
+                        attempt = error.into_job().unwrap();
+                        sleep(Duration::from_millis(rng.u64(0..3_000))).await;
+                    }
+                }
+            }
+        }
+        client.close().await.unwrap();
+    }
+
+    /// Runs one worker after the other until the world is healed.
+    async fn supervise(self: Arc<Self>, slot: u64) {
+        let mut rng = self.stage.rng(100 + slot);
+        while !self.healed.is_cancelled() {
+            self.one_life(&mut rng).await;
+            let pause = Duration::from_millis(rng.u64(0..4_000));
+            drop(timeout(pause, self.healed.cancelled()).await);
+        }
+    }
+
+    async fn one_life(self: &Arc<Self>, rng: &mut Rng) {
+        let (incarnation, client, process) = self.incarnate();
+        // In a rolling deploy not every worker knows every job.
+        let types: Vec<_> = Type::ALL.into_iter().filter(|_| rng.u8(..5) > 0 || self.calm).collect();
+        let types = if types.is_empty() { vec![Type::Steady] } else { types };
+        let (slots, grace) = (rng.usize(1..5), Duration::from_millis(rng.u64(0..30_000)));
+        // Long enough for what runs, where nothing goes wrong.
+        let grace = if self.calm { seconds(60) } else { grace };
+        let builder = incarnation.builder(&client, &types, (slots, rng.usize(1..8)));
+        let worker = builder.grace(grace).build().unwrap();
+        let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
+        let (on_shutdown, on_abort) = (shutdown.clone().cancelled_owned(), abort.clone().cancelled_owned());
+        let mut task = JoinSet::new();
+        task.spawn(async move { worker.run_until(on_shutdown, on_abort).await });
+        let lives = Duration::from_millis(rng.u64(100..25_000));
+        let healed = self.healed.clone();
+        let ended = tokio::select! {
+            biased;
+            ended = task.join_next() => ended,
+            () = healed.cancelled() => None,
+            () = sleep(lives), if self.workers_end() => None,
+        };
+        if let Some(ended) = ended {
+            let report = ended.unwrap().map_err(|error| error.to_string());
+            incarnation.write(What::Ended { report });
+            return client.close().await.unwrap();
+        }
+        if self.workers_end() && rng.u8(..4) == 0 && !self.healed.is_cancelled() {
+            incarnation.write(What::Lapsed);
+            process.cut();
+            sleep(Duration::from_millis(rng.u64(0..10_000))).await;
+        }
+        match if self.calm { 3 } else { rng.u8(..4) } {
+            0 if self.workers_end() => {
+                incarnation.write(What::Crashed);
+                process.die();
+                return task.shutdown().await;
+            }
+            1 => {
+                incarnation.write(What::Asked { to: "abort" });
+                abort.cancel();
+            }
+            2 => {
+                incarnation.write(What::Asked { to: "drain and then abort" });
+                shutdown.cancel();
+                sleep(grace / 2).await;
+                abort.cancel();
+            }
+            _ => {
+                incarnation.write(What::Asked { to: "drain" });
+                shutdown.cancel();
+            }
+        }
+        // The grace period, and what the broker may take for its end.
+        let Ok(ended) = timeout(grace + seconds(12), task.join_next()).await else {
+            panic!("process {} did not end in time", incarnation.process);
+        };
+        let report = ended.unwrap().unwrap().map_err(|error| error.to_string());
+        incarnation.write(What::Ended { report });
+        client.close().await.unwrap();
+    }
+
+    /// Another process, with a client of its own.
+    fn incarnate(&self) -> (Arc<Incarnation>, Client, SimulatedProcess) {
+        let clock: Arc<dyn Clock> = Arc::new(self.stage.clock);
+        let (broker, process) = self.server.process(&RabbitOptions::default(), Arc::clone(&clock));
+        let client = Client::with_clock(Arc::new(broker), ClientOptions::default(), clock);
+        (self.stage.incarnate(), client, process)
+    }
+}
