@@ -29,6 +29,14 @@ use crate::sim::{
 /// How long everything may take to come to its end once nothing fails any more.
 const HEALING_MAX: Duration = hours(1);
 
+/// What is done to the server and the ways to it.
+const TROUBLES: [&str; 7] =
+    ["server killed", "connections closed", "alarm", "slow", "very slow", "full", "empty queue deleted"];
+
+/// Deliveries at the start and in each second that are jobs, and no loop: there are at most sixty, each with some
+/// attempts and waits, and one that must wait for room is put off each second.
+const DELIVERIES_MAX: (u64, u64) = (2_000, 50);
+
 /// All of it.
 #[derive(Debug)]
 pub(super) struct World {
@@ -48,6 +56,12 @@ pub(super) struct Ended {
     /// What is in the queues that should be empty.
     pub(super) left: BTreeMap<String, usize>,
     pub(super) connections: u64,
+    /// Something went round without end.
+    pub(super) hot: bool,
+    /// Somebody has consumed without a limit.
+    pub(super) unlimited: bool,
+    /// Somebody has published what belongs to the server: through which queues a message went.
+    pub(super) copied_deaths: bool,
 }
 
 impl World {
@@ -55,6 +69,8 @@ impl World {
         let stage = Arc::new(Stage::new(seed));
         let modern = stage.rng(2).bool();
         let server = SimulatedServer::new(if modern { "4.3.6" } else { "3.10.8" }, seed);
+        // Everything takes a while: what goes round in no time would do so for ever.
+        server.slow(1..=5, 0..=20);
         let calm = stage.rng(4).u8(..5) == 0;
         Arc::new(Self { stage, server, modern, calm, healed: CancellationToken::new() })
     }
@@ -79,11 +95,15 @@ impl World {
         if self.has_trouble() {
             nemesis.spawn(Arc::clone(self).trouble());
         }
-        sleep(self.stage.plan.trouble_lasts).await;
+        let ends = self.stage.record.now() + self.stage.plan.trouble_lasts;
+        while self.stage.record.now() < ends && !self.is_hot() {
+            sleep(seconds(1)).await;
+        }
         nemesis.shutdown().await;
         self.server.start();
         self.server.alarm(None);
-        self.server.slow(0..=5, 0..=20);
+        self.server.fill(false);
+        self.server.slow(1..=5, 0..=20);
         self.stage.record.write(0, What::Healed);
         self.healed.cancel();
         while let Some(ended) = actors.join_next().await {
@@ -101,7 +121,7 @@ impl World {
         let on_shutdown = shutdown.clone().cancelled_owned();
         task.spawn(async move { worker.run(on_shutdown).await });
         let idle = async {
-            while !self.left().is_empty() {
+            while !self.left().is_empty() && !self.is_hot() {
                 sleep(seconds(1)).await;
             }
         };
@@ -116,7 +136,15 @@ impl World {
         selection.known = known;
         let dead = inspector.dead(&selection, Page::first(10_000)).await.unwrap().jobs;
         client.close().await.unwrap();
-        Ended { dead, left: self.left(), connections: self.server.connections() }
+        let (unlimited, copied_deaths) = (self.server.was_consumed_without_limit(), self.server.was_told_of_deaths());
+        let (connections, hot) = (self.server.connections(), self.is_hot());
+        Ended { dead, left: self.left(), connections, hot, unlimited, copied_deaths }
+    }
+
+    /// Whether something goes round without end.
+    fn is_hot(&self) -> bool {
+        let seconds = self.stage.record.now().as_secs();
+        self.server.deliveries() > DELIVERIES_MAX.0 + DELIVERIES_MAX.1 * seconds
     }
 
     /// What is in the queues that should become empty.
@@ -134,7 +162,7 @@ impl World {
         loop {
             sleep(Duration::from_millis(rng.u64(0..2 * calm))).await;
             let lasts = Duration::from_millis(rng.u64(50..8_000));
-            let what = ["server killed", "connections closed", "alarm", "slow", "very slow"][rng.usize(..5)];
+            let what = TROUBLES[rng.usize(..TROUBLES.len())];
             self.stage.record.write(0, What::Trouble { what });
             match what {
                 "server killed" => {
@@ -148,14 +176,30 @@ impl World {
                     sleep(lasts * 2).await;
                     self.server.alarm(None);
                 }
-                "slow" => self.server.slow(0..=50, 0..=500),
+                "full" => {
+                    self.server.fill(true);
+                    sleep(lasts).await;
+                    self.server.fill(false);
+                }
+                "empty queue deleted" => self.delete_an_empty_queue(&mut rng),
+                "slow" => self.server.slow(1..=50, 0..=500),
                 _ => {
                     // Longer than anybody waits for an answer or a confirm.
-                    self.server.slow(0..=6_000, 0..=20_000);
+                    self.server.slow(1..=6_000, 0..=20_000);
                     sleep(lasts).await;
-                    self.server.slow(0..=5, 0..=20);
+                    self.server.slow(1..=5, 0..=20);
                 }
             }
+        }
+    }
+
+    /// Deletes a queue of ours that is not a job's own, as a policy does with those that nobody uses.
+    fn delete_an_empty_queue(&self, rng: &mut Rng) {
+        let depths = self.server.depths();
+        let may_go = |name: &str| !["main", "side"].contains(&name) && !name.ends_with(".turn");
+        let empty: Vec<_> = depths.iter().filter(|(name, depth)| **depth == 0 && may_go(name)).collect();
+        if let Some((name, _)) = rng.choice(empty) {
+            self.server.delete_queue(name);
         }
     }
 

@@ -24,7 +24,10 @@ pub(super) fn tally(plan: &Plan, calm: bool, record: &[Entry], ended: &Ended) ->
             problems.push(problem);
         }
     };
-    let Ended { dead, left, connections } = ended;
+    let Ended { dead, left, connections, hot, unlimited, copied_deaths } = ended;
+    demand(!copied_deaths, "a copy says through which queues its original went".into());
+    demand(!hot, "something goes round without end".into());
+    demand(!unlimited, "a queue was consumed without a limit".into());
     demand(left.is_empty(), format!("never came to an end: {left:?}"));
     let (mut acknowledged, mut runs, mut returns) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
     let (mut faults, mut troubles) = (0_usize, 0_u64);

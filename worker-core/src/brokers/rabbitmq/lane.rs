@@ -31,7 +31,9 @@ use crate::{
         consume::{Command, Table},
         course::{self, Arrival, Held, Line, Place, Step},
         declare::broker_error,
+        lapin_link::CONSUMER_TIMEOUT,
         link::{LinkError, LinkErrorKind},
+        mutant::{self, Mutant},
         shared::Shared,
         wire::{self, Copy, Incoming},
     },
@@ -139,7 +141,8 @@ impl Lane {
             let told = broker_error(&format!("queue `{}` is not consumed", self.queue()), &error);
             // Transient, whatever it is: the lane goes on trying.
             let told = BrokerError::new(BrokerErrorKind::Transient, told.detail());
-            let lost = self.table.lose_all(is_long.then_some(told));
+            let forgets = mutant::is(Mutant::EpochForgotten);
+            let lost = if forgets { 0 } else { self.table.lose_all(is_long.then_some(told)) };
             if lost > 0 {
                 tracing::warn!(target: TARGET, queue = %self.queue(), lost, %error, "deliveries were lost with their connection; they come back");
             }
@@ -195,14 +198,24 @@ impl Lane {
     }
 
     async fn open(&self, up: &Arc<Up>) -> Result<Lines, LinkError> {
-        let channel = up.link.channel().await?;
+        let mut channel = up.link.channel().await?;
         let (queue, prefetch) = (self.queue().as_str(), self.subscription.prefetch.get());
+        let prefetch = if mutant::is(Mutant::PrefetchForgotten) { 0 } else { prefetch };
         // The worker knows the timeout of each job and keeps it; a server that took a delivery away earlier
         // would have the job run twice.
-        let hold = self.shared.server.lets_consumers_hold().then_some(DELAY_MAX);
+        let (server, declarer) = (&self.shared.server, &self.shared.declarer);
+        let hold = (server.lets_consumers_hold() && !declarer.is_classic(queue)).then_some(DELAY_MAX);
         let messages = match self.stopped {
             true => stream::pending().boxed(),
-            false => channel.consume(queue, TAG, prefetch, hold).await?,
+            false => match channel.consume(queue, TAG, prefetch, hold).await {
+                // A classic queue does not let its consumers say it, and closes the channel (measured on 4.3.6); who
+                // may not look at a queue does not know what it is.
+                Err(error) if hold.is_some() && error.text.contains(CONSUMER_TIMEOUT) => {
+                    channel = up.link.channel().await?;
+                    channel.consume(queue, TAG, prefetch, None).await?
+                }
+                consuming => consuming?,
+            },
         };
         let suspects = LineState::new(up.link.channel().await?);
         let look = Look::new(Arc::clone(&self.shared.suspects));
@@ -289,8 +302,9 @@ impl Lane {
         let when = (shared.now(), shared.death());
         let (ladder, rungs) = (&shared.declarer.ladder, shared.declarer.rungs(self.queue()));
         let free = shared.nack_is_free(held.line, self.queue());
+        let requeued = mutant::is(Mutant::RequeuedInsteadOfDead) && matches!(settlement, Settlement::DeadLetter { .. });
         let step = course::step(&held, &settlement, self.queue(), (ladder, &rungs), free, when);
-        match step {
+        match if requeued { Step::Requeue } else { step } {
             Step::Ack => {
                 lines.state(held.line).finish(held.tag, answer);
             }
@@ -305,6 +319,11 @@ impl Lane {
                 lines.answer(shared, self.queue(), caller, reply, kept, errand);
             }
             Step::Publish(place, message) => {
+                if mutant::is(Mutant::AckBeforeConfirm) {
+                    let state = lines.state(held.line);
+                    state.channel.ack(held.tag, false).await?;
+                    state.unacked.returned(held.tag);
+                }
                 lines.send(shared, self.queue(), place, message, Errand::Settle { delivery, held, settlement, answer });
             }
         }

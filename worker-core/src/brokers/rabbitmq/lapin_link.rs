@@ -48,7 +48,7 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How long the server lets a consumer hold a delivery: an argument of consuming from 4.3 on, ignored before
 /// (measured on 3.10).
-const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
+pub(super) const CONSUMER_TIMEOUT: &str = "x-consumer-timeout";
 
 /// How often a connection is looked at that tells nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -16,7 +16,10 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use lapin::types::FieldTable;
 
 use crate::{
-    brokers::rabbitmq::wire::{Incoming, Message},
+    brokers::rabbitmq::{
+        mutant::{self, Mutant},
+        wire::{Incoming, Message},
+    },
     exchange::ExchangeKind,
 };
 
@@ -101,7 +104,8 @@ pub(super) struct Address {
 impl Address {
     /// Straight into a queue.
     pub(super) fn queue(name: impl Into<String>) -> Self {
-        Self { exchange: String::new(), key: name.into(), mandatory: true }
+        let mandatory = !mutant::is(Mutant::NotMandatory);
+        Self { exchange: String::new(), key: name.into(), mandatory }
     }
 }
 

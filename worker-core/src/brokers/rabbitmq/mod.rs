@@ -30,6 +30,7 @@ mod lane;
 mod lapin_link;
 mod link;
 mod looks;
+mod mutant;
 mod options;
 mod plan;
 mod porter;
@@ -79,6 +80,8 @@ use crate::{
     time::{Clock, SystemClock},
 };
 
+#[cfg(feature = "simulation")]
+pub use mutant::{Mutant, mutate};
 pub use options::{
     CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, CONSUMER_TIMEOUT_DEFAULT, Credentials,
     HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,

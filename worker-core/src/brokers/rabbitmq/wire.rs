@@ -21,6 +21,7 @@ use crate::{
     brokers::rabbitmq::{
         headers::{from_amqp, integer, text, to_amqp},
         link::DIRECT_REPLY_TO,
+        mutant::{self, Mutant},
     },
     envelope::{
         Body, CALL_RETRIES, Caller, Envelope, HEADERS_BYTES_MAX, Headers, ORIGIN_EXCHANGE, ORIGIN_KEY, Priority,
@@ -246,6 +247,9 @@ pub(super) fn application_headers(message: &Message) -> Headers {
 }
 
 fn is_broker_owned(name: &str) -> bool {
+    if mutant::is(Mutant::DeathCopied) && name == "x-death" {
+        return false;
+    }
     BROKER_OWNED.contains(&name) || BROKER_OWNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -304,7 +308,7 @@ impl Copy {
 
     /// As a retry: its count, why the last attempt failed, and when.
     pub(super) fn retried(self, retries: u32, failure: &Failure, now: Timestamp) -> Self {
-        self.integer(RETRY_COUNT, retries)
+        self.integer(RETRY_COUNT, if mutant::is(Mutant::AttemptsForgotten) { 1 } else { retries })
             .text(LAST_ERROR, &failure.to_string())
             .text(RETRY_TIMESTAMP, &now.to_string())
             .without(STARTS)

@@ -41,6 +41,12 @@ impl Declarer {
         lock(&self.natures).insert(name.to_owned(), nature);
     }
 
+    /// Whether a queue is known to be a classic queue.
+    pub(in crate::brokers::rabbitmq) fn is_classic(&self, name: &str) -> bool {
+        let known = lock(&self.natures).get(name).copied().flatten();
+        known.is_some_and(|nature| nature.queue_type == Some(QueueType::Classic))
+    }
+
     /// Whether a queue is known to be a quorum queue.
     pub(in crate::brokers::rabbitmq) fn is_quorum(&self, name: &str) -> bool {
         let known = lock(&self.natures).get(name).copied().flatten();

@@ -22,6 +22,7 @@ use crate::{
         connection::Up,
         course::{Held, Line, Place},
         link::{Channel, LinkError},
+        mutant::{self, Mutant},
         shared::Shared,
         wire::{Incoming, Message},
     },
@@ -133,6 +134,9 @@ impl Lines {
             let state = self.state(line);
             for ack in state.unacked.take() {
                 state.channel.ack(ack.tag, ack.multiple).await?;
+                if mutant::is(Mutant::AckedTwice) {
+                    state.channel.ack(ack.tag, ack.multiple).await?;
+                }
             }
             if !state.answers.is_empty() {
                 // AMQP does not answer an acknowledgement. What a connection loses between our

@@ -13,6 +13,7 @@ use crate::{
     brokers::rabbitmq::{
         course::{self, Held, Line, Step},
         link::{LinkError, LinkErrorKind},
+        mutant::{self, Mutant},
     },
     telemetry::TARGET,
     time::monotonic_now,
@@ -73,6 +74,10 @@ impl Lane {
     async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
         let mut open = 0;
         for held in held {
+            if mutant::is(Mutant::DroppedOnShutdown) {
+                lines.state(held.line).unacked.finished(held.tag);
+                continue;
+            }
             match course::give_back(&held, self.shared.nack_is_free(held.line, self.queue())) {
                 Step::Publish(place, message) => {
                     let errand = Errand::GiveBack { line: held.line, tag: held.tag };

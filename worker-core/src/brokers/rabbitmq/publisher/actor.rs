@@ -32,6 +32,7 @@ use crate::{
         connection::{Connection, Up},
         declare::broker_error,
         link::{Address, Channel, Confirmation, LinkError, LinkErrorKind, Returned},
+        mutant::{self, Mutant},
         wire::{self, Incoming},
     },
     telemetry::{CONNECTION_BLOCKED, PUBLISH_CONFIRM, PUBLISH_OUTSTANDING, TARGET},
@@ -349,13 +350,19 @@ impl Actor {
             let confirm = channel.publish(&to, &message);
             let Address { exchange, key, .. } = to;
             let mut confirm = async move { (slot, confirm.await) }.boxed();
+            let mut answer = Some(answer);
+            if mutant::is(Mutant::ConfirmIgnored)
+                && let Some(answer) = answer.take()
+            {
+                drop(answer.send(Ok(())));
+            }
             self.pending.insert(
                 slot,
                 Pending {
                     returned: Returned { exchange, key, message_id },
                     written: monotonic_now(),
                     deadline,
-                    answer: Some(answer),
+                    answer,
                 },
             );
             // The first poll writes it, before the next one's does.
@@ -377,7 +384,7 @@ impl Actor {
             let told = match answer {
                 Ok(confirmation) => match pending.as_ref().map(|pending| &pending.returned) {
                     Some(returned) if self.take_return(returned) => Err(PublishError::Unroutable),
-                    _ if confirmation.taken => Ok(()),
+                    _ if confirmation.taken || mutant::is(Mutant::NackIgnored) => Ok(()),
                     _ => Err(PublishError::Nacked),
                 },
                 Err(error) => {

@@ -321,13 +321,13 @@ impl Channel for SimulatedChannel {
         queue: &str,
         tag: &str,
         prefetch: u16,
-        _: Option<Duration>,
+        hold: Option<Duration>,
     ) -> Result<Deliveries, LinkError> {
         let (id, name, tag) = (self.core.id, queue.to_owned(), tag.to_owned());
         let (way, given) = pipes::endless();
         let consuming = self
             .core
-            .request("consuming a queue", move |state, _| state.consume(id, &name, &tag, prefetch.into(), way));
+            .request("consuming a queue", move |state, _| state.consume(id, &name, &tag, (prefetch.into(), hold), way));
         consuming.await?;
         Ok(self.core.incoming(given))
     }

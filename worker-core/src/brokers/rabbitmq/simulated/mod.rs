@@ -173,6 +173,29 @@ impl SimulatedServer {
         self.inner.lock().state.depths()
     }
 
+    /// It refuses what is published, as a full queue does, or takes it again.
+    pub fn fill(&self, full: bool) {
+        self.inner.lock().state.full = full;
+    }
+
+    /// Whether somebody has consumed without a limit.
+    #[must_use]
+    pub fn was_consumed_without_limit(&self) -> bool {
+        self.inner.lock().state.unlimited
+    }
+
+    /// Whether somebody has published a message that says through which queues it went.
+    #[must_use]
+    pub fn was_told_of_deaths(&self) -> bool {
+        self.inner.lock().state.told_of_deaths
+    }
+
+    /// How many messages were delivered to consumers so far.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.inner.lock().state.deliveries
+    }
+
     /// How many connections were made so far.
     #[must_use]
     pub fn connections(&self) -> u64 {

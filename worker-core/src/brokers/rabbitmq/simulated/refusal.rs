@@ -5,6 +5,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::{
     brokers::rabbitmq::{
         headers::integer,
+        lapin_link::CONSUMER_TIMEOUT,
         link::{LinkError, LinkErrorKind},
     },
     exchange::ExchangeKind,
@@ -34,6 +35,13 @@ pub(super) fn invalid_guard(guard: &str, queue: &str) -> LinkError {
 
 pub(super) fn unknown_tag(tag: u64) -> LinkError {
     mismatch(format!("unknown delivery tag {tag}"))
+}
+
+/// A classic queue does not let its consumers say how long they hold what they have.
+pub(super) fn no_hold(queue: &str) -> LinkError {
+    mismatch(format!(
+        "invalid arg '{CONSUMER_TIMEOUT}' for queue '{queue}' in vhost '/' of queue type rabbit_classic_queue"
+    ))
 }
 
 pub(super) fn no_reply_consumer() -> LinkError {

@@ -1,6 +1,9 @@
 //! What the simulated server knows: queues, exchanges, and who has what. Pure but for the clock that it is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::time::Instant;
@@ -78,12 +81,20 @@ pub(super) struct State {
     channels: BTreeMap<ChannelId, ChannelState>,
     /// What is to be sent to clients.
     pub(super) outgoing: Vec<Outgoing>,
+    /// It refuses what is published, as a queue that is full does.
+    pub(super) full: bool,
+    /// Somebody has consumed without a limit.
+    pub(super) unlimited: bool,
+    /// Somebody has published a message with an `x-death` of its own.
+    pub(super) told_of_deaths: bool,
+    /// Messages that were delivered to consumers.
+    pub(super) deliveries: u64,
     /// Queues that may have something for their consumers.
     stirred: BTreeSet<String>,
 }
 
 /// How long a message that could not be forwarded waits for the next try.
-const FORWARD_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+const FORWARD_AGAIN: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) const fn new(modern: bool) -> Self {
@@ -94,6 +105,10 @@ impl State {
             bindings: Vec::new(),
             channels: BTreeMap::new(),
             outgoing: Vec::new(),
+            full: false,
+            unlimited: false,
+            told_of_deaths: false,
+            deliveries: 0,
             stirred: BTreeSet::new(),
         }
     }
@@ -199,6 +214,8 @@ impl State {
         mut message: Message,
         now: Instant,
     ) -> Result<Published, LinkError> {
+        // What is in a dead-letter queue says so for good.
+        self.told_of_deaths |= message.header("x-death").is_some() && !to.key.ends_with("_dlq");
         if message.properties.reply_to().as_ref().is_some_and(|reply_to| reply_to.as_str() == DIRECT_REPLY_TO) {
             let answered = self.channels.get(&channel).is_some_and(|state| state.replies.is_some());
             if !answered {
@@ -215,6 +232,9 @@ impl State {
             return Ok(Published { taken: true, routed: false });
         }
         let targets = self.targets(&to.exchange, &to.key, &message)?;
+        if self.full && !targets.is_empty() {
+            return Ok(Published { taken: false, routed: true });
+        }
         let taken = self.put(&targets, &message, &to.exchange, &to.key, now);
         Ok(Published { taken, routed: !targets.is_empty() })
     }
@@ -298,10 +318,15 @@ impl State {
         (connection, channel): ChannelId,
         name: &str,
         tag: &str,
-        prefetch: usize,
+        (prefetch, hold): (usize, Option<Duration>),
         way: Way,
     ) -> Result<(), LinkError> {
+        self.unlimited |= prefetch == 0;
+        let modern = self.modern;
         let queue = self.reachable(connection, name)?;
+        if modern && hold.is_some() && !queue.quorum {
+            return Err(refusal::no_hold(name));
+        }
         queue.consumers.push_back((connection, channel, tag.to_owned()));
         self.stirred.insert(name.to_owned());
         if let Some(state) = self.channels.get_mut(&(connection, channel)) {
@@ -371,6 +396,7 @@ impl State {
                 let state = self.channels.get_mut(&(connection, channel));
                 if let Some(consumer) = state.and_then(|state| state.consumers.get_mut(&tag)) {
                     consumer.held += 1;
+                    self.deliveries += 1;
                     let way = consumer.way.clone();
                     self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(Box::new(incoming)) });
                 }

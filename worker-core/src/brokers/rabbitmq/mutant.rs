@@ -1,0 +1,71 @@
+//! Variants of the hand-over that are known to be bad, which the simulation has to catch.
+//!
+//! A simulation that finds nothing proves something only if it finds these. They exist where the feature `simulation`
+//! is on, and there for the one thread that asks for one: a simulated world lives on one thread.
+
+/// A variant that is known to be bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "only simulations choose one"))]
+pub enum Mutant {
+    /// A delivery is acknowledged before its copy is confirmed.
+    AckBeforeConfirm,
+    /// A message counts as taken once it is written.
+    ConfirmIgnored,
+    /// A message that was refused counts as taken.
+    NackIgnored,
+    /// A message that no queue takes does not come back.
+    NotMandatory,
+    /// A copy says through which queues the original went.
+    DeathCopied,
+    /// A job that failed for good goes back to its queue.
+    RequeuedInsteadOfDead,
+    /// A retry does not count those before it.
+    AttemptsForgotten,
+    /// What is acknowledged is acknowledged again.
+    AckedTwice,
+    /// What was fetched and not begun is acknowledged at a stop.
+    DroppedOnShutdown,
+    /// A queue is consumed without a limit.
+    PrefetchForgotten,
+    /// What was delivered on a connection that is gone is settled on the next.
+    EpochForgotten,
+}
+
+#[cfg(feature = "simulation")]
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::AckBeforeConfirm,
+        Self::ConfirmIgnored,
+        Self::NackIgnored,
+        Self::NotMandatory,
+        Self::DeathCopied,
+        Self::RequeuedInsteadOfDead,
+        Self::AttemptsForgotten,
+        Self::AckedTwice,
+        Self::DroppedOnShutdown,
+        Self::PrefetchForgotten,
+        Self::EpochForgotten,
+    ];
+}
+
+#[cfg(feature = "simulation")]
+thread_local! {
+    static CHOSEN: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Makes everything on this thread behave as this variant, or as it should again.
+#[cfg(feature = "simulation")]
+pub fn mutate(mutant: Option<Mutant>) {
+    CHOSEN.set(mutant);
+}
+
+#[cfg(feature = "simulation")]
+pub(super) fn is(mutant: Mutant) -> bool {
+    CHOSEN.get() == Some(mutant)
+}
+
+#[cfg(not(feature = "simulation"))]
+pub(super) const fn is(_: Mutant) -> bool {
+    false
+}
