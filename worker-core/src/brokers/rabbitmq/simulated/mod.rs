@@ -7,6 +7,7 @@
 //! users and no `consumer_timeout`. The conformance suite runs on it, and must agree with RabbitMQ on every case.
 
 mod client;
+mod death;
 mod pipes;
 mod queue;
 mod refusal;
