@@ -11,7 +11,12 @@ use std::{
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
-use worker_core::{Enqueue, EnqueueErrorKind, Publish, Registry, Worker, prelude::*};
+use worker_core::{
+    Enqueue, EnqueueErrorKind, Registry, TokioClock,
+    broker::Topology,
+    brokers::rabbitmq::{RabbitOptions, SimulatedServer},
+    prelude::*,
+};
 use worker_tests::{
     eventually::{eventually, eventually_within},
     rabbit::shared_node,
@@ -71,6 +76,28 @@ async fn a_queue_of_events_that_is_deleted_is_bound_again_when_it_is_made_again(
     shared_node().delete_queue(scene.vhost.name(), "parcels_seen").await;
     eventually_within(LONG, "it is bound again", async || client.publish(parcel()).await.ok().map(drop)).await;
     eventually("it is seen, too", async || (seen.load(Ordering::SeqCst) == 2).then_some(())).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_of_events_that_another_has_made_again_while_we_were_away_is_bound_again() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let process = || {
+        let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
+        Client::new(Arc::new(broker))
+    };
+    let (client, other, seen) = (process(), process(), Arc::new(AtomicU64::new(0)));
+    let worker = Worker::builder(&client).registry(Registry::new().with::<see>()).state_arc(Arc::clone(&seen));
+    let running = Running::start(worker);
+    let parcel = || Publish::new(Parcel { state: "sent".into() }).mandatory();
+    eventually("the worker is bound", async || other.publish(parcel()).await.ok().map(drop)).await;
+    server.kill();
+    server.delete_queue("parcels_seen");
+    server.start();
+    // It takes no time here, and the worker pauses before it connects again.
+    process().declare(&Topology::queues(["parcels_seen".parse().unwrap()])).await.unwrap();
+    eventually("it is bound again", async || other.publish(parcel()).await.ok().map(drop)).await;
+    eventually("both are seen", async || (seen.load(Ordering::SeqCst) == 2).then_some(())).await;
     running.stop().await;
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use worker_core::{
-    Client, ClientOptions, Clock, EnqueueErrorKind,
+    Client, ClientOptions, Clock,
     broker::{DeadJob, Page, Selection},
     brokers::rabbitmq::{RabbitOptions, SimulatedProcess, SimulatedServer},
     hours, seconds,
@@ -22,15 +22,14 @@ use worker_core::{
 use crate::sim::{
     plan::Type,
     record::What,
-    stage::{Incarnation, Stage},
-    tasks::prepared,
+    stage::{Incarnation, Life, Stage, Wish},
 };
 
 /// How long everything may take to come to its end once nothing fails any more.
 const HEALING_MAX: Duration = hours(1);
 
 /// What is done to the server and the ways to it.
-const TROUBLES: [&str; 7] =
+pub(super) const TROUBLES: [&str; 7] =
     ["server killed", "connections closed", "alarm", "slow", "very slow", "full", "empty queue deleted"];
 
 /// Deliveries at the start and in each second that are jobs, and no loop: there are at most sixty, each with some
@@ -219,23 +218,7 @@ impl World {
                 self.stage.record.write(0, What::Trouble { what: "producer cut" });
                 process.cut();
             }
-            let mut attempt = prepared(&job);
-            loop {
-                match client.enqueue(attempt).await {
-                    Ok(enqueued) => {
-                        assert_eq!(enqueued.id.to_string(), job.id);
-                        self.stage.record.write(0, What::Acknowledged { job: job.id.clone() });
-                        break;
-                    }
-                    Err(error) => {
-                        let kinds = [EnqueueErrorKind::Indeterminate, EnqueueErrorKind::Unavailable];
-                        assert!(kinds.contains(&error.kind()), "{error}");
-                        self.stage.record.write(0, What::Trouble { what: "enqueue failed" });
-                        attempt = error.into_job().unwrap();
-                        sleep(Duration::from_millis(rng.u64(0..3_000))).await;
-                    }
-                }
-            }
+            self.stage.enqueue(&client, &job, &mut rng).await;
         }
         client.close().await.unwrap();
     }
@@ -260,55 +243,31 @@ impl World {
         let grace = if self.calm { seconds(60) } else { grace };
         let builder = incarnation.builder(&client, &types, (slots, rng.usize(1..8)));
         let worker = builder.grace(grace).build().unwrap();
-        let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
-        let (on_shutdown, on_abort) = (shutdown.clone().cancelled_owned(), abort.clone().cancelled_owned());
-        let mut task = JoinSet::new();
-        task.spawn(async move { worker.run_until(on_shutdown, on_abort).await });
+        let mut life = Life::begin(Arc::clone(&incarnation), worker);
         let lives = Duration::from_millis(rng.u64(100..25_000));
-        let healed = self.healed.clone();
-        let ended = tokio::select! {
+        tokio::select! {
             biased;
-            ended = task.join_next() => ended,
-            () = healed.cancelled() => None,
-            () = sleep(lives), if self.workers_end() => None,
-        };
-        if let Some(ended) = ended {
-            let report = ended.unwrap().map_err(|error| error.to_string());
-            incarnation.write(What::Ended { report });
-            return client.close().await.unwrap();
+            () = life.ended() => return client.close().await.unwrap(),
+            () = self.healed.cancelled() => {}
+            () = sleep(lives), if self.workers_end() => {}
         }
         if self.workers_end() && rng.u8(..4) == 0 && !self.healed.is_cancelled() {
             incarnation.write(What::Lapsed);
             process.cut();
             sleep(Duration::from_millis(rng.u64(0..10_000))).await;
         }
-        match if self.calm { 3 } else { rng.u8(..4) } {
+        let wish = match if self.calm { 3 } else { rng.u8(..4) } {
             0 if self.workers_end() => {
                 incarnation.write(What::Crashed);
                 process.die();
-                return task.shutdown().await;
+                return life.vanish().await;
             }
-            1 => {
-                incarnation.write(What::Asked { to: "abort" });
-                abort.cancel();
-            }
-            2 => {
-                incarnation.write(What::Asked { to: "drain and then abort" });
-                shutdown.cancel();
-                sleep(grace / 2).await;
-                abort.cancel();
-            }
-            _ => {
-                incarnation.write(What::Asked { to: "drain" });
-                shutdown.cancel();
-            }
-        }
-        // The grace period, and what the broker may take for its end.
-        let Ok(ended) = timeout(grace + seconds(12), task.join_next()).await else {
-            panic!("process {} did not end in time", incarnation.process);
+            1 => Wish::Abort,
+            2 => Wish::DrainThenAbort,
+            _ => Wish::Drain,
         };
-        let report = ended.unwrap().unwrap().map_err(|error| error.to_string());
-        incarnation.write(What::Ended { report });
+        // What the broker may take for its end.
+        life.ask(wish, grace, seconds(12)).await;
         client.close().await.unwrap();
     }
 

@@ -6,15 +6,21 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use fastrand::Rng;
-use worker_core::{Client, Worker, WorkerBuilder};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use worker_core::{Client, DrainReport, EnqueueErrorKind, RunError, Worker, WorkerBuilder};
 
 use crate::sim::{
     plan::{JobPlan, Plan, Type},
     record::{Record, What, WorldClock},
-    tasks::registry,
+    tasks::{prepared, registry},
 };
 
 #[derive(Debug)]
@@ -62,6 +68,26 @@ impl Stage {
         *so_far <= plan.snoozes
     }
 
+    /// Enqueues a job, again and again until it is known to be durable.
+    pub(super) async fn enqueue(&self, client: &Client, job: &JobPlan, rng: &mut Rng) {
+        let mut attempt = prepared(job);
+        loop {
+            match client.enqueue(attempt).await {
+                Ok(enqueued) => {
+                    assert_eq!(enqueued.id.to_string(), job.id);
+                    return self.record.write(0, What::Acknowledged { job: job.id.clone() });
+                }
+                Err(error) => {
+                    let kinds = [EnqueueErrorKind::Indeterminate, EnqueueErrorKind::Unavailable];
+                    assert!(kinds.contains(&error.kind()), "{error}");
+                    self.record.write(0, What::Trouble { what: "enqueue failed" });
+                    attempt = error.into_job().unwrap();
+                    sleep(Duration::from_millis(rng.u64(0..3_000))).await;
+                }
+            }
+        }
+    }
+
     /// A generator for one actor, so that no other can change what it draws.
     pub(super) fn rng(&self, actor: u64) -> Rng {
         Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ actor)
@@ -87,5 +113,64 @@ impl Incarnation {
             .queues(queues)
             .concurrency(slots)
             .prefetch(prefetch)
+    }
+}
+
+/// A worker that runs.
+pub(super) struct Life {
+    incarnation: Arc<Incarnation>,
+    task: JoinSet<Result<DrainReport, RunError>>,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+}
+
+/// What a worker is asked for at its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wish {
+    Drain,
+    Abort,
+    /// The one, and half of the grace period later the other.
+    DrainThenAbort,
+}
+
+impl Life {
+    pub(super) fn begin(incarnation: Arc<Incarnation>, worker: Worker) -> Self {
+        let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
+        let (on_shutdown, on_abort) = (shutdown.clone().cancelled_owned(), abort.clone().cancelled_owned());
+        let mut task = JoinSet::new();
+        task.spawn(async move { worker.run_until(on_shutdown, on_abort).await });
+        Self { incarnation, task, shutdown, abort }
+    }
+
+    /// Waits for its own end.
+    pub(super) async fn ended(&mut self) {
+        let report = self.task.join_next().await.unwrap().unwrap().map_err(|error| error.to_string());
+        self.incarnation.write(What::Ended { report });
+    }
+
+    /// Drops it where it stands.
+    pub(super) async fn vanish(mut self) {
+        self.task.shutdown().await;
+    }
+
+    /// Asks it to end, and insists that it does within its grace period and `more`.
+    pub(super) async fn ask(mut self, wish: Wish, grace: Duration, more: Duration) {
+        let (to, drains) = match wish {
+            Wish::Drain => ("drain", true),
+            Wish::Abort => ("abort", false),
+            Wish::DrainThenAbort => ("drain and then abort", true),
+        };
+        self.incarnation.write(What::Asked { to });
+        if drains {
+            self.shutdown.cancel();
+        }
+        if matches!(wish, Wish::DrainThenAbort) {
+            sleep(grace / 2).await;
+        }
+        if !matches!(wish, Wish::Drain) {
+            self.abort.cancel();
+        }
+        let process = self.incarnation.process;
+        timeout(grace + more, self.ended()).await.unwrap_or_else(|_| panic!("process {process} did not end in time"));
     }
 }

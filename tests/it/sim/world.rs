@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use worker_core::{
-    BrokerErrorKind, Client, ClientOptions, Clock, EnqueueErrorKind,
+    BrokerErrorKind, Client, ClientOptions, Clock,
     broker::{Broker as _, DeadJob, Inspector, Page, Selection},
     brokers::memory::MemoryBroker,
     hours, seconds,
@@ -25,8 +25,7 @@ use worker_tests::fault::{Call, Fault, FaultyBroker};
 use crate::sim::{
     plan::Type,
     record::What,
-    stage::{Incarnation, Stage},
-    tasks::prepared,
+    stage::{Incarnation, Life, Stage, Wish},
     witness::Witness,
 };
 
@@ -98,22 +97,7 @@ impl World {
         jobs.sort_by_key(|job| job.enqueue_at);
         for job in jobs {
             sleep(job.enqueue_at.saturating_sub(self.stage.record.now())).await;
-            let mut attempt = prepared(job);
-            loop {
-                match client.enqueue(attempt).await {
-                    Ok(enqueued) => {
-                        assert_eq!(enqueued.id.to_string(), job.id);
-                        self.stage.record.write(0, What::Acknowledged { job: job.id.clone() });
-                        break;
-                    }
-                    Err(error) => {
-                        let kinds = [EnqueueErrorKind::Indeterminate, EnqueueErrorKind::Unavailable];
-                        assert!(kinds.contains(&error.kind()), "{error}");
-                        attempt = error.into_job().unwrap();
-                        sleep(Duration::from_millis(rng.u64(0..3_000))).await;
-                    }
-                }
-            }
+            self.stage.enqueue(&client, job, &mut rng).await;
         }
     }
 
@@ -135,59 +119,35 @@ impl World {
         let (slots, grace) = (rng.usize(1..5), Duration::from_millis(rng.u64(0..30_000)));
         let builder = incarnation.builder(&client, &types, (slots, rng.usize(1..8)));
         let worker = builder.grace(grace).build().unwrap();
-        let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
-        let (on_shutdown, on_abort) = (shutdown.clone().cancelled_owned(), abort.clone().cancelled_owned());
-        let mut task = JoinSet::new();
-        task.spawn(async move { worker.run_until(on_shutdown, on_abort).await });
-
+        let mut life = Life::begin(Arc::clone(&incarnation), worker);
         let lives = Duration::from_millis(rng.u64(100..25_000));
-        let healed = self.healed.clone();
-        let ended = tokio::select! {
+        tokio::select! {
             biased;
-            ended = task.join_next() => ended,
-            () = healed.cancelled() => None,
-            () = sleep(lives), if self.stage.plan.workers_end => None,
-        };
-        if let Some(ended) = ended {
-            let report = ended.unwrap().map_err(|error| error.to_string());
-            return incarnation.write(What::Ended { report });
+            () = life.ended() => return,
+            () = self.healed.cancelled() => {}
+            () = sleep(lives), if self.stage.plan.workers_end => {}
         }
         if rng.u8(..4) == 0 && !self.healed.is_cancelled() {
             incarnation.write(What::Lapsed);
             process.lapse();
             sleep(Duration::from_millis(rng.u64(0..10_000))).await;
         }
-        match rng.u8(..5) {
+        let wish = match rng.u8(..5) {
             0 => {
                 incarnation.write(What::Crashed);
                 process.crash();
-                return task.shutdown().await;
+                return life.vanish().await;
             }
             1 => {
                 incarnation.write(What::Asked { to: "vanish" });
-                return task.shutdown().await;
+                return life.vanish().await;
             }
-            2 => {
-                incarnation.write(What::Asked { to: "abort" });
-                abort.cancel();
-            }
-            3 => {
-                incarnation.write(What::Asked { to: "drain and then abort" });
-                shutdown.cancel();
-                sleep(grace / 2).await;
-                abort.cancel();
-            }
-            _ => {
-                incarnation.write(What::Asked { to: "drain" });
-                shutdown.cancel();
-            }
-        }
-        // The grace period, the five seconds for the broker, and one for the rounding of both.
-        let Ok(ended) = timeout(grace + seconds(6), task.join_next()).await else {
-            panic!("process {} did not end in time", incarnation.process);
+            2 => Wish::Abort,
+            3 => Wish::DrainThenAbort,
+            _ => Wish::Drain,
         };
-        let report = ended.unwrap().unwrap().map_err(|error| error.to_string());
-        incarnation.write(What::Ended { report });
+        // The five seconds for the broker, and one for the rounding of both.
+        life.ask(wish, grace, seconds(6)).await;
     }
 
     /// Another worker process, with a client on a broker that fails.

@@ -64,13 +64,20 @@ pub(super) struct Declarer {
     bound: Mutex<HashMap<QueueName, Bound>>,
     /// Exchanges that refused what was published to them: why, and when.
     refusals: Mutex<HashMap<String, (String, Instant)>>,
-    looks: Looks,
+    looks: Looks<bool>,
+    nature_looks: Looks<Option<Nature>>,
     /// Channels that may be in use at once.
     room: Arc<Semaphore>,
 }
 
-/// What a queue gets copies from.
-type Bound = (Vec<Exchange>, Vec<Binding>);
+/// What a queue gets copies from, and whether it is known to.
+#[derive(Default, Clone)]
+struct Bound {
+    exchanges: Vec<Exchange>,
+    bindings: Vec<Binding>,
+    /// Not where it was gone since it was bound, whoever has made it again.
+    holds: bool,
+}
 
 /// A channel that an error may close, and its place among those that may be in use at once.
 pub(super) struct Asking {
@@ -91,7 +98,8 @@ impl Declarer {
         let (default_type, ladder) = (options.queue_type, Ladder::new(options.namespace.clone()));
         let (seen, asked, natures) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (rungs, absent, declares) = (Mutex::default(), Mutex::default(), options.declare);
-        let (bound, refusals, looks) = (Mutex::default(), Mutex::default(), Looks::default());
+        let (bound, refusals) = (Mutex::default(), Mutex::default());
+        let (looks, nature_looks) = (Looks::default(), Looks::default());
         let room = Arc::new(Semaphore::new(CHANNELS_AT_ONCE));
         Self {
             connection,
@@ -106,6 +114,7 @@ impl Declarer {
             bound,
             refusals,
             looks,
+            nature_looks,
             room,
         }
     }
@@ -196,10 +205,9 @@ impl Declarer {
             if let Some(learnt) = learnt {
                 self.know(name, learnt);
             }
-            Ok::<_, LinkError>(learnt.is_some())
+            Ok::<_, LinkError>(learnt.flatten())
         };
-        self.looks.shared(&format!("nature of {name}"), look).await?;
-        Ok(lock(&self.natures).get(name).copied().flatten())
+        self.nature_looks.shared(name, look).await
     }
 
     /// What `queue` is now, whatever it was when it was looked at before.
@@ -208,39 +216,33 @@ impl Declarer {
         self.nature(queue).await
     }
 
-    /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created. One that is
-    /// made again is bound again to what it was bound to.
+    /// Declares `queue` and its dead-letter queue, as it was asked for before; whether `queue` was created. One that was
+    /// gone is bound again to what it was bound to, whoever has made it again.
     pub(super) async fn queue(&self, queue: &QueueName) -> Result<bool, BrokerError> {
         let asked = self.asked(queue);
         self.dead_letters_as(queue, &asked).await?;
         let is_new = self.queue_as(queue, &asked).await?;
-        if is_new {
+        if is_new || !self.is_bound(queue) {
             self.bind_again(queue).await?;
         }
         Ok(is_new)
     }
 
-    /// Declares and binds what `queue` was declared with, again. If one fails, the queue is looked for anew the next
-    /// time, and not taken for whole.
+    /// Declares and binds what `queue` was declared with, again. If that fails it is not bound, and bound the next time.
     async fn bind_again(&self, queue: &QueueName) -> Result<(), BrokerError> {
-        let Some((exchanges, bindings)) = lock(&self.bound).get(queue).cloned() else { return Ok(()) };
-        let binding = async {
-            for exchange in &exchanges {
-                exchanges::declare(self, exchange).await?;
-            }
-            for binding in &bindings {
-                exchanges::bind(self, binding).await?;
-            }
-            Ok(())
-        };
-        let bound: Result<(), BrokerError> = binding.await;
-        match &bound {
-            Ok(()) => {
-                tracing::info!(target: TARGET, %queue, bindings = bindings.len(), "a queue that was made again is bound again")
-            }
-            Err(_) => self.forget(queue.as_str()),
+        let Some(Bound { exchanges, bindings, .. }) = lock(&self.bound).get(queue).cloned() else { return Ok(()) };
+        self.unbound(queue.as_str());
+        for exchange in &exchanges {
+            exchanges::declare(self, exchange).await?;
         }
-        bound
+        for binding in &bindings {
+            exchanges::bind(self, binding).await?;
+        }
+        if let Some(bound) = lock(&self.bound).get_mut(queue) {
+            bound.holds = true;
+        }
+        tracing::info!(target: TARGET, %queue, bindings = bindings.len(), "a queue that was gone is bound again");
+        Ok(())
     }
 
     /// The same, of which `asked` is asked now: one that is found must be that.
@@ -311,7 +313,7 @@ impl Declarer {
     /// Declares where copies of jobs of `queue` go, unless it was seen.
     pub(super) async fn place(&self, place: Place, queue: &QueueName) -> Result<(), BrokerError> {
         let name = self.name(place, queue);
-        if self.is_seen(&name) {
+        if self.is_seen(&name) && (place != Place::Queue || self.is_bound(queue)) {
             return Ok(());
         }
         match place {
@@ -405,7 +407,7 @@ impl Declarer {
     }
 
     /// What is looked at by many at once.
-    pub(super) const fn looks(&self) -> &Looks {
+    pub(super) const fn looks(&self) -> &Looks<bool> {
         &self.looks
     }
 
@@ -446,11 +448,14 @@ impl Declarer {
     async fn create(&self, name: &str, arguments: FieldTable) -> Result<bool, BrokerError> {
         let failed = |error: &LinkError| broker_error(&format!("queue `{name}` could not be declared"), error);
         let channel = self.channel().await.map_err(|error| failed(&error))?;
-        match channel.declare(name, Declare::Durable(arguments)).await {
-            Ok(_) => {
-                channel.close().await;
-                Ok(true)
-            }
+        let declared = channel.declare(name, Declare::Durable(arguments)).await;
+        if declared.is_ok() {
+            channel.close().await;
+        }
+        // Its place is for the next question, which may be ours.
+        drop(channel);
+        match declared {
+            Ok(_) => Ok(true),
             // Somebody else was faster, with other arguments: then it is theirs.
             Err(error) if error.kind == LinkErrorKind::Mismatch => match self.depth(name).await {
                 Ok(Some(_)) => Ok(false),

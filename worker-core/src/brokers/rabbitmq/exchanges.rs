@@ -25,8 +25,14 @@ pub(super) async fn declare(declarer: &Declarer, exchange: &Exchange) -> Result<
         return Ok(());
     }
     let channel = declarer.channel().await.map_err(|error| failed(&error))?;
-    match channel.declare_exchange(name.as_str(), DeclareExchange::Durable(*kind)).await {
-        Ok(()) => channel.close().await,
+    let declared = channel.declare_exchange(name.as_str(), DeclareExchange::Durable(*kind)).await;
+    if declared.is_ok() {
+        channel.close().await;
+    }
+    // Its place is for the next question, which may be ours.
+    drop(channel);
+    match declared {
+        Ok(()) => {}
         Err(error) if error.kind == LinkErrorKind::Mismatch => match kind_there(&error.text) {
             Some(found) => {
                 let message = format!(

@@ -146,6 +146,8 @@ impl Lane {
             if lost > 0 {
                 tracing::warn!(target: TARGET, queue = %self.queue(), lost, %error, "deliveries were lost with their connection; they come back");
             }
+            // Whatever became of the server meanwhile, and whoever has made the queue again.
+            self.shared.declarer.unbound(self.queue().as_str());
             self.repair(&error).await;
             tokio::select! {
                 biased;
@@ -198,6 +200,10 @@ impl Lane {
     }
 
     async fn open(&self, up: &Arc<Up>) -> Result<Lines, LinkError> {
+        // Where the queue was gone and could not be mended, or not wholly: not before all of it is there.
+        if let Err(error) = self.shared.declarer.place(Place::Queue, self.queue()).await {
+            return Err(LinkError::new(LinkErrorKind::Gone, error.detail()));
+        }
         let mut channel = up.link.channel().await?;
         let (queue, prefetch) = (self.queue().as_str(), self.subscription.prefetch.get());
         let prefetch = if mutant::is(Mutant::PrefetchForgotten) { 0 } else { prefetch };

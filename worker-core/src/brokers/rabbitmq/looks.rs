@@ -11,18 +11,24 @@ use std::{
     },
 };
 
-/// What was found out last about one thing, and when that was begun.
-type Last = Option<(u64, bool)>;
-
 /// Looks at things, one at a time for each.
-#[derive(Debug, Default)]
-pub(super) struct Looks {
+#[derive(Debug)]
+pub(super) struct Looks<T> {
     began: AtomicU64,
-    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Last>>>>,
+    turns: Mutex<HashMap<String, Turn<T>>>,
 }
 
-impl Looks {
-    /// Whether it is so, by `look`, or by that of another which began after this was asked.
+/// Held by who looks; what was found out last, and when that was begun.
+type Turn<T> = Arc<tokio::sync::Mutex<Option<(u64, T)>>>;
+
+impl<T> Default for Looks<T> {
+    fn default() -> Self {
+        Self { began: AtomicU64::new(0), turns: Mutex::default() }
+    }
+}
+
+impl<T: Copy> Looks<T> {
+    /// What `look` finds, or that of another which began after this was asked.
     ///
     /// # Errors
     ///
@@ -31,7 +37,7 @@ impl Looks {
     /// # Cancel safety
     ///
     /// Cancel safe: another looks then.
-    pub(super) async fn shared<E>(&self, name: &str, look: impl Future<Output = Result<bool, E>>) -> Result<bool, E> {
+    pub(super) async fn shared<E>(&self, name: &str, look: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let asked = self.began.fetch_add(1, Ordering::SeqCst);
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Declarer, lock};
+use super::{Bound, Declarer, lock};
 use crate::{
     broker::Topology,
     brokers::rabbitmq::{
@@ -53,11 +53,11 @@ impl Declarer {
         known.is_some_and(|nature| nature.queue_type == Some(QueueType::Quorum))
     }
 
-    /// Keeps the exchanges and bindings that queues were declared with.
+    /// Keeps the exchanges and bindings that queues were declared with, and bound to.
     pub(in crate::brokers::rabbitmq) fn keep_bindings(&self, topology: &Topology) {
         for binding in &topology.bindings {
             let mut bound = lock(&self.bound);
-            let (exchanges, bindings) = bound.entry(binding.queue.clone()).or_default();
+            let Bound { exchanges, bindings, holds } = bound.entry(binding.queue.clone()).or_default();
             let of_it = topology.exchanges.iter().find(|exchange| exchange.name == binding.exchange);
             if let Some(exchange) = of_it.filter(|exchange| !exchanges.contains(exchange)) {
                 exchanges.push(exchange.clone());
@@ -65,6 +65,19 @@ impl Declarer {
             if !bindings.contains(binding) {
                 bindings.push(binding.clone());
             }
+            *holds = true;
+        }
+    }
+
+    /// Whether a queue gets copies from what it was bound to, as far as is known.
+    pub(in crate::brokers::rabbitmq) fn is_bound(&self, queue: &QueueName) -> bool {
+        lock(&self.bound).get(queue).is_none_or(|bound| bound.holds)
+    }
+
+    /// A queue is gone, or may have been: its bindings went with it.
+    pub(in crate::brokers::rabbitmq) fn unbound(&self, name: &str) {
+        if let Some((_, bound)) = lock(&self.bound).iter_mut().find(|(queue, _)| queue.as_str() == name) {
+            bound.holds = false;
         }
     }
 
@@ -95,6 +108,7 @@ impl Declarer {
     pub(in crate::brokers::rabbitmq) fn forget(&self, name: &str) {
         self.seen().remove(name);
         lock(&self.natures).remove(name);
+        self.unbound(name);
     }
 
     pub(in crate::brokers::rabbitmq) fn is_seen(&self, name: &str) -> bool {

@@ -172,7 +172,8 @@ impl Queue {
     /// Puts back what could not be forwarded, to be tried again at `again`.
     pub(super) fn hold(&mut self, mut stored: Stored, again: Instant) {
         stored.expires = Some(again);
-        self.ready.insert((0, 0, stored.seq), stored);
+        self.returns += 1;
+        self.ready.insert((0, 0, self.returns), stored);
     }
 }
 
