@@ -72,6 +72,7 @@ fn every_variable_reaches_its_setting() {
         ("WORKER_RABBITMQ_CERT_FILE", "cert.pem"),
         ("WORKER_RABBITMQ_KEY_FILE", "key.pem"),
         ("WORKER_RABBITMQ_SERVER_NAME", "rabbit.internal"),
+        ("WORKER_RABBITMQ_MANAGEMENT_URL", "http://rabbit:15672"),
         ("WORKER_LOG_FORMAT", "json"),
     ])
     .unwrap();
@@ -99,6 +100,8 @@ fn every_variable_reaches_its_setting() {
     assert_eq!(settings.rabbitmq_channels.get(), 4);
     assert_eq!(settings.rabbitmq_reply_queues, ["amq.gen-*", "replies"]);
     assert_eq!(settings.rabbitmq_server_name.as_deref(), Some("rabbit.internal"));
+    let management = settings.rabbitmq_management_url.as_ref().map(ToString::to_string);
+    assert_eq!(management.as_deref(), Some("http://rabbit:15672"));
     assert_eq!(settings.rabbitmq_namespace, "team-a");
     assert_eq!(settings.rabbitmq_ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
     assert_eq!(settings.rabbitmq_cert_file.as_deref(), Some(Path::new("cert.pem")));
@@ -122,7 +125,7 @@ fn everything_wrong_is_said_at_once_with_variable_value_and_form() {
     assert_eq!(
         problems,
         [
-            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_ADMIN, WORKER_TOPOLOGY, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_CONSUMER_TIMEOUT, WORKER_RABBITMQ_CHANNELS, WORKER_RABBITMQ_REPLY_QUEUES, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_RABBITMQ_SERVER_NAME, WORKER_LOG_FORMAT",
+            "`WORKER_COLOUR` is no setting; settings: WORKER_BROKER_URL, WORKER_QUEUES, WORKER_CONCURRENCY, WORKER_PREFETCH, WORKER_SHUTDOWN_GRACE, WORKER_ADMIN, WORKER_TOPOLOGY, WORKER_UNKNOWN_JOB_PATIENCE, WORKER_ENQUEUE_TIMEOUT, WORKER_CONNECT_TIMEOUT, WORKER_PAYLOAD_MAX, WORKER_SQLITE_SYNCHRONOUS, WORKER_SQLITE_BUSY_TIMEOUT, WORKER_SQLITE_LEASE, WORKER_RABBITMQ_HEARTBEAT, WORKER_RABBITMQ_CONFIRM_TIMEOUT, WORKER_RABBITMQ_QUEUE_TYPE, WORKER_RABBITMQ_CONSUMER_TIMEOUT, WORKER_RABBITMQ_CHANNELS, WORKER_RABBITMQ_REPLY_QUEUES, WORKER_RABBITMQ_NAMESPACE, WORKER_RABBITMQ_CA_FILE, WORKER_RABBITMQ_CERT_FILE, WORKER_RABBITMQ_KEY_FILE, WORKER_RABBITMQ_SERVER_NAME, WORKER_RABBITMQ_MANAGEMENT_URL, WORKER_LOG_FORMAT",
             "`WORKER_CONCURENCY` is no setting; did you mean `WORKER_CONCURRENCY`?",
             "`WORKER_GRACE` is no setting; did you mean `WORKER_SHUTDOWN_GRACE`?",
             "WORKER_QUEUES is empty; use names with or without slots, separated by commas: `emails=4,orders`, or leave it out",

@@ -41,6 +41,8 @@ use crate::{
 };
 
 pub use call::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout};
+#[cfg(feature = "cli")]
+pub(crate) use health::fill_running;
 pub use health::{HEALTH_WAIT_DEFAULT, Health, HealthCheck, Presence, QueueHealth};
 
 /// How long an enqueue waits for the broker's answer before it says that it does not know.

@@ -138,7 +138,8 @@ impl Settings {
             config::table::{RABBITMQ_CA_FILE, RABBITMQ_CERT_FILE, RABBITMQ_KEY_FILE},
         };
         let mut options = self.rabbit_options(url);
-        if url.tls {
+        let management = self.rabbitmq_management_url.as_ref();
+        if url.tls || management.is_some_and(|url| url.tls) {
             let mut tls = Tls::default();
             if let Some(path) = &self.rabbitmq_ca_file {
                 let pem = read(&RABBITMQ_CA_FILE, path, check_certificates)?;
@@ -148,8 +149,12 @@ impl Settings {
                 let certificate = read(&RABBITMQ_CERT_FILE, certificate, check_certificates)?;
                 tls.identity = Some((certificate, read(&RABBITMQ_KEY_FILE, key, check_key)?));
             }
+            // It is the broker's: an API is behind another proxy, or none.
+            options.management = management.map(|url| asked_at(url, url.tls.then(|| tls.clone())));
             tls.server_name.clone_from(&self.rabbitmq_server_name);
-            options.tls = Some(tls);
+            options.tls = url.tls.then_some(tls);
+        } else {
+            options.management = management.map(|url| asked_at(url, None));
         }
         if let Some(name) = std::env::args_os().next() {
             let name = std::path::Path::new(&name).file_stem().unwrap_or_default().to_string_lossy();
@@ -180,6 +185,21 @@ impl Settings {
         let (busy_timeout, lease) = (self.sqlite_busy_timeout, self.sqlite_lease);
         SqliteBroker::open(path, SqliteOptions { synchronous, busy_timeout, lease }).await
     }
+}
+
+/// Where the management API of these settings is.
+#[cfg(feature = "rabbitmq")]
+fn asked_at(
+    url: &crate::config::ManagementUrl,
+    tls: Option<crate::brokers::rabbitmq::Tls>,
+) -> crate::brokers::rabbitmq::Management {
+    use crate::brokers::rabbitmq::{Credentials, Management};
+
+    let mut management = Management::new(url.host.clone());
+    (management.port, management.path, management.tls) = (url.port, url.path.clone(), tls);
+    management.credentials =
+        url.user.as_ref().map(|(user, password)| Credentials::new(user.clone(), password.expose()));
+    management
 }
 
 /// The content of a file that a setting names, which must be what `check` says.

@@ -45,8 +45,8 @@ fn a_worker_that_serves_is_ready_and_one_that_drains_is_not() {
     }
     let asked = [
         "[+]answering ok",
-        "[+]queue:slow ok: 0 ready, 0 dead, 1 consumer",
-        "[+]queue:emails ok: 0 ready, 0 dead, 1 consumer",
+        "[+]queue:slow ok: 0 ready, 1 running, 0 dead, 1 consumer",
+        "[+]queue:emails ok: 0 ready, 0 running, 0 dead, 1 consumer",
     ];
     for line in asked {
         assert!(verbose.lines().any(|found| found == line), "{line}: {verbose}");

@@ -158,7 +158,7 @@ fn health_says_what_is_missing_and_creates_nothing() {
     let program = Program::new();
     program.run(&["enqueue", "ping"]).exits(0);
     let health = program.run(&["health"]).exits(69).says(&["unhealthy: queue `", "queue `emails` does not exist"]);
-    assert_eq!(health.row("queue default")[1..], ["ok", "1 ready, 0 dead, 0 consumers"]);
+    assert_eq!(health.row("queue default")[1..], ["ok", "1 ready, 0 running, 0 dead, 0 consumers"]);
     assert_eq!(health.row("queue emails")[1], "missing");
     program.run(&["health"]).exits(69);
     let served = program.with("WORKER_QUEUES", "default");

@@ -7,6 +7,7 @@ mod admin;
 mod dlq;
 mod enqueue;
 mod look;
+mod management;
 mod notify;
 pub(crate) mod program;
 mod rabbit;

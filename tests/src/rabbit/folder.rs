@@ -45,7 +45,7 @@ pub(super) fn create(release: &Release, ports: &Ports, tls: Option<&ServerTls>) 
             fs::write(folder.join(file), text).unwrap();
         }
         let mut settings = File::options().append(true).open(folder.join("rabbitmq.conf")).unwrap();
-        write!(settings, "{}", tls.settings(ports.amqps(), release.inside(&folder))).unwrap();
+        write!(settings, "{}", tls.settings(ports, release.inside(&folder))).unwrap();
     }
     // One for all, so that nodes can make a cluster; Erlang insists that nobody else may read it.
     let cookie = folder.join(".erlang.cookie");

@@ -174,6 +174,12 @@ impl Node {
         self.ports.amqps()
     }
 
+    /// Its port for the management API with TLS, on 127.0.0.1.
+    #[must_use]
+    pub const fn api_tls_port(&self) -> u16 {
+        self.ports.api_tls()
+    }
+
     /// Its port for the management API, on 127.0.0.1.
     pub const fn api_port(&self) -> u16 {
         self.ports.api()

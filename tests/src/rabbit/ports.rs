@@ -8,12 +8,12 @@ const FIRST: u16 = 18_000;
 const LAST: u16 = 30_000;
 
 /// One that is bound as a claim, and those that are used.
-const BLOCK: u16 = 5;
+const BLOCK: u16 = 6;
 
-/// Four neighbouring ports on 127.0.0.1.
+/// Five neighbouring ports on 127.0.0.1.
 ///
 /// They are not bound themselves, for a server is to bind them and may be
-/// killed and started again. A fifth one is, for as long as this value lives:
+/// killed and started again. A sixth one is, for as long as this value lives:
 /// whoever has it owns the block, and the kernel gives it back when a process
 /// dies. What else could have one of them is asked by binding it once.
 #[derive(Debug)]
@@ -53,5 +53,10 @@ impl Ports {
     /// For AMQP with TLS.
     pub(super) const fn amqps(&self) -> u16 {
         self.claim + 4
+    }
+
+    /// For the management API with TLS.
+    pub(super) const fn api_tls(&self) -> u16 {
+        self.claim + 5
     }
 }

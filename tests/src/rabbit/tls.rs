@@ -7,6 +7,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
+use super::ports::Ports;
+
 /// An authority that nobody trusts who was not told to.
 #[derive(Debug)]
 pub struct Authority {
@@ -87,16 +89,22 @@ impl Default for Authority {
 
 impl ServerTls {
     /// The lines of `rabbitmq.conf`, for files that the node finds in `folder`.
-    pub(super) fn settings(&self, port: u16, folder: &Path) -> String {
+    pub(super) fn settings(&self, ports: &Ports, folder: &Path) -> String {
+        let (amqps, api) = (ports.amqps(), ports.api_tls());
         let folder = folder.display();
         let required = self.client_certificates;
         format!(
-            "listeners.ssl.1 = 127.0.0.1:{port}\n\
+            "listeners.ssl.1 = 127.0.0.1:{amqps}\n\
              ssl_options.cacertfile = {folder}/ca.pem\n\
              ssl_options.certfile = {folder}/server.pem\n\
              ssl_options.keyfile = {folder}/key.pem\n\
              ssl_options.verify = verify_peer\n\
-             ssl_options.fail_if_no_peer_cert = {required}\n"
+             ssl_options.fail_if_no_peer_cert = {required}\n\
+             management.ssl.ip = 127.0.0.1\n\
+             management.ssl.port = {api}\n\
+             management.ssl.cacertfile = {folder}/ca.pem\n\
+             management.ssl.certfile = {folder}/server.pem\n\
+             management.ssl.keyfile = {folder}/key.pem\n"
         )
     }
 }

@@ -37,7 +37,7 @@ Examples:
   myapp health --json | jq .healthy
 
 JSON:
-  {"healthy", "reasons": [text], "broker": {"url", "reachable",
+  {"healthy", "reasons": [text], "remarks": [text], "broker": {"url", "reachable",
    "reach": "up", "blocked", "down" or null, "error": text or null,
    "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
    "exact_blame", "keeps_place", "counts_all", "priorities",
@@ -45,7 +45,7 @@ JSON:
    "server": text or null} or null},
    "queues": [{"queue", "exists", "ready", "running", "delayed", "dead",
    "consumers"}]}; "exists" and numbers are null where the broker cannot
-   tell"#)]
+   tell; a remark is about what is not known, and makes nothing unhealthy"#)]
 pub(super) struct HealthArgs {
     /// The longest time that the broker may take to answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -59,6 +59,7 @@ pub(super) struct HealthArgs {
 struct Document {
     healthy: bool,
     reasons: Vec<String>,
+    remarks: Vec<String>,
     broker: Reached,
     queues: Vec<Found>,
 }
@@ -113,6 +114,7 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         out.json(&document)?;
     } else if fail.is_none() {
         out.table(&table(&document))?;
+        document.remarks.iter().for_each(|remark| say(format_args!("note: {remark}")));
     }
     match fail {
         Some(fail) => Err(fail),
@@ -128,7 +130,7 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
 
 /// What an answer says.
 fn document(url: String, health: Health, wanted: &[QueueName]) -> Document {
-    let Health { healthy, reasons, reach, capabilities, queues, .. } = health;
+    let Health { healthy, reasons, remarks, reach, capabilities, queues, .. } = health;
     // Of a queue with shards, all together: the reasons name one that is missing.
     let found = |queue: &QueueName| {
         let is_of = |name: &QueueName| name == queue || shard::is_of(name, queue);
@@ -154,7 +156,7 @@ fn document(url: String, health: Health, wanted: &[QueueName]) -> Document {
     let listed: BTreeSet<_> =
         queues.iter().filter(|_| wanted.is_empty()).map(|part| shard::whole(&part.queue)).collect();
     let queues = wanted.iter().chain(&listed).map(found).collect();
-    Document { healthy, reasons, broker, queues }
+    Document { healthy, reasons, remarks, broker, queues }
 }
 
 /// The same where there is none.
@@ -172,6 +174,7 @@ fn unreachable(url: String, wanted: &[QueueName], fail: &Fail) -> Document {
     Document {
         healthy: false,
         reasons: error.iter().cloned().collect(),
+        remarks: Vec::new(),
         broker: Reached { url, reachable: false, reach: None, capabilities: None, error },
         queues: wanted.iter().map(unknown).collect(),
     }
@@ -185,7 +188,7 @@ fn table(document: &Document) -> Table {
     for found in &document.queues {
         let (status, detail) = match (found.exists, found.ready, found.dead, found.consumers) {
             (Some(true), Some(ready), Some(dead), Some(consumers)) => {
-                ("ok", format!("{ready} ready, {dead} dead, {}", count(consumers, "consumer")))
+                ("ok", depth(ready, found.running, dead, consumers))
             }
             (Some(false), Some(ready), Some(dead), _) => {
                 ("missing", format!("not all of its shards are created yet; in the others {ready} ready, {dead} dead"))
@@ -195,6 +198,12 @@ fn table(document: &Document) -> Table {
         table.row([format!("queue {}", found.queue), status.into(), detail]);
     }
     table
+}
+
+/// What is in a queue, and who consumes it, as far as it is known.
+pub(super) fn depth(ready: u64, running: Option<u64>, dead: u64, consumers: u64) -> String {
+    let running = running.map(|running| format!("{running} running, ")).unwrap_or_default();
+    format!("{ready} ready, {running}{dead} dead, {}", count(consumers, "consumer"))
 }
 
 fn abilities(capabilities: &Capabilities) -> String {

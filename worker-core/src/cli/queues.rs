@@ -21,7 +21,7 @@ use crate::{
         signals::Signals,
         table::{Column, Table},
     },
-    client::Client,
+    client::{Client, HEALTH_WAIT_DEFAULT, fill_running},
     config::Settings,
     name::QueueName,
     registry::Registry,
@@ -32,7 +32,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = r#"Columns:
   READY      due, and waiting for a worker
-  RUNNING    held by a worker: running, or about to
+  RUNNING    held by a worker: running, or about to; on RabbitMQ where
+             WORKER_RABBITMQ_MANAGEMENT_URL is set, and up to 5 s old
   DELAYED    not due yet: enqueued for later, or waiting for a retry
   RETRYING   those that failed before; on RabbitMQ as far as they wait in
              queues of their own, the others are scheduled with the rest
@@ -48,9 +49,10 @@ Examples:
 JSON:
   {"at_ms", "queues": [{"queue", "ready", "running", "delayed", "retrying",
    "dead", "consumers", "shards": [the same of each shard, where there are
-   several]}], "scheduled": {"namespace", "jobs"} or null}; with --watch one
-  line each time; running, delayed and retrying are null where the broker
-  cannot tell; dates are milliseconds since 1970-01-01 UTC"#)]
+   several]}], "scheduled": {"namespace", "jobs"} or null,
+   "remarks": [text]}; with --watch one line each time; running, delayed
+  and retrying are null where the broker cannot tell; a remark says why one
+  is not known that could be; dates are milliseconds since 1970-01-01 UTC"#)]
 pub(super) struct QueuesArgs {
     /// Only this queue; can be given several times
     #[arg(long = "queue", value_name = "QUEUE")]
@@ -80,13 +82,21 @@ struct Document {
     at_ms: Timestamp,
     queues: Vec<Row>,
     scheduled: Option<Scheduled>,
+    /// What is not known, and why.
+    remarks: Vec<String>,
     /// Whether each shard has a line of its own in a table.
     #[serde(skip)]
     apart: bool,
 }
 
 impl Document {
-    /// What is below the table: the jobs that wait for a date, where they are not counted by queue.
+    /// What is below the table while it is watched.
+    fn below(&self) -> String {
+        let remarks = self.remarks.iter().map(|remark| format!("note: {remark}\n"));
+        self.scheduled_line().into_iter().chain(remarks).collect()
+    }
+
+    /// The jobs that wait for a date, where they are not counted by queue.
     fn scheduled_line(&self) -> Option<String> {
         let Scheduled { namespace, jobs, .. } = self.scheduled.as_ref()?;
         Some(format!("{} scheduled in `{namespace}`, for all queues together\n", count(*jobs, "job")))
@@ -156,6 +166,7 @@ async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[
     let former = if args.shards { Former::OfAll } else { Former::OfSharded };
     let inspector = inspector_of(client, registry)?;
     let mut found = shards::stats(client, &*inspector, registry, known, former).await?;
+    let remark = fill_running(client, &mut found, HEALTH_WAIT_DEFAULT).await;
     for stats in found.iter_mut().filter(|stats| stats.retrying.is_none()) {
         stats.retrying = inspector.retrying(&stats.queue).await?;
     }
@@ -169,7 +180,8 @@ async fn look(args: &QueuesArgs, client: &Client, registry: &Registry, known: &[
     if !args.queues.is_empty() {
         queues.retain(|row| args.queues.contains(&row.total.queue));
     }
-    Ok(Document { at_ms: client.clock().now(), queues, scheduled, apart: args.shards })
+    let (at_ms, remarks) = (client.clock().now(), remark.into_iter().collect());
+    Ok(Document { at_ms, queues, scheduled, remarks, apart: args.shards })
 }
 
 /// Shows it once, with what could be done.
@@ -186,6 +198,7 @@ fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<
         if let Some(line) = document.scheduled_line() {
             out.text(&line)?;
         }
+        document.remarks.iter().for_each(|remark| say(format_args!("note: {remark}")));
     }
     if let [first, ..] = &*absent {
         let message = match &*absent {

@@ -13,6 +13,7 @@ use crate::{
     broker::{Capabilities, QueueStats, Reach},
     client::Client,
     name::QueueName,
+    time::monotonic_now,
 };
 
 /// How long a broker may take to tell how it is.
@@ -77,6 +78,7 @@ impl HealthCheck {
 
     async fn ask(self) -> Health {
         let Self { client, queues, within } = self;
+        let deadline = monotonic_now() + within;
         let broker = client.broker();
         let (reach, mut reasons) = (broker.reach(), Vec::new());
         let asked = match &reach {
@@ -89,8 +91,14 @@ impl HealthCheck {
             Reach::Up => stats(&client, &queues, within).await,
         };
         let answers = asked.is_ok();
+        let mut remarks = Vec::new();
         let (stats, presence) = match asked {
-            Ok(stats) => (stats, Presence::Missing),
+            Ok(mut stats) => {
+                // Half of what is left: whoever bounds all of this by the same time shall have the answer.
+                let patience = deadline.saturating_duration_since(monotonic_now()) / 2;
+                remarks.extend(fill_running(&client, &mut stats, patience).await);
+                (stats, Presence::Missing)
+            }
             Err(reason) => {
                 reasons.push(reason);
                 (Vec::new(), Presence::Unknown)
@@ -104,7 +112,8 @@ impl HealthCheck {
         let queues: Vec<_> = wanted.into_iter().map(found).collect();
         let missing = queues.iter().filter(|queue| queue.presence == Presence::Missing);
         reasons.extend(missing.map(|QueueHealth { queue, .. }| format!("queue `{queue}` does not exist")));
-        Health { healthy: reasons.is_empty(), reasons, answers, reach, capabilities: broker.capabilities(), queues }
+        let (healthy, capabilities) = (reasons.is_empty(), broker.capabilities());
+        Health { healthy, reasons, remarks, answers, reach, capabilities, queues }
     }
 }
 
@@ -118,6 +127,25 @@ async fn stats(client: &Client, queues: &[QueueName], within: Duration) -> Resul
         Ok(Ok(stats)) => Ok(stats),
         Ok(Err(error)) => Err(error.detail()),
         Err(_) => Err(format!("no answer from the broker within {}", humantime::format_duration(within))),
+    }
+}
+
+/// Adds to `stats` how many jobs run, where the broker has to ask somebody else for that; or says why it is not known.
+///
+/// It is one number for people: whoever cannot be asked for it makes nothing unhealthy.
+pub(crate) async fn fill_running(client: &Client, stats: &mut [QueueStats], within: Duration) -> Option<String> {
+    let unknown: Vec<_> =
+        stats.iter().filter(|stats| stats.running.is_none()).map(|stats| stats.queue.clone()).collect();
+    let inspector = client.broker().inspector().filter(|_| !unknown.is_empty())?;
+    match timeout(within, inspector.running(&unknown)).await {
+        Ok(Ok(running)) => {
+            for stats in stats.iter_mut().filter(|stats| stats.running.is_none()) {
+                stats.running = running.get(&stats.queue).copied();
+            }
+            None
+        }
+        Ok(Err(error)) => Some(format!("how many jobs run is not known: {}", error.detail())),
+        Err(_) => Some(format!("how many jobs run is not known: no answer within {within:.0?}")),
     }
 }
 
@@ -147,6 +175,8 @@ pub struct Health {
     pub healthy: bool,
     /// Why not; empty when they can.
     pub reasons: Vec<String>,
+    /// What is not known, and why, that makes nothing unhealthy: the management API of RabbitMQ cannot be asked.
+    pub remarks: Vec<String>,
     /// Whether the broker answered.
     pub answers: bool,
     /// How the way to it is.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
     config::{
-        AmqpUrl, BrokerUrl, Entry, Origin, Setting, Settings,
+        AmqpUrl, BrokerUrl, Entry, Origin, Setting, Settings, management,
         parse::{self, Misfit},
         table, url,
     },
@@ -134,6 +134,9 @@ impl Given {
             rabbitmq_key_file: self.value(&table::RABBITMQ_KEY_FILE, None, |text| parse::path(text).map(Some)),
             rabbitmq_server_name: self
                 .value(&table::RABBITMQ_SERVER_NAME, None, |text| parse::rabbitmq_server_name(text).map(Some)),
+            rabbitmq_management_url: self.value(&table::RABBITMQ_MANAGEMENT_URL, None, |text| {
+                management::parse(text).map(Some).map_err(Misfit::Because)
+            }),
             log_format: self.value(&table::LOG_FORMAT, default.log_format, parse::log_format),
             entries: Vec::new(),
             warnings: Vec::new(),
@@ -142,8 +145,13 @@ impl Given {
         if !self.problems.is_empty() {
             return Err(ConfigError::new(self.problems));
         }
-        for entry in self.entries.iter_mut().filter(|entry| *entry.setting == table::BROKER_URL) {
-            entry.text = settings.broker_url.to_string();
+        let management = settings.rabbitmq_management_url.as_ref().map(ToString::to_string);
+        for entry in &mut self.entries {
+            match &management {
+                _ if *entry.setting == table::BROKER_URL => entry.text = settings.broker_url.to_string(),
+                Some(url) if *entry.setting == table::RABBITMQ_MANAGEMENT_URL => entry.text.clone_from(url),
+                _ => {}
+            }
         }
         Ok(Settings { entries: self.entries, warnings: self.warnings, ..settings })
     }
@@ -199,7 +207,8 @@ impl Given {
             self.problems.push(format!("{source}: {problem}"));
         }
         if let Some(url) = settings.broker_url.amqp() {
-            self.check_tls(url.tls);
+            let asks_with_tls = settings.rabbitmq_management_url.as_ref().is_some_and(|url| url.tls);
+            self.check_tls(url.tls, asks_with_tls);
         }
         let Some(set) = self.set(&table::CONCURRENCY) else {
             return; // Without a number from the deployment, the application's own holds, which is not known here.
@@ -216,7 +225,7 @@ impl Given {
     }
 
     /// Files without what they are for: the connection would not be the one that was meant.
-    fn check_tls(&mut self, tls: bool) {
+    fn check_tls(&mut self, tls: bool, asks_with_tls: bool) {
         let [ca, certificate, key, name] = [
             &table::RABBITMQ_CA_FILE,
             &table::RABBITMQ_CERT_FILE,
@@ -224,12 +233,16 @@ impl Given {
             &table::RABBITMQ_SERVER_NAME,
         ]
         .map(|setting| self.set(setting).map(|entry| entry.source.clone()));
+        let unused = match (tls, asks_with_tls) {
+            (true, _) => [None, None, None, None],
+            (false, true) => [None, None, None, name],
+            (false, false) => [ca, certificate.clone(), key.clone(), name],
+        };
+        let unused: Vec<_> = unused.into_iter().flatten().collect();
         let problems = match (&certificate, &key) {
-            _ if !tls => {
-                let files = [ca, certificate, key, name].into_iter().flatten();
-                files
-                    .map(|source| format!("{source} is set, but the broker URL is without TLS; write `amqps://`"))
-                    .collect()
+            _ if !unused.is_empty() => {
+                let told = |source| format!("{source} is set, but the broker URL is without TLS; write `amqps://`");
+                unused.into_iter().map(told).collect()
             }
             (Some(alone), None) => {
                 vec![format!("{alone} is set without the key of the certificate; set both or neither")]

@@ -11,6 +11,7 @@
 mod aliases;
 mod amqp;
 mod given;
+mod management;
 mod parse;
 mod parts;
 mod read;
@@ -32,6 +33,7 @@ use crate::{
 pub(crate) use self::url::Target;
 pub use self::{
     amqp::{AmqpHost, AmqpUrl},
+    management::ManagementUrl,
     read::SettingsReader,
     secret::Secret,
     table::{SETTINGS, Setting},
@@ -112,6 +114,8 @@ pub struct Settings {
     pub rabbitmq_key_file: Option<PathBuf>,
     /// The name that RabbitMQ's certificate must have; `None` for the host's.
     pub rabbitmq_server_name: Option<String>,
+    /// Where RabbitMQ's management API is; `None` for nowhere.
+    pub rabbitmq_management_url: Option<ManagementUrl>,
     /// How log lines look.
     pub log_format: LogFormat,
     entries: Vec<Entry>,
@@ -200,6 +204,7 @@ impl Default for Settings {
             rabbitmq_cert_file: None,
             rabbitmq_key_file: None,
             rabbitmq_server_name: None,
+            rabbitmq_management_url: None,
             log_format: LogFormat::Auto,
             entries: SETTINGS.iter().map(|setting| Entry::default_of(setting)).collect(),
             warnings: Vec::new(),
@@ -358,6 +363,7 @@ mod tests {
                 "rabbitmq_cert_file" => text == "no certificate" && default.rabbitmq_cert_file.is_none(),
                 "rabbitmq_key_file" => text == "no key" && default.rabbitmq_key_file.is_none(),
                 "rabbitmq_server_name" => text == "the host's name" && default.rabbitmq_server_name.is_none(),
+                "rabbitmq_management_url" => text == "no API" && default.rabbitmq_management_url.is_none(),
                 "log_format" => parse::log_format(text) == Ok(default.log_format),
                 other => panic!("`{other}` is not checked here"),
             };

@@ -335,6 +335,17 @@ pub(crate) static RABBITMQ_SERVER_NAME: Setting = Setting {
     secret: false,
 };
 
+pub(super) static RABBITMQ_MANAGEMENT_URL: Setting = Setting {
+    name: "rabbitmq_management_url",
+    variable: "WORKER_RABBITMQ_MANAGEMENT_URL",
+    flag: None,
+    meaning: "where RabbitMQ's management API is, by which `queues` and `health` know how many jobs workers hold",
+    form: "`http://HOST:15672` or `https://USER:PASSWORD@HOST:15671`; without a user, the broker's asks",
+    default: "no API",
+    why: "AMQP does all the rest, and the API is often switched off or out of reach",
+    secret: true,
+};
+
 pub(super) static LOG_FORMAT: Setting = Setting {
     name: "log_format",
     variable: "WORKER_LOG_FORMAT",
@@ -347,7 +358,7 @@ pub(super) static LOG_FORMAT: Setting = Setting {
 };
 
 /// Every setting there is.
-pub static SETTINGS: [&Setting; 26] = [
+pub static SETTINGS: [&Setting; 27] = [
     &BROKER_URL,
     &QUEUES,
     &CONCURRENCY,
@@ -373,5 +384,6 @@ pub static SETTINGS: [&Setting; 26] = [
     &RABBITMQ_CERT_FILE,
     &RABBITMQ_KEY_FILE,
     &RABBITMQ_SERVER_NAME,
+    &RABBITMQ_MANAGEMENT_URL,
     &LOG_FORMAT,
 ];

@@ -66,7 +66,7 @@ pub(super) async fn introduce(
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the argument of `map_err`")]
 fn failed(error: io::Error) -> LinkError {
-    tls::explain(&error).unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, error.to_string()))
+    tls::explain(&error, tls::PLAIN_AMQP).unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, error.to_string()))
 }
 
 /// What the first frame says; `None` while it is not complete.

@@ -5,7 +5,11 @@
 //! at once. While one person reads a dead-letter queue, another waits: an
 //! exclusive queue of its name stands for the turn.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -311,7 +315,7 @@ struct List<'a> {
     after: Option<Cursor>,
     limit: usize,
     /// By place: no more than one above the limit.
-    found: std::collections::BTreeMap<u128, DeadJob>,
+    found: BTreeMap<u128, DeadJob>,
 }
 
 #[async_trait]
@@ -488,6 +492,19 @@ impl Inspector for RabbitInspector {
         Ok(all)
     }
 
+    async fn running(&self, queues: &[QueueName]) -> Result<BTreeMap<QueueName, u64>, BrokerError> {
+        self.shared.check()?;
+        let Some(api) = &self.shared.management else { return Ok(BTreeMap::new()) };
+        let names = queues.iter().map(ToString::to_string).collect();
+        let held = api.held(names, queues.iter().map(topology::suspects).collect()).await?;
+        // A queue without a number has one we do not know, whatever its suspects are.
+        let of = |queue: &QueueName| {
+            let suspects = held.get(&topology::suspects(queue)).copied().unwrap_or(0);
+            held.get(queue.as_str()).map(|held| (queue.clone(), held + suspects))
+        };
+        Ok(queues.iter().filter_map(of).collect())
+    }
+
     async fn retrying(&self, queue: &QueueName) -> Result<Option<u64>, BrokerError> {
         self.shared.check()?;
         let mut jobs = 0;
@@ -515,8 +532,7 @@ impl Inspector for RabbitInspector {
     async fn dead(&self, selection: &Selection, page: Page) -> Result<DeadPage, BrokerError> {
         self.shared.check()?;
         let _turn = self.turn.lock().await;
-        let mut list =
-            List { selection, after: page.after, limit: page.limit, found: std::collections::BTreeMap::new() };
+        let mut list = List { selection, after: page.after, limit: page.limit, found: BTreeMap::new() };
         for queue in self.selected(selection).await? {
             self.read(&queue, &mut list).await?;
         }

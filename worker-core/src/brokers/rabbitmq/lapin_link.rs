@@ -20,7 +20,7 @@ use lapin::{
         BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
         QueueDeclareOptions, QueueDeleteOptions,
     },
-    tcp::{OwnedIdentity, OwnedTLSConfig},
+    tcp::OwnedTLSConfig,
     types::{AMQPValue, FieldTable, ShortString},
     uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo},
 };
@@ -88,11 +88,7 @@ impl LapinDialer {
     }
 
     fn tls(&self) -> OwnedTLSConfig {
-        let tls = self.options.tls.clone().unwrap_or_default();
-        OwnedTLSConfig {
-            identity: tls.identity.map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
-            cert_chain: tls.authorities,
-        }
+        tls::owned(self.options.tls.as_ref())
     }
 
     fn server_name(&self) -> Option<String> {
@@ -443,9 +439,8 @@ impl From<lapin::Error> for LinkError {
             ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => {
                 Self::new(LinkErrorKind::Hopeless, error.to_string())
             }
-            ErrorKind::IOError(cause) => {
-                tls::explain(cause).unwrap_or_else(|| Self::new(LinkErrorKind::Gone, cause.to_string()))
-            }
+            ErrorKind::IOError(cause) => tls::explain(cause, tls::PLAIN_AMQP)
+                .unwrap_or_else(|| Self::new(LinkErrorKind::Gone, cause.to_string())),
             // Not for a new try at once: the message is still there, and each try is counted against its neighbours.
             ErrorKind::ParsingError(_) => Self::new(
                 LinkErrorKind::Hopeless,

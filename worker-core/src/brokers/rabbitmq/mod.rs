@@ -30,6 +30,7 @@ mod lane;
 mod lapin_link;
 mod link;
 mod looks;
+mod management;
 mod mutant;
 mod options;
 mod plan;
@@ -84,7 +85,7 @@ use crate::{
 pub use mutant::{Mutant, mutate};
 pub use options::{
     CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, CONSUMER_TIMEOUT_DEFAULT, Credentials,
-    HEARTBEAT_DEFAULT, NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
+    HEARTBEAT_DEFAULT, Management, NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
 };
 #[cfg(feature = "simulation")]
 pub use simulated::{SimulatedProcess, SimulatedServer};
@@ -169,6 +170,7 @@ impl RabbitBroker {
         handle: Handle,
         runtime: Option<Runtime>,
     ) -> Self {
+        let management = management::Api::new(options, handle.clone());
         let (lanes, plumbing) = (Tasks::new(handle.clone()), Tasks::new(handle));
         let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), plumbing.clone());
         let answering = Answering::start(&dialer, &plumbing, options);
@@ -189,6 +191,7 @@ impl RabbitBroker {
             calling,
             callers,
             declarer,
+            management,
             app_id,
             clock,
             lanes,

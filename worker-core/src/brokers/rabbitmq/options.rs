@@ -61,6 +61,9 @@ pub struct RabbitOptions {
     /// names with a `*` at the end. Whoever can enqueue chooses where the reply goes; without this list it
     /// could have the worker write into any queue. See [`REPLY_QUEUES_DEFAULT`].
     pub reply_queues: Vec<String>,
+    /// The server's management API, which tells how many jobs workers hold; AMQP does not. `None`, the default: that is
+    /// not known.
+    pub management: Option<Management>,
     /// Whether queues, exchanges and bindings that are missing are declared. Default `true`. If not, somebody else
     /// declares what [`plan`](Self::plan) says, and what is missing is an error that names it.
     pub declare: bool,
@@ -84,6 +87,7 @@ impl Default for RabbitOptions {
             consumer_timeout: CONSUMER_TIMEOUT_DEFAULT,
             channels: CHANNELS_DEFAULT,
             reply_queues: REPLY_QUEUES_DEFAULT.map(Into::into).into(),
+            management: None,
             declare: true,
             namespace: NAMESPACE_DEFAULT.into(),
             app_id: "worker".into(),
@@ -108,6 +112,32 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Where a server's management API is, and who asks it.
+///
+/// It is asked by [`health`](crate::Client::health) and by the command `queues`, for numbers that are up to 5 s old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Management {
+    /// The host: a name or an address.
+    pub host: String,
+    /// The port. Default 15672.
+    pub port: u16,
+    /// What stands before `/api` (`management.path_prefix`). Default nothing.
+    pub path: String,
+    /// TLS, as for the broker, with the server's certificate verified; `None`, the default, for none.
+    pub tls: Option<Tls>,
+    /// Who asks: a user with the tag `management` and a right in the virtual host. `None`, the default, for the
+    /// broker's user.
+    pub credentials: Option<Credentials>,
+}
+
+impl Management {
+    /// At `host`, with all the defaults.
+    pub fn new(host: impl Into<String>) -> Self {
+        Self { host: host.into(), port: 15_672, path: String::new(), tls: None, credentials: None }
     }
 }
 

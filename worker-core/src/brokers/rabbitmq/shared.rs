@@ -19,6 +19,7 @@ use crate::{
         course::{Line, Place},
         declare::Declarer,
         link::{Address, LinkErrorKind},
+        management,
         publisher::{PublishError, Publisher},
         topology,
         version::Server,
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     /// Answers the calls of others.
     pub(super) answering: Answering,
     pub(super) declarer: Declarer,
+    /// What tells more than AMQP does, where it was named.
+    pub(super) management: Option<management::Api>,
     pub(super) app_id: String,
     pub(super) clock: Arc<dyn Clock>,
     /// Lanes and the porter: they end first.

@@ -10,7 +10,7 @@ use async_rs::{
     traits::{Reactor, RuntimeKit},
 };
 use lapin::{
-    tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedTLSConfig},
+    tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedIdentity, OwnedTLSConfig},
     uri::{AMQPScheme, AMQPUri},
 };
 use rustls::{
@@ -18,15 +18,21 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use crate::brokers::rabbitmq::link::{LinkError, LinkErrorKind};
+use crate::brokers::rabbitmq::{
+    link::{LinkError, LinkErrorKind},
+    options::Tls,
+};
+
+/// What to write where a broker does no TLS.
+pub(super) const PLAIN_AMQP: &str = "`amqp://`, or use the port for TLS (5671)";
 
 const NAME_AUTHORITY: &str = "if it is one of your own authority's, name that one's file \
                               (WORKER_RABBITMQ_CA_FILE, or `cacertfile` in the URL)";
 const NAME_IDENTITY: &str = "name the files of one and its key (WORKER_RABBITMQ_CERT_FILE and \
                              WORKER_RABBITMQ_KEY_FILE, or `certfile` and `keyfile` in the URL)";
 
-/// What is wrong, if it is about TLS. None of it gets well by trying again.
-pub(super) fn explain(error: &io::Error) -> Option<LinkError> {
+/// What is wrong, if it is about TLS. None of it gets well by trying again. `plain` is what to write where there is none.
+pub(super) fn explain(error: &io::Error, plain: &str) -> Option<LinkError> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     let advice = match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
@@ -56,12 +62,21 @@ pub(super) fn explain(error: &io::Error) -> Option<LinkError> {
             format!("no version of TLS is common to both, or the server asks for a certificate; {NAME_IDENTITY}")
         }
         Error::InvalidMessage(_) => {
-            "what answers there does not speak TLS; write `amqp://`, or use the port for TLS (5671)".into()
+            format!("what answers there does not speak TLS; write {plain}")
         }
         Error::InconsistentKeys(_) => "the certificate and the key are not each other's".into(),
         _ => return None,
     };
     Some(LinkError::new(LinkErrorKind::Hopeless, format!("{error}: {advice}")))
+}
+
+/// What we trust and show, as `lapin` takes it.
+pub(super) fn owned(tls: Option<&Tls>) -> OwnedTLSConfig {
+    let tls = tls.cloned().unwrap_or_default();
+    OwnedTLSConfig {
+        identity: tls.identity.map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
+        cert_chain: tls.authorities,
+    }
 }
 
 /// Opens the transport to the server at `uri`, whose certificate is for its host or for `server_name`.
@@ -119,7 +134,7 @@ mod tests {
     use super::*;
 
     fn told(error: Error) -> Option<String> {
-        explain(&io::Error::new(io::ErrorKind::InvalidData, error)).map(|error| {
+        explain(&io::Error::new(io::ErrorKind::InvalidData, error), PLAIN_AMQP).map(|error| {
             assert_eq!(error.kind, LinkErrorKind::Hopeless);
             error.text
         })
@@ -140,7 +155,7 @@ mod tests {
             assert!(text.starts_with(&said) && text.contains(way_out), "{text}");
         }
         assert_eq!(told(Error::General("something else".into())), None);
-        assert!(explain(&io::Error::from(io::ErrorKind::ConnectionReset)).is_none());
+        assert!(explain(&io::Error::from(io::ErrorKind::ConnectionReset), PLAIN_AMQP).is_none());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{Seen, metrics::Page};
 use crate::{
     broker::QueueStats,
-    cli::out::{count, escape},
+    cli::{health::depth, out::escape},
     client::{Health, Presence, QueueHealth},
     worker::{Check, WorkerStatus},
 };
@@ -77,7 +77,7 @@ async fn readyz(State(seen): State<Arc<Seen>>, RawQuery(query): RawQuery) -> Res
 
 /// What the broker says of itself and of the worker's queues.
 fn of_broker(health: Health) -> Vec<Line> {
-    let Health { answers, reasons, queues, .. } = health;
+    let Health { answers, reasons, remarks, queues, .. } = health;
     let problem = (!answers).then(|| reasons.join("; "));
     let mut lines = told(vec![check("answering", problem)]);
     for QueueHealth { queue, presence, stats, .. } in queues {
@@ -87,11 +87,12 @@ fn of_broker(health: Health) -> Vec<Line> {
             // Said once, above.
             _ => continue,
         };
-        let detail = stats.map(|QueueStats { ready, dead, consumers, .. }| {
-            format!("{ready} ready, {dead} dead, {}", count(consumers, "consumer"))
-        });
+        let detail =
+            stats.map(|QueueStats { ready, running, dead, consumers, .. }| depth(ready, running, dead, consumers));
         lines.push(Line { check: check(&format!("queue:{queue}"), problem), detail });
     }
+    let remark = |remark| Line { check: check("remark", None), detail: Some(remark) };
+    lines.extend(remarks.into_iter().map(remark));
     lines
 }
 

@@ -35,16 +35,12 @@ impl Screen {
             Self::Lines(out) => out.json_line(document),
             Self::Blocks(out, first) => {
                 let gap = if std::mem::take(first) { "" } else { "\n" };
-                out.text(&format!("{gap}{}{}", table.separated(), document.scheduled_line().unwrap_or_default()))
+                out.text(&format!("{gap}{}{}", table.separated(), document.below()))
             }
             Self::Terminal(out, bar) => {
                 let dead: u64 = document.queues.iter().map(|row| row.total.dead).sum();
                 let line = format!("{}  {} dead  Ctrl-C ends", document.at_ms, dead);
-                bar.set_message(format!(
-                    "{}{}{line}",
-                    out.laid_out(&table),
-                    document.scheduled_line().unwrap_or_default()
-                ));
+                bar.set_message(format!("{}{}{line}", out.laid_out(&table), document.below()));
                 Ok(())
             }
         }
