@@ -145,3 +145,32 @@ fn an_api_with_tls_is_verified_as_the_broker_is() {
         remarks(&plain, &["does not speak TLS", "`http://`"]);
     });
 }
+
+/// What stands between, and answers for the API: whole, and then it hangs up.
+fn hangs_up_after_each_answer() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+
+    let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = proxy.local_addr().unwrap();
+    // Two questions: about the queue and about its suspects.
+    let answering = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = proxy.accept().unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            lines.map_while(Result::ok).find(String::is_empty);
+            let body = r#"{"messages_unacknowledged":3}"#;
+            let length = body.len();
+            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        }
+    });
+    (address, answering)
+}
+
+#[test]
+fn an_api_behind_a_proxy_that_hangs_up_after_each_answer_is_asked_again() {
+    let (proxy, answering) = hangs_up_after_each_answer();
+    let (program, _vhost) = program(&format!("http://{proxy}"));
+    let queues = program.run(&["queues"]).exits(0);
+    assert_eq!(queues.row("slow")[1..3], ["1", "6"], "{queues}");
+    answering.join().unwrap();
+}

@@ -15,6 +15,7 @@ mod rabbit_probes;
 mod run;
 mod shards;
 mod site;
+mod stack;
 mod terminal;
 mod tls;
 mod topology;

@@ -86,6 +86,7 @@ fn the_unit_starts_the_worker_and_hears_it_alone() {
     );
     assert_command(value(&unit, "ExecStart").split(' ').skip(1));
     assert!(value(&unit, "LoadCredential").starts_with("broker-url:"));
-    assert_eq!(value(&unit, "Environment"), "WORKER_BROKER_URL_FILE=%d/broker-url");
+    let environment: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("Environment=")).collect();
+    assert_eq!(environment, ["WORKER_BROKER_URL_FILE=%d/broker-url", "RUST_MIN_STACK=536870912"]);
     assert!(!read("deploy/systemd/worker.env").lines().any(|line| line.starts_with("WORKER_BROKER_URL")));
 }

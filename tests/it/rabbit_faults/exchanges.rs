@@ -101,6 +101,30 @@ async fn a_queue_of_events_that_another_has_made_again_while_we_were_away_is_bou
     running.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_queue_of_events_that_is_deleted_at_any_moment_of_its_being_mended_ends_no_worker() {
+    let server = SimulatedServer::new("4.3.6", 1);
+    let process = || {
+        let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
+        Client::new(Arc::new(broker))
+    };
+    let (client, other, seen) = (process(), process(), Arc::new(AtomicU64::new(0)));
+    let worker = Worker::builder(&client).registry(Registry::new().with::<see>()).state_arc(Arc::clone(&seen));
+    let running = Running::start(worker);
+    let parcel = || Publish::new(Parcel { state: "sent".into() }).mandatory();
+    eventually("the worker is bound", async || other.publish(parcel()).await.ok().map(drop)).await;
+    // More often than an answer takes, so that it is gone after each step of whoever mends it.
+    server.slow(1..=3, 0..=1);
+    for _ in 0..20_000 {
+        server.delete_queue("parcels_seen");
+        sleep(Duration::from_millis(1)).await;
+    }
+    let before = seen.load(Ordering::SeqCst);
+    eventually("it is bound again", async || other.publish(parcel()).await.ok().map(drop)).await;
+    eventually("it is seen", async || (seen.load(Ordering::SeqCst) > before).then_some(())).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn thousands_who_are_the_first_to_need_an_exchange_or_a_delay_all_get_it() {
     let scene = Scene::new().await;

@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         "shards" => app.registry(worker_core::Registry::discovered().with::<Ship<4>>()),
         "fewer-shards" => app.registry(worker_core::Registry::discovered().with::<Ship<2>>()),
         "observer-hangs" => app.worker(|builder| builder.observe(|_| hang())),
+        // One that never executes itself again.
+        "as-it-is" => return app.main_from(std::env::args_os()),
         _ => app,
     };
     app.main()

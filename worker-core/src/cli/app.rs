@@ -1,6 +1,6 @@
 //! `App`: an application's jobs, state and commands as one command-line program.
 
-use std::{ffi::OsString, fmt, future::Future, path::Path, pin::Pin, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, fmt, future::Future, io, path::Path, pin::Pin, process::ExitCode, sync::Arc};
 
 use clap::FromArgMatches as _;
 use tokio::runtime::{Builder, Runtime};
@@ -15,12 +15,13 @@ use crate::{
         exit,
         fail::Fail,
         health::health,
-        invocation::{Invocation, sort},
+        invocation::{Invocation, broker_of, sort},
         jobs::jobs,
         logs::{self, Purpose},
         out::{Out, escape},
         queues::queues,
         run::run,
+        stack,
         topology::topology,
     },
     config::{BROKER_URL, Settings, SettingsReader},
@@ -98,6 +99,8 @@ pub struct App {
     worker: Option<WorkerChoice>,
     commands: Vec<OwnCommand>,
     default_command: Option<String>,
+    /// Whether the command line is that of the process.
+    is_process: bool,
 }
 
 /// Makes a state and puts it where the worker finds it.
@@ -135,6 +138,7 @@ impl App {
             worker: None,
             commands: Vec::new(),
             default_command: None,
+            is_process: false,
         }
     }
 
@@ -240,12 +244,19 @@ impl App {
     ///
     /// Builds a runtime where the command needs one, and does not wait for
     /// threads of the blocking pool that still run when the command is over.
+    ///
+    /// Where a command meets RabbitMQ and `RUST_MIN_STACK` is not large enough (64 MiB; 512 MiB in a build
+    /// with debug assertions), the program executes itself once more with 512 MiB, as the same process: a message with
+    /// deeply nested headers would overflow the stack of the client library's thread, which ends the process. What
+    /// `fn main` does before this is done twice then, unless the variable is set from outside, as the files in `deploy/`
+    /// do. Unix only.
     #[must_use]
-    pub fn main(self) -> ExitCode {
+    pub fn main(mut self) -> ExitCode {
+        self.is_process = true;
         self.main_from(std::env::args_os())
     }
 
-    /// The same with this command line; the first argument is the program's name.
+    /// The same with this command line; the first argument is the program's name. The process stays as it is.
     #[must_use]
     pub fn main_from(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> ExitCode {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
@@ -255,7 +266,12 @@ impl App {
         }
         let own: Vec<_> = self.commands.iter().map(|command| command.name.as_str()).collect();
         match sort(&name, args, &own, self.default_command.as_deref()) {
-            Invocation::Own { place, args } => (self.commands.swap_remove(place).run)(args),
+            Invocation::Own { place, args } => {
+                // What it then logs or does not is its own affair, and so is a configuration that is wrong.
+                let settings = self.reader(SettingsReader::new(), broker_of(&args)).read(std::env::vars_os());
+                let _goes_on_as_it_is = settings.map(|settings| self.make_room(&settings));
+                (self.commands.swap_remove(place).run)(args)
+            }
             Invocation::Ours(args) => ExitCode::from(self.ours(&name, &args)),
         }
     }
@@ -328,16 +344,32 @@ impl App {
         self.registry.clone().unwrap_or_else(Registry::discovered)
     }
 
-    /// Reads the settings, and logs from now on.
-    fn settings(&self, global: &GlobalArgs, mut reader: SettingsReader, purpose: Purpose) -> Result<Settings, Fail> {
+    /// Knows the broker that the application and the command line name.
+    fn reader(&self, mut reader: SettingsReader, broker: Option<&str>) -> SettingsReader {
         if let Some(url) = &self.default_broker_url {
             reader = reader.default_broker_url(url);
         }
-        if let Some(url) = &global.broker {
+        if let Some(url) = broker {
             reader = reader.flag("--broker", url);
         }
-        let settings = reader.read(std::env::vars_os())?;
+        reader
+    }
+
+    /// Begins anew, with more stack, where a message from RabbitMQ could overflow it.
+    fn make_room(&self, settings: &Settings) -> io::Result<()> {
+        let meets_rabbitmq = settings.broker_url.amqp().is_some();
+        if self.is_process && meets_rabbitmq { stack::enlarge() } else { Ok(()) }
+    }
+
+    /// Reads the settings, and logs from now on.
+    fn settings(&self, global: &GlobalArgs, reader: SettingsReader, purpose: Purpose) -> Result<Settings, Fail> {
+        let settings = self.reader(reader, global.broker.as_deref()).read(std::env::vars_os())?;
+        // Nothing was said or begun yet: it would be twice.
+        let enlarged = self.make_room(&settings);
         logs::start(settings.log_format, purpose)?;
+        if let Err(error) = enlarged {
+            tracing::warn!(target: TARGET, %error, "the program could not be executed again with a larger stack");
+        }
         for warning in settings.warnings() {
             tracing::warn!(target: TARGET, "{warning}");
         }

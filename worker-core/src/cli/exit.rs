@@ -31,7 +31,8 @@ Exit codes:
    3  a queue or exchange that the program needs is missing or different
   65  a payload is wrong, nothing was enqueued
   66  nothing matched
-  69  the broker cannot be reached, or its database is not there yet
+  69  the broker cannot be reached or used: its database is not there yet, or a
+      queue that `run` needs is different
   75  done in part; run: jobs were cancelled at the deadline and given back
   78  the configuration is wrong";
 

@@ -37,10 +37,10 @@ Examples:
   myapp health --json | jq .healthy
 
 JSON:
-  {"healthy", "reasons": [text], "remarks": [text], "broker": {"url", "reachable",
-   "reach": "up", "blocked", "down" or null, "error": text or null,
-   "capabilities": {"broker", "durable", "shared", "retry_is_atomic",
-   "exact_blame", "keeps_place", "counts_all", "priorities",
+  {"healthy", "reasons": [text], "remarks": [text],
+   "broker": {"url", "reachable", "reach": "up", "blocked", "down" or null,
+   "error": text or null, "capabilities": {"broker", "durable", "shared",
+   "retry_is_atomic", "exact_blame", "keeps_place", "counts_all", "priorities",
    "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "calls",
    "server": text or null} or null},
    "queues": [{"queue", "exists", "ready", "running", "delayed", "dead",
@@ -121,7 +121,7 @@ pub(super) async fn health(args: &HealthArgs, settings: &Settings, registry: &Re
         None if document.healthy => Ok(exit::OK),
         None => {
             let missing = document.queues.iter().any(|found| found.exists != Some(true));
-            let ways_out = if missing { "; `run` and `enqueue` create the queues that they use" } else { "" };
+            let ways_out = if missing { "; `topology apply`, `run` and `enqueue` create queues" } else { "" };
             say(format_args!("unhealthy: {}{ways_out}", document.reasons.join("; ")));
             Ok(exit::UNAVAILABLE)
         }

@@ -63,6 +63,20 @@ pub(super) fn sort(name: &str, args: Vec<OsString>, own: &[&str], default: Optio
     }
 }
 
+/// The broker that a command line of the application's own names, if it does it as ours do.
+pub(super) fn broker_of(args: &[OsString]) -> Option<&str> {
+    let [flag] = GLOBAL;
+    let mut texts = args.iter().map(|arg| arg.to_str());
+    while let Some(arg) = texts.next() {
+        match arg.and_then(|arg| arg.strip_prefix(flag)) {
+            Some("") => return texts.next().flatten(),
+            Some(rest) if rest.starts_with('=') => return rest.get(1..),
+            _ => {}
+        }
+    }
+    None
+}
+
 fn others_after<'a>(first: OsString, others: impl Iterator<Item = &'a OsString>) -> Vec<OsString> {
     std::iter::once(first).chain(others.map(|other: &OsString| OsStr::to_owned(other))).collect()
 }
@@ -107,6 +121,18 @@ mod tests {
         }
         let line = || vec!["./app".into(), "--input".into()];
         assert_eq!(sort("app", line(), &OWN, None), Invocation::Ours(line()));
+    }
+
+    #[test]
+    fn the_broker_of_an_own_command_is_read_in_both_forms() {
+        for (line, broker) in [
+            ("./app serve --broker memory: x", Some("memory:")),
+            ("./app --broker=sqlite:a=b serve", Some("sqlite:a=b")),
+            ("./app serve --brokers x", None),
+            ("./app serve --broker", None),
+        ] {
+            assert_eq!(broker_of(&line.split(' ').map(Into::into).collect::<Vec<_>>()), broker, "{line}");
+        }
     }
 
     #[test]

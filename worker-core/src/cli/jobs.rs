@@ -10,23 +10,27 @@ use crate::{
         out::{Out, say},
         table::{Column, Table},
     },
+    envelope::Priority,
     exchange::ExchangeKind,
     handler::Arguments,
     name::ExchangeName,
+    queue::QueueType,
     registry::{Entry, Listening, Registry},
 };
 
 /// Show the job types of this program
 #[derive(Debug, Args)]
 #[command(after_help = r#"An argument in brackets can be left out. In a pipe, and with --json, there is
-more: the pauses between retries, priority, concurrency, aliases, the exchange
-that the job runs for, and the first line of the documentation.
+more: the pauses between retries, priority, concurrency, what is asked of the
+queue, aliases, the exchange that the job runs for, and the first line of the
+documentation.
 
 JSON:
   {"jobs": [{"job", "queue", "summary", "arguments": {"named": [{"name", "type",
    "required"}]} or {"whole": type}, "max_retries", "backoff_base_ms",
    "backoff_cap_ms", "timeout_ms", "priority", "concurrency": number or null,
-   "shards": number,
+   "shards": number, "queue_type", "max_priority", "dead_letter_queue",
+   "dead_letter_ttl_ms": what the queue is declared with, or null,
    "aliases": [name], "on": {"exchange", "kind", "keys": [key]} or null,
    "blocking", "file", "line"}]}"#)]
 pub(super) struct JobsArgs {
@@ -53,6 +57,10 @@ struct Row<'a> {
     priority: u8,
     concurrency: Option<usize>,
     shards: u8,
+    queue_type: Option<QueueType>,
+    max_priority: Option<u8>,
+    dead_letter_queue: Option<&'static str>,
+    dead_letter_ttl_ms: Option<u64>,
     aliases: &'static [&'static str],
     on: Option<On<'a>>,
     blocking: bool,
@@ -102,6 +110,10 @@ fn row(entry: &Entry) -> Row<'_> {
         priority: options.priority.level(),
         concurrency: options.concurrency.map(std::num::NonZeroUsize::get),
         shards: options.shards.map_or(1, std::num::NonZeroU8::get),
+        queue_type: options.queue_type,
+        max_priority: options.max_priority.map(Priority::level),
+        dead_letter_queue: options.dead_letter_queue,
+        dead_letter_ttl_ms: options.dead_letter_ttl.map(|ttl| ms(ttl).unwrap_or(u64::MAX)),
         aliases: options.aliases,
         on: on.as_ref().map(|Listening { exchange, keys }| On { exchange: &exchange.name, kind: exchange.kind, keys }),
         blocking: registration.blocking,
@@ -145,6 +157,7 @@ fn long(rows: &[Row<'_>]) -> Table {
         "PRIORITY",
         "CONCURRENCY",
         "SHARDS",
+        "QUEUE OPTIONS",
         "ALIASES",
         "ON",
         "BLOCKING",
@@ -163,6 +176,7 @@ fn long(rows: &[Row<'_>]) -> Table {
             row.priority.to_string(),
             row.concurrency.map(|most| most.to_string()).unwrap_or_default(),
             row.shards.to_string(),
+            queue_options(row),
             row.aliases.join(","),
             row.on
                 .as_ref()
@@ -174,6 +188,17 @@ fn long(rows: &[Row<'_>]) -> Table {
         ]);
     }
     table
+}
+
+/// As they are written in `#[job]`, but for the shards.
+fn queue_options(row: &Row<'_>) -> String {
+    let asked = [
+        row.queue_type.map(|queue_type| format!("queue_type={queue_type}")),
+        row.max_priority.map(|highest| format!("max_priority={highest}")),
+        row.dead_letter_queue.map(|name| format!("dead_letter_queue={name}")),
+        row.dead_letter_ttl_ms.map(|ttl| format!("dead_letter_ttl={}", time(ttl).replace(' ', ""))),
+    ];
+    asked.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 fn time(ms: u64) -> String {

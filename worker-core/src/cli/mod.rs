@@ -31,6 +31,7 @@ mod queues;
 mod run;
 mod shards;
 mod signals;
+mod stack;
 mod table;
 mod topology;
 

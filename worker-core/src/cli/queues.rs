@@ -192,7 +192,7 @@ fn show(args: &QueuesArgs, document: &Document, name: &str, out: Out) -> Result<
         out.json(document)?;
     } else {
         if document.queues.is_empty() && args.queues.is_empty() {
-            say(format_args!("there is no queue yet: `{name} run` and `{name} enqueue` create them"));
+            say(format_args!("there is no queue yet: `{name} topology apply`, `run` and `enqueue` create them"));
         }
         out.table(&table(document))?;
         if let Some(line) = document.scheduled_line() {

@@ -23,6 +23,7 @@ use crate::{
         lane::Lane,
         porter,
         shared::Shared,
+        stack,
         wire::Decoded,
     },
     error::{BrokerError, BrokerErrorKind},
@@ -286,6 +287,7 @@ pub(super) async fn consume(
     }
     shared.declarer.learn_rungs(queue).await?;
     adopt::warn_of_losses(&shared.declarer, queue).await;
+    shared.warn_of_stack.call_once(stack::warn);
     porter::start(shared);
     let table = Arc::new(Table::default());
     // One settlement per owned delivery, one suspect, and the stop.

@@ -193,8 +193,10 @@ impl Lane {
         let names = [self.queue().to_string(), super::topology::suspects(self.queue())];
         names.iter().for_each(|name| self.shared.declarer.forget(name));
         for place in [Place::Queue, Place::Suspects] {
+            // Whatever it is, the lane goes on trying, and reports what lasts: it may have been deleted once more, between
+            // being made and being bound (seen on 4.3.6).
             if let Err(error) = self.shared.declarer.place(place, self.queue()).await {
-                self.table.fail(error);
+                tracing::warn!(target: TARGET, queue = %self.queue(), error = error.detail(), "it could not be declared; this is tried again");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What only the server's management API tells: how many jobs of a queue workers hold.
 //!
 //! Its numbers are up to 5 s old (`collect_statistics_interval`), so nothing is decided by them: they are for people.
-//! A connection is made for each question and carries all of it. Neither a redirect nor a proxy is followed: the
+//! A connection is made for each look, and another where the server ends it after each answer. Neither a redirect nor a proxy is followed: the
 //! request has a password in it.
 
 use std::{collections::BTreeMap, fmt, io, time::Duration};
@@ -97,7 +97,18 @@ impl Api {
         let mut held = BTreeMap::new();
         let all = queues.into_iter().map(|queue| (queue, true)).chain(perhaps.into_iter().map(|queue| (queue, false)));
         for (queue, exists) in all {
-            match self.ask_about(&mut sender, &queue).await? {
+            // A proxy may end the connection after each answer, or while the next question is on its way.
+            if sender.ready().await.is_err() {
+                sender = self.connect().await?;
+            }
+            let answer = match self.ask_about(&mut sender, &queue).await {
+                Err(_) if sender.is_closed() => {
+                    sender = self.connect().await?;
+                    self.ask_about(&mut sender, &queue).await
+                }
+                answer => answer,
+            };
+            match answer? {
                 Answer::Count(Some(count)) => drop(held.insert(queue, count)),
                 Answer::Count(None) => {}
                 Answer::Absent if !exists => {}
@@ -135,7 +146,6 @@ impl Api {
             .header(AUTHORIZATION, self.authorization()?)
             .body(Empty::new())
             .map_err(|error| error.to_string())?;
-        sender.ready().await.map_err(|error| chain(&error))?;
         let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;

@@ -40,6 +40,7 @@ mod ranks;
 mod shared;
 #[cfg(feature = "simulation")]
 mod simulated;
+pub(crate) mod stack;
 mod tls;
 mod topology;
 mod version;
@@ -47,7 +48,7 @@ mod wire;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
@@ -200,6 +201,7 @@ impl RabbitBroker {
             porter: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             last_death: AtomicU64::new(0),
+            warn_of_stack: Once::new(),
             runtime,
         };
         Self { shared: Arc::new(shared), turn: Arc::default() }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) porter: AtomicBool,
     pub(super) closed: AtomicBool,
     pub(super) last_death: AtomicU64,
+    /// Once for a broker, not for each queue.
+    pub(super) warn_of_stack: Once,
     /// Kept for its tasks; `None` where the caller's runtime carries them.
     pub(super) runtime: Option<Runtime>,
 }
