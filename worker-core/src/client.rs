@@ -101,7 +101,7 @@ struct Inner {
 pub struct ClientOptions {
     /// How long to wait for the broker's answer.
     pub enqueue_timeout: Duration,
-    /// The largest payload in bytes.
+    /// The largest payload in bytes, of what is enqueued and of what a worker with this client runs.
     pub payload_bytes_max: usize,
 }
 
@@ -155,6 +155,10 @@ impl Client {
     #[must_use]
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.inner.broker
+    }
+
+    pub(crate) fn payload_bytes_max(&self) -> usize {
+        self.inner.options.payload_bytes_max
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {

@@ -9,6 +9,7 @@ mod capabilities;
 mod dead;
 mod dead_elsewhere;
 mod exchanges;
+mod hostile;
 mod neighbour;
 mod orders;
 mod page;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use worker_core::{
     Context, Ending, Enqueue, FailureKind, Handler, Job, JobOptions, JobResult, Registry, RetryPolicy, days,
-    envelope::Envelope, seconds,
+    envelope::{Envelope, PAYLOAD_BYTES_MAX},
+    seconds,
 };
 use worker_tests::sample::ENQUEUED_AT;
 
@@ -229,6 +230,24 @@ async fn a_payload_that_does_not_fit_is_dead_at_once_and_says_why() {
         assert_eq!((dead.failure.kind, dead.attempts), (FailureKind::Undecodable, 1), "{dead:?}");
         assert!(dead.failure.message.starts_with("the payload does not fit the job: "), "{}", dead.failure.message);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_of_others_that_is_larger_than_a_worker_takes_is_dead_unread() {
+    let (bench, _) = Bench::memory();
+    let acts = r#"{"acts":[]}"#;
+    for (id, bytes) in [("fits", PAYLOAD_BYTES_MAX), ("larger", PAYLOAD_BYTES_MAX + 1)] {
+        let body = format!("{acts}{}", " ".repeat(bytes - acts.len())).into_bytes();
+        let envelope = Envelope::new(id.parse().unwrap(), "q".parse().unwrap(), "play".parse().ok(), body, ENQUEUED_AT);
+        bench.client.broker().enqueue(vec![envelope]).await.remove(0).unwrap();
+    }
+    let worker = bench.start();
+    bench.finished(2).await;
+    worker.stop().await;
+    let dead = bench.only_dead().await;
+    assert_eq!((dead.id.to_string(), dead.failure.kind), ("larger".to_owned(), FailureKind::Undecodable));
+    let said = "its payload has 1048577 bytes; this worker takes up to 1048576, which WORKER_PAYLOAD_MAX changes";
+    assert_eq!(dead.failure.message, said);
 }
 
 /// A payload whose reading panics: user code, like the handler itself.

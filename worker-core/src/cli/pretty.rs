@@ -3,7 +3,11 @@
 //! Parsing and printing it would lose digits of long numbers and the order of
 //! the fields; a payload is shown to people who compare it with something.
 
-/// `json`, which must be valid, with every item on a line of its own.
+/// How deep items have lines of their own. What is deeper stays on one line: with indentation, 100,000 brackets that
+/// somebody has sent would be gigabytes.
+const DEPTH_MAX: usize = 32;
+
+/// `json`, which must be valid, with every item down to a depth on a line of its own.
 pub(super) fn indented(json: &str) -> String {
     let mut pretty = String::with_capacity(json.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -34,8 +38,11 @@ pub(super) fn indented(json: &str) -> String {
                 }
             }
             '}' | ']' => {
+                // As its opening bracket was followed by.
+                if depth <= DEPTH_MAX {
+                    new_line(&mut pretty, depth.saturating_sub(1));
+                }
                 depth = depth.saturating_sub(1);
-                new_line(&mut pretty, depth);
                 pretty.push(c);
             }
             ',' => {
@@ -51,6 +58,9 @@ pub(super) fn indented(json: &str) -> String {
 }
 
 fn new_line(text: &mut String, depth: usize) {
+    if depth > DEPTH_MAX {
+        return;
+    }
     text.push('\n');
     text.extend(std::iter::repeat_n("  ", depth));
 }
@@ -66,6 +76,16 @@ mod tests {
         let json = r#" {"b":12345678901234567890.10,"a":[ ],"c":{"d":["x, \"{y}\\",null]}} "#;
         let expected = "{\n  \"b\": 12345678901234567890.10,\n  \"a\": [],\n  \"c\": {\n    \"d\": [\n      \"x, \\\"{y}\\\\\",\n      null\n    ]\n  }\n}";
         assert_eq!(indented(json), expected);
+    }
+
+    #[test]
+    fn what_is_nested_without_end_takes_no_more_room_than_it_has() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let pretty = indented(&deep);
+        assert!(pretty.len() < deep.len() + 10_000, "{}", pretty.len());
+        let kept: String = pretty.chars().filter(|c| !c.is_whitespace()).collect();
+        assert_eq!(kept, deep);
+        assert!(pretty.ends_with("\n  ]\n]"), "{}", &pretty[pretty.len() - 80..]);
     }
 
     proptest! {

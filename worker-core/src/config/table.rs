@@ -174,7 +174,7 @@ pub(super) static PAYLOAD_MAX: Setting = Setting {
     name: "payload_bytes_max",
     variable: "WORKER_PAYLOAD_MAX",
     flag: None,
-    meaning: "the largest payload that is enqueued",
+    meaning: "the largest payload that is enqueued, and that a worker runs; a larger one, of another program, is dead-lettered unread",
     form: "a size from 1 byte to 15 MiB, such as `65536`, `256KiB` or `1MiB`",
     default: "1MiB",
     why: "a broker keeps every waiting job; what is larger belongs in a file, with its key in the payload",

@@ -18,12 +18,13 @@ pub(crate) enum Admission<'a> {
     Refuse(Outcome, RetryPolicy),
 }
 
-/// Finds the delivery's handler, and sees that the job has not expired.
+/// Finds the delivery's handler, and sees that the job has not expired and is not too large.
 pub(crate) fn admit<'a>(
     delivery: &Delivery,
     registry: &'a Registry,
     now: Timestamp,
     unknown_job_patience: Duration,
+    payload_bytes_max: usize,
 ) -> Admission<'a> {
     // First, whoever knows it: nobody wants it any more.
     if let Some(date) = delivery.envelope.expires_at.filter(|date| *date <= now) {
@@ -34,6 +35,15 @@ pub(crate) fn admit<'a>(
         let outcome = unknown(delivery, registry, now, unknown_job_patience);
         return Admission::Refuse(outcome, RetryPolicy::DEFAULT);
     };
+    // Before it is read: whoever may publish must not choose how much memory that takes.
+    let bytes = delivery.envelope.body.0.len();
+    if bytes > payload_bytes_max {
+        let what = format!(
+            "its payload has {bytes} bytes; this worker takes up to {payload_bytes_max}, which WORKER_PAYLOAD_MAX changes"
+        );
+        let failure = Failure::new(FailureKind::Undecodable, what);
+        return Admission::Refuse(Outcome::Rejected(failure), RetryPolicy::DEFAULT);
+    }
     Admission::Run(entry)
 }
 

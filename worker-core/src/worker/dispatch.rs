@@ -343,7 +343,8 @@ impl Dispatcher {
 
     fn start(&mut self, owned: Owned, place: Place) {
         let (delivery, now) = (&owned.delivery, self.plan.clock.now());
-        let admission = admit(delivery, &self.plan.registry, now, self.plan.unknown_job_patience);
+        let (patience, bytes_max) = (self.plan.unknown_job_patience, self.plan.payload_bytes_max);
+        let admission = admit(delivery, &self.plan.registry, now, patience, bytes_max);
         let Entry { name, registration: handler, .. } = match admission {
             Admission::Run(entry) => entry.clone(),
             Admission::Refuse(outcome, retry) => {

@@ -75,6 +75,7 @@ struct Plan {
     concurrency: usize,
     grace: Duration,
     unknown_job_patience: Duration,
+    payload_bytes_max: usize,
     observers: Vec<Observer>,
     /// Where jobs run; none for where the worker itself runs.
     jobs_on: Option<Handle>,
@@ -370,6 +371,7 @@ impl WorkerBuilder {
             concurrency: slots,
             grace: self.grace,
             unknown_job_patience: self.unknown_job_patience,
+            payload_bytes_max: self.client.payload_bytes_max(),
             observers: self.observers,
             jobs_on: self.jobs_on,
             board,

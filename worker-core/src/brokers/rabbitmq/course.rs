@@ -62,6 +62,9 @@ pub(super) fn arrival(
             "its headers have {bytes} bytes; larger than may travel on, they were left behind"
         ));
     }
+    if let Some(what) = wire::unreadable(&incoming.message) {
+        return undecodable(what);
+    }
     let decoded = match wire::decode(&incoming.message, queue, now) {
         Ok(decoded) => decoded,
         Err(what) => return undecodable(what),

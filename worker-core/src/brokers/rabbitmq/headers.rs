@@ -10,8 +10,9 @@ use serde_json::{Map, Number, Value};
 /// The key of a table that stands for the JSON in its text.
 const JSON: &str = "$json";
 
-/// How deep a foreign value is followed; what is deeper is shown as nothing.
-const DEPTH_MAX: usize = 16;
+/// How deep a value may be nested that another program wrote: twice what an application may write here. It is not
+/// followed further.
+pub(super) const DEPTH_MAX: usize = 16;
 
 pub(super) fn to_amqp(value: &Value) -> AMQPValue {
     match value {
@@ -82,6 +83,20 @@ fn within(value: &AMQPValue, depth: usize) -> Value {
         }),
         AMQPValue::Void => Value::Null,
         _ => integer(value).map_or(Value::Null, Value::from),
+    }
+}
+
+/// Whether it is nested deeper than it is followed.
+pub(super) fn is_too_deep(value: &AMQPValue) -> bool {
+    is_deeper(value, DEPTH_MAX)
+}
+
+fn is_deeper(value: &AMQPValue, levels: usize) -> bool {
+    let below = |value: &AMQPValue| levels == 0 || is_deeper(value, levels - 1);
+    match value {
+        AMQPValue::FieldArray(array) => levels == 0 || array.as_slice().iter().any(below),
+        AMQPValue::FieldTable(table) => levels == 0 || table.inner().values().any(below),
+        _ => false,
     }
 }
 

@@ -19,7 +19,7 @@ use lapin::{
 use crate::{
     broker::STARTS_MAX,
     brokers::rabbitmq::{
-        headers::{from_amqp, integer, text, to_amqp},
+        headers::{DEPTH_MAX, from_amqp, integer, is_too_deep, text, to_amqp},
         link::DIRECT_REPLY_TO,
         mutant::{self, Mutant},
     },
@@ -444,6 +444,22 @@ const OUR_BYTES_MAX: usize = 3 << 10;
 pub(super) fn excess(message: &Message) -> Option<usize> {
     let (foreign, ours) = weights(message.properties.headers().as_ref()?);
     (foreign > FOREIGN_BYTES_MAX || ours > OURS_BYTES_MAX).then_some(foreign + ours)
+}
+
+/// The most headers of one message that brokers have not written: far above what programs write.
+const COUNT_MAX: usize = 1_024;
+
+/// What is wrong with the headers of `message` as a whole, that are not too large.
+pub(super) fn unreadable(message: &Message) -> Option<String> {
+    let table = message.properties.headers().as_ref()?.inner();
+    let mut read = table.iter().filter(|(name, _)| !is_broker_owned(name.as_str()));
+    let count = read.clone().count();
+    if count > COUNT_MAX {
+        return Some(format!("it has {count} headers; the limit is {COUNT_MAX}"));
+    }
+    let (name, _) = read.find(|(_, value)| is_too_deep(value))?;
+    let shown: String = name.as_str().escape_debug().take(40).collect();
+    Some(format!("its header `{shown}` is nested deeper than {DEPTH_MAX} levels"))
 }
 
 /// The bytes of the headers that are not ours, and of ours.
