@@ -235,6 +235,7 @@ async fn a_payload_that_does_not_fit_is_dead_at_once_and_says_why() {
 #[tokio::test(start_paused = true)]
 async fn a_payload_of_others_that_is_larger_than_a_worker_takes_is_dead_unread() {
     let (bench, _) = Bench::memory();
+    bench.enqueue::<Play>("good", [Act::Succeed]).await;
     let acts = r#"{"acts":[]}"#;
     for (id, bytes) in [("fits", PAYLOAD_BYTES_MAX), ("larger", PAYLOAD_BYTES_MAX + 1)] {
         let body = format!("{acts}{}", " ".repeat(bytes - acts.len())).into_bytes();
@@ -242,7 +243,7 @@ async fn a_payload_of_others_that_is_larger_than_a_worker_takes_is_dead_unread()
         bench.client.broker().enqueue(vec![envelope]).await.remove(0).unwrap();
     }
     let worker = bench.start();
-    bench.finished(2).await;
+    bench.finished(3).await;
     worker.stop().await;
     let dead = bench.only_dead().await;
     assert_eq!((dead.id.to_string(), dead.failure.kind), ("larger".to_owned(), FailureKind::Undecodable));
