@@ -236,7 +236,7 @@ async fn a_payload_that_does_not_fit_is_dead_at_once_and_says_why() {
 async fn a_payload_of_others_that_is_larger_than_a_worker_takes_is_dead_unread() {
     let (bench, _) = Bench::memory();
     bench.enqueue::<Play>("good", [Act::Succeed]).await;
-    let acts = r#"{"acts":[]}"#;
+    let acts = r#"{"acts":["Succeed"]}"#;
     for (id, bytes) in [("fits", PAYLOAD_BYTES_MAX), ("larger", PAYLOAD_BYTES_MAX + 1)] {
         let body = format!("{acts}{}", " ".repeat(bytes - acts.len())).into_bytes();
         let envelope = Envelope::new(id.parse().unwrap(), "q".parse().unwrap(), "play".parse().ok(), body, ENQUEUED_AT);
