@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`mod@conformance`] | the broker contract, at least one case per clause | `cargo test -p worker-tests memory::` |
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
-//! | `it/sim` | whole runs decided by a seed | `WORKER_SIM_SEEDS=10000 cargo test -p worker-tests sim::` |
+//! | [`mod@sim`], `it/sim` | whole runs decided by a seed | `cargo sim --seeds 10000`, `cargo test -p worker-tests sim::` |
 //! | `it/rabbit_interop` | programs in Python on the same queues, and what the guides say of RabbitMQ | `cargo test -p worker-tests rabbit_interop::` |
 //! | `it/from_pika`, `it/from_celery` | the programs on the pages for those who come from there | `cargo test -p worker-tests from_` |
 //! | `it/system` | real processes on a SQLite file, killed, frozen and stopped | `cargo test -p worker-tests system::` |
@@ -41,6 +41,7 @@ pub mod process;
 pub mod python;
 pub mod rabbit;
 pub mod sample;
+pub mod sim;
 
 /// The code in the pages for users, compiled as they print it.
 #[cfg(doctest)]
@@ -49,6 +50,8 @@ mod pages {
     struct Readme;
     #[doc = include_str!("../../docs/guides/quickstart.md")]
     struct Quickstart;
+    #[doc = include_str!("../../docs/reliability.md")]
+    struct Reliability;
     #[doc = include_str!("../../docs/guides/retries-and-dead-letters.md")]
     struct RetriesAndDeadLetters;
     #[doc = include_str!("../../docs/guides/shutdown.md")]

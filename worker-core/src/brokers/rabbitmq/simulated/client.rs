@@ -32,6 +32,7 @@ use crate::{
             ANSWER_WAIT_MAX, Address, Channel, Confirmation, Declare, DeclareExchange, Depth, Dialer, Link, LinkError,
             LinkErrorKind, Purpose, Returned,
         },
+        options::CONFIRM_TIMEOUT_DEFAULT,
         wire::{Incoming, Message},
     },
     time::monotonic_now,
@@ -131,6 +132,30 @@ struct Core {
     ended: Mutex<Option<LinkError>>,
     /// Messages that have come back and were told to nobody yet.
     returned: Mutex<VecDeque<Returned>>,
+}
+
+/// A publish whose confirm is waited for: counted where it does not come, or too late. Whoever has sent the message
+/// sends it again then, and it may be there twice.
+struct Fate {
+    server: Arc<Inner>,
+    id: String,
+    since: Instant,
+    is_known: bool,
+}
+
+impl Fate {
+    fn unknown(core: &Core, message: &Message) -> Self {
+        let id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+        Self { server: Arc::clone(&core.server), id, since: monotonic_now(), is_known: false }
+    }
+}
+
+impl Drop for Fate {
+    fn drop(&mut self) {
+        if !self.is_known {
+            *self.server.lock().unknown.entry(std::mem::take(&mut self.id)).or_default() += 1;
+        }
+    }
 }
 
 struct SimulatedChannel {
@@ -306,10 +331,14 @@ impl Channel for SimulatedChannel {
         let (core, to, message) = (Arc::clone(&self.core), to.clone(), message.clone());
         async move {
             core.check()?;
+            let mut fate = Fate::unknown(&core, &message);
             // Written now, at the first poll.
             let answered = core.published(&to, message);
             match answered.await {
-                Ok(told) => told,
+                Ok(told) => {
+                    fate.is_known = told.is_ok() && fate.since.elapsed() < CONFIRM_TIMEOUT_DEFAULT;
+                    told
+                }
                 Err(_) => Err(core.check().err().unwrap_or_else(|| core.pipes.why())),
             }
         }

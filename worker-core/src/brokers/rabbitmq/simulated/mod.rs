@@ -84,6 +84,8 @@ struct World {
     connections: BTreeMap<u64, (Arc<Pipes>, u64)>,
     last_connection: u64,
     last_process: u64,
+    /// How often whoever sent a message did not learn in time what became of it, by its id.
+    unknown: BTreeMap<String, usize>,
 }
 
 impl SimulatedServer {
@@ -106,6 +108,7 @@ impl SimulatedServer {
             connections: BTreeMap::new(),
             last_connection: 0,
             last_process: 0,
+            unknown: BTreeMap::new(),
         };
         let inner = Inner {
             world: Mutex::new(world),
@@ -195,6 +198,13 @@ impl SimulatedServer {
     #[must_use]
     pub fn deliveries(&self) -> u64 {
         self.inner.lock().state.deliveries
+    }
+
+    /// How many publishes of the message with this id were not confirmed in time, or never: each may have been taken, and
+    /// sent once more.
+    #[must_use]
+    pub fn unknown_publishes(&self, id: &str) -> usize {
+        self.inner.lock().unknown.get(id).copied().unwrap_or(0)
     }
 
     /// How many connections were made so far.

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
+use crate::fault::Fault;
 use worker_core::{
     DrainReport, FailureKind,
     broker::{DeadJob, STARTS_MAX, attempts_failed},
     settlement::Settlement,
 };
-use worker_tests::fault::Fault;
 
 use crate::sim::{
     plan::{Plan, Type},

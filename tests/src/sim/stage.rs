@@ -42,10 +42,15 @@ pub(super) struct Incarnation {
 }
 
 impl Stage {
-    pub(super) fn new(seed: u64) -> Self {
+    /// As `seed` decides, with these of its jobs alone where not all are wanted.
+    pub(super) fn new(seed: u64, only: Option<&[String]>) -> Self {
         let clock = WorldClock::starting_now();
+        let mut plan = Plan::new(&mut Rng::with_seed(seed));
+        if let Some(only) = only {
+            plan.jobs.retain(|job| only.contains(&job.id));
+        }
         Self {
-            plan: Plan::new(&mut Rng::with_seed(seed)),
+            plan,
             seed,
             clock,
             record: Record::new(clock),

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::fault::{Call, Fault, FaultyBroker};
 use fastrand::Rng;
 use tokio::{
     task::JoinSet,
@@ -20,7 +21,6 @@ use worker_core::{
     brokers::memory::MemoryBroker,
     hours, seconds,
 };
-use worker_tests::fault::{Call, Fault, FaultyBroker};
 
 use crate::sim::{
     plan::Type,
@@ -42,8 +42,8 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Arc<Self> {
-        let stage = Arc::new(Stage::new(seed));
+    pub(super) fn new(seed: u64, only: Option<&[String]>) -> Arc<Self> {
+        let stage = Arc::new(Stage::new(seed, only));
         let broker = MemoryBroker::with_clock(Arc::new(stage.clock));
         Arc::new(Self { stage, broker, healthy: Arc::default(), healed: CancellationToken::new() })
     }
@@ -207,7 +207,6 @@ fn draw(rng: &mut Rng, call: Call<'_>) -> (&'static str, Fault) {
             let faults = [busy, busy, busy, late, late, late, Fault::Lost, Fault::AnswerLost, Fault::Hangs, for_good];
             ("settle", faults[rng.usize(..faults.len())])
         }
-        _ => ("?", Fault::None),
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::fault::Fault;
 use worker_core::{Clock, DrainReport, Timestamp, TokioClock, settlement::Settlement};
-use worker_tests::fault::Fault;
 
 /// One line of the record.
 #[derive(Debug, Clone, PartialEq)]

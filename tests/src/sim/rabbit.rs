@@ -55,6 +55,8 @@ pub(super) struct Ended {
     /// What is in the queues that should be empty.
     pub(super) left: BTreeMap<String, usize>,
     pub(super) connections: u64,
+    /// How often whoever sent a job's message did not learn in time what became of it.
+    pub(super) unknown: BTreeMap<String, usize>,
     /// Something went round without end.
     pub(super) hot: bool,
     /// Somebody has consumed without a limit.
@@ -64,8 +66,8 @@ pub(super) struct Ended {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Arc<Self> {
-        let stage = Arc::new(Stage::new(seed));
+    pub(super) fn new(seed: u64, only: Option<&[String]>) -> Arc<Self> {
+        let stage = Arc::new(Stage::new(seed, only));
         let modern = stage.rng(2).bool();
         let server = SimulatedServer::new(if modern { "4.3.6" } else { "3.10.8" }, seed);
         // Everything takes a while: what goes round in no time would do so for ever.
@@ -137,7 +139,9 @@ impl World {
         client.close().await.unwrap();
         let (unlimited, copied_deaths) = (self.server.was_consumed_without_limit(), self.server.was_told_of_deaths());
         let (connections, hot) = (self.server.connections(), self.is_hot());
-        Ended { dead, left: self.left(), connections, hot, unlimited, copied_deaths }
+        let ids = self.stage.plan.jobs.iter().map(|job| job.id.clone());
+        let unknown = ids.map(|id| (id.clone(), self.server.unknown_publishes(&id))).collect();
+        Ended { dead, unknown, left: self.left(), connections, hot, unlimited, copied_deaths }
     }
 
     /// Whether something goes round without end.
