@@ -39,6 +39,9 @@ struct Args {
     /// One kind of world alone
     #[arg(long)]
     world: Option<World>,
+    /// Each twice: the second time must be the same to the letter
+    #[arg(long)]
+    twice: bool,
     /// Instead: tries the variants that are known to be bad, each until a seed catches it
     #[arg(long)]
     mutants: bool,
@@ -65,7 +68,9 @@ fn main() -> ExitCode {
     let all_is_well = match (args.seed, args.mutants) {
         (Some(seed), _) => one(&Case { kind: kinds[0], seed, only: args.only }),
         (None, true) => mutants(args.from, args.seeds),
-        (None, false) => kinds.into_iter().map(|kind| many(kind, args.from, args.seeds)).fold(true, |a, b| a & b),
+        (None, false) => {
+            kinds.into_iter().map(|kind| many(kind, args.from, args.seeds, args.twice)).fold(true, |a, b| a & b)
+        }
     };
     if all_is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -77,14 +82,15 @@ fn one(case: &Case) -> bool {
     lived.problems.is_empty()
 }
 
-fn many(kind: Kind, from: u64, seeds: u64) -> bool {
+fn many(kind: Kind, from: u64, seeds: u64, twice: bool) -> bool {
     let first = regressions(kind);
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {per_sec} {eta}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(seeds + first.len() as u64).with_style(style).with_prefix(kind.name());
     let began = Instant::now();
     let cases = first.into_iter().chain((from..from + seeds).map(|seed| Case::new(kind, seed)));
-    let summary = live_all(cases, |_| bar.inc(1));
+    let live = if twice { Case::live_twice } else { Case::live };
+    let summary = live_all(cases, live, |_| bar.inc(1));
     bar.finish_and_clear();
     report(kind, &summary, began.elapsed())
 }

@@ -121,6 +121,26 @@ impl Case {
         })
     }
 
+    /// Lives through it twice. Where the two differ is a problem, too: a failing seed could not be looked at.
+    #[must_use]
+    pub fn live_twice(&self) -> Lived {
+        let (first, second) = (self.live(), self.live());
+        let differs = first.record.iter().zip(&second.record).position(|(a, b)| a != b);
+        let differs = differs.or_else(|| {
+            let (first, second) = (first.record.len(), second.record.len());
+            (first != second).then_some(first.min(second))
+        });
+        let line = |record: &[Entry], at: usize| record.get(at).map_or_else(|| "the end".into(), ToString::to_string);
+        let told = differs.map(|at| {
+            format!(
+                "the second time differs at line {at}: `{}` and `{}`",
+                line(&first.record, at),
+                line(&second.record, at)
+            )
+        });
+        Lived { problems: first.problems.into_iter().chain(told).collect(), ..first }
+    }
+
     fn live_or_panic(&self) -> Lived {
         // Jitter is drawn from the thread's own generator.
         fastrand::seed(self.seed);
@@ -181,13 +201,17 @@ pub struct Summary {
 
 /// Lives through `cases` on all processors, until there are none or some have failed. Tells each that is done.
 #[must_use]
-pub fn live_all(cases: impl Iterator<Item = Case> + Send, done: impl Fn(u64) + Sync) -> Summary {
+pub fn live_all(
+    cases: impl Iterator<Item = Case> + Send,
+    live: impl Fn(&Case) -> Lived + Sync,
+    done: impl Fn(u64) + Sync,
+) -> Summary {
     let (cases, summary, count) = (Mutex::new(cases), Mutex::new(Summary::default()), AtomicU64::new(0));
     let work = || {
         loop {
             let has_failed = summary.lock().unwrap().failures.len() >= FAILURES_MAX;
             let Some(case) = cases.lock().unwrap().next().filter(|_| !has_failed) else { return };
-            let lived = case.live();
+            let lived = live(&case);
             let mut summary = summary.lock().unwrap();
             summary.worlds += 1;
             lived.kinds().for_each(|kind| *summary.happened.entry(kind).or_default() += 1);

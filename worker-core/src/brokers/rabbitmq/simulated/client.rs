@@ -93,15 +93,11 @@ impl Link for SimulatedLink {
     }
 
     fn blocked(&self) -> Option<String> {
-        self.pipes.blocked.borrow().clone()
+        self.pipes.blocked()
     }
 
     async fn blocked_changed(&self) {
-        let mut blocked = self.pipes.blocked.subscribe();
-        let before = blocked.borrow_and_update().is_some();
-        if blocked.wait_for(|reason| reason.is_some() != before).await.is_err() {
-            std::future::pending().await
-        }
+        self.pipes.blocked_changed().await;
     }
 
     async fn gone(&self) -> LinkError {

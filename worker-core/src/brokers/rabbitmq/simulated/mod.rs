@@ -293,7 +293,7 @@ impl Inner {
             changed.as_mut().enable();
             let alarm = self.lock().alarm.clone();
             let is_over = alarm.is_none();
-            pipes.blocked.send_if_modified(|reason| std::mem::replace(reason, alarm.clone()) != alarm);
+            pipes.block(alarm);
             if is_over {
                 return;
             }

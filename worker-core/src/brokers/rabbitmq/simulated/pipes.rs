@@ -5,12 +5,13 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,11 @@ pub(super) struct Pipes {
     frames: mpsc::UnboundedSender<Frame>,
     pub(super) gone: CancellationToken,
     why: Mutex<Option<LinkError>>,
-    pub(super) blocked: watch::Sender<Option<String>>,
+    /// Why the server takes no publishes, if it does not.
+    blocked: Mutex<Option<String>>,
+    /// That has changed. Wakes those who wait in their order: a `watch` would wake them in any, and one seed would give
+    /// two records.
+    block_changed: Notify,
     back: Mutex<Back>,
     stirred: Notify,
 }
@@ -71,7 +76,8 @@ impl Pipes {
             frames,
             gone: CancellationToken::new(),
             why: Mutex::default(),
-            blocked: watch::Sender::new(None),
+            blocked: Mutex::default(),
+            block_changed: Notify::new(),
             back: Mutex::default(),
             stirred: Notify::new(),
         };
@@ -87,6 +93,31 @@ impl Pipes {
     pub(super) fn end(&self, why: &str) {
         lock(&self.why).get_or_insert_with(|| LinkError::new(LinkErrorKind::Gone, why));
         self.gone.cancel();
+    }
+
+    pub(super) fn blocked(&self) -> Option<String> {
+        lock(&self.blocked).clone()
+    }
+
+    /// Tells the client whether the server takes publishes.
+    pub(super) fn block(&self, reason: Option<String>) {
+        let before = std::mem::replace(&mut *lock(&self.blocked), reason.clone());
+        if before != reason {
+            self.block_changed.notify_waiters();
+        }
+    }
+
+    /// Resolves when the server takes publishes that did not, or the other way round.
+    pub(super) async fn blocked_changed(&self) {
+        let before = self.blocked().is_some();
+        loop {
+            let mut changed = pin!(self.block_changed.notified());
+            changed.as_mut().enable();
+            if self.blocked().is_some() != before {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Sends a request; lost where there is no connection any more.
