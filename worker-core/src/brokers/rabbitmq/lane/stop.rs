@@ -125,7 +125,8 @@ impl Lane {
         }
         lines.flush().await?;
         let mut owned = self.table.take_all();
-        owned.sort_unstable_by_key(|held| held.tag);
+        // Tags are counted by channel, and each line has its own.
+        owned.sort_unstable_by_key(|held| (held.line == Line::Suspects, held.tag));
         self.give_back(lines, owned, deadline).await?;
         lines.seen(deadline).await
     }
