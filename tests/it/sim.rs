@@ -10,7 +10,7 @@ use std::{
 };
 
 use worker_core::brokers::rabbitmq::{Mutant, mutate};
-use worker_tests::sim::{Case, Kind, live_all, possible, regressions, shrink};
+use worker_tests::sim::{Case, Kind, first_to_catch, live_all, possible, regressions, shrink};
 
 /// About ten seconds of one core in worlds of memory, a minute in the others.
 const SEEDS: [(Kind, u64); 2] = [(Kind::Memory, 1_000), (Kind::Rabbit, 60)];
@@ -33,13 +33,10 @@ fn every_variant_that_is_known_to_be_bad_is_caught() {
     let escaped = Mutex::new(Vec::new());
     let hunt = || {
         while let Some(mutant) = Mutant::ALL.get(usize::try_from(next.fetch_add(1, Ordering::SeqCst)).unwrap()) {
-            mutate(Some(*mutant));
-            let all = (0..SEEDS).map(|seed| Case::new(Kind::Rabbit, seed));
-            match regressions(Kind::Rabbit).into_iter().chain(all).find(|case| !case.live().problems.is_empty()) {
+            match first_to_catch(*mutant, 0..SEEDS) {
                 Some(case) => println!("{mutant:?} is caught by seed {}", case.seed),
                 None => escaped.lock().unwrap().push(*mutant),
             }
-            mutate(None);
         }
     };
     thread::scope(|scope| {

@@ -73,8 +73,13 @@ fn jobs_are_shown_with_arguments_options_and_source() {
     assert_eq!(jobs.row("greet")[1..4], ["emails", "name: String, [loud: Option<bool>]", "3"]);
     assert_eq!(jobs.row("whole")[2], "Order (the whole payload)");
     assert!(jobs.row("add").iter().any(|cell| cell.starts_with("tests/src/bin/fixture.rs:")));
+    assert!(jobs.row("add").contains(&"dead_letter_queue=calculator_dead".to_owned()), "{jobs}");
     let json = Program::new().run(&["jobs", "--json"]).exits(0).json();
     let add = json["jobs"].as_array().unwrap().iter().find(|job| job["job"] == "add").unwrap();
+    assert_eq!(
+        (&add["dead_letter_queue"], &add["max_priority"]),
+        (&"calculator_dead".into(), &serde_json::Value::Null)
+    );
     assert_eq!(add["arguments"]["named"][1]["type"], "i64");
     assert_eq!(add["summary"], "Adds two numbers.");
 }

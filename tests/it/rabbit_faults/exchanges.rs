@@ -79,14 +79,16 @@ async fn a_queue_of_events_that_is_deleted_is_bound_again_when_it_is_made_again(
     running.stop().await;
 }
 
+/// Another process that uses a simulated server.
+fn process_of(server: &SimulatedServer) -> Client {
+    let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
+    Client::new(Arc::new(broker))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_queue_of_events_that_another_has_made_again_while_we_were_away_is_bound_again() {
     let server = SimulatedServer::new("3.10.8", 0);
-    let process = || {
-        let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
-        Client::new(Arc::new(broker))
-    };
-    let (client, other, seen) = (process(), process(), Arc::new(AtomicU64::new(0)));
+    let (client, other, seen) = (process_of(&server), process_of(&server), Arc::new(AtomicU64::new(0)));
     let worker = Worker::builder(&client).registry(Registry::new().with::<see>()).state_arc(Arc::clone(&seen));
     let running = Running::start(worker);
     let parcel = || Publish::new(Parcel { state: "sent".into() }).mandatory();
@@ -95,7 +97,7 @@ async fn a_queue_of_events_that_another_has_made_again_while_we_were_away_is_bou
     server.delete_queue("parcels_seen");
     server.start();
     // It takes no time here, and the worker pauses before it connects again.
-    process().declare(&Topology::queues(["parcels_seen".parse().unwrap()])).await.unwrap();
+    process_of(&server).declare(&Topology::queues(["parcels_seen".parse().unwrap()])).await.unwrap();
     eventually("it is bound again", async || other.publish(parcel()).await.ok().map(drop)).await;
     eventually("both are seen", async || (seen.load(Ordering::SeqCst) == 2).then_some(())).await;
     running.stop().await;
@@ -104,11 +106,7 @@ async fn a_queue_of_events_that_another_has_made_again_while_we_were_away_is_bou
 #[tokio::test(start_paused = true)]
 async fn a_queue_of_events_that_is_deleted_at_any_moment_of_its_being_mended_ends_no_worker() {
     let server = SimulatedServer::new("4.3.6", 1);
-    let process = || {
-        let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
-        Client::new(Arc::new(broker))
-    };
-    let (client, other, seen) = (process(), process(), Arc::new(AtomicU64::new(0)));
+    let (client, other, seen) = (process_of(&server), process_of(&server), Arc::new(AtomicU64::new(0)));
     let worker = Worker::builder(&client).registry(Registry::new().with::<see>()).state_arc(Arc::clone(&seen));
     let running = Running::start(worker);
     let parcel = || Publish::new(Parcel { state: "sent".into() }).mandatory();

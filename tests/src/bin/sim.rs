@@ -9,8 +9,8 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use worker_core::brokers::rabbitmq::{Mutant, mutate};
-use worker_tests::sim::{Case, Kind, Summary, live_all, possible, regressions, shrink};
+use worker_core::brokers::rabbitmq::Mutant;
+use worker_tests::sim::{Case, Kind, Summary, first_to_catch, live_all, possible, regressions, shrink};
 
 /// Live through whole worlds that a seed decides, and check what became of every job
 #[derive(Debug, Parser)]
@@ -120,15 +120,11 @@ fn report(kind: Kind, Summary { worlds, happened, failures }: &Summary, took: Du
 fn mutants(from: u64, seeds: u64) -> bool {
     let mut escaped = Vec::new();
     for mutant in Mutant::ALL {
-        mutate(Some(mutant));
-        let first = regressions(Kind::Rabbit).into_iter();
-        let caught = first.chain((from..from + seeds).map(|seed| Case::new(Kind::Rabbit, seed)));
-        match caught.into_iter().find(|case| !case.live().problems.is_empty()) {
+        match first_to_catch(mutant, from..from + seeds) {
             Some(case) => println!("{mutant:?} is caught by seed {}", case.seed),
             None => escaped.push(mutant),
         }
     }
-    mutate(None);
     escaped.iter().for_each(|mutant| println!("{mutant:?} escapes {seeds} seeds"));
     escaped.is_empty()
 }

@@ -22,6 +22,7 @@ mod world;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
@@ -31,6 +32,7 @@ use std::{
 };
 
 use tokio::runtime::Builder;
+use worker_core::brokers::rabbitmq::{Mutant, mutate};
 
 use self::{check::check, record::Entry, stage::Stage, tally::tally, world::World};
 
@@ -186,6 +188,16 @@ pub fn regressions(kind: Kind) -> Vec<Case> {
     let words = lines.map(|line| line.split_once(' ').expect("a kind and a seed"));
     let of_kind = words.filter(|(of, _)| *of == kind.name());
     of_kind.map(|(_, seed)| Case::new(kind, seed.trim().parse().expect("a seed is a number"))).collect()
+}
+
+/// The first of `seeds`, those that are kept before them, whose world shows that `mutant` is bad.
+#[must_use]
+pub fn first_to_catch(mutant: Mutant, seeds: Range<u64>) -> Option<Case> {
+    mutate(Some(mutant));
+    let all = regressions(Kind::Rabbit).into_iter().chain(seeds.map(|seed| Case::new(Kind::Rabbit, seed)));
+    let caught = all.into_iter().find(|case| !case.live().problems.is_empty());
+    mutate(None);
+    caught
 }
 
 /// What became of many worlds.

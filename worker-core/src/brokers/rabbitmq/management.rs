@@ -1,8 +1,8 @@
 //! What only the server's management API tells: how many jobs of a queue workers hold.
 //!
 //! Its numbers are up to 5 s old (`collect_statistics_interval`), so nothing is decided by them: they are for people.
-//! A connection is made for each look, and another where the server ends it after each answer. Neither a redirect nor a proxy is followed: the
-//! request has a password in it.
+//! A connection is made for each look, and another where the server ends it after each answer. No redirect is followed
+//! and no proxy of the environment used: the request has a password in it.
 
 use std::{collections::BTreeMap, fmt, io, time::Duration};
 
