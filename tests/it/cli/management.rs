@@ -146,6 +146,24 @@ fn an_api_with_tls_is_verified_as_the_broker_is() {
     });
 }
 
+#[test]
+fn a_worker_keeps_no_connection_to_an_api_that_never_answers() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let (program, _vhost) = program("http://127.0.0.1:1");
+    let program = program.with(URL, &url);
+    let (running, site) = started(&program, &[]);
+    site.wait_until_ready();
+    assert!(site.get("/readyz?verbose").body.contains("[+]remark ok"));
+    let (mut stream, _) = silent.accept().unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let mut asked = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut asked).expect("it hangs up, and keeps nothing open");
+    assert!(asked.starts_with(b"GET /api/queues/"));
+    running.signal("TERM");
+    running.wait().exits(0);
+}
+
 /// What stands between, and answers for the API: whole, and then it hangs up.
 fn hangs_up_after_each_answer() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
     use std::io::{BufRead as _, BufReader, Write as _};
