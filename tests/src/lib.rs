@@ -42,6 +42,7 @@ pub mod python;
 pub mod rabbit;
 pub mod sample;
 pub mod sim;
+pub mod torture;
 
 /// The code in the pages for users, compiled as they print it.
 #[cfg(doctest)]

@@ -22,6 +22,7 @@ mod folder;
 mod guard;
 mod message;
 mod node;
+mod partition;
 mod ports;
 mod proxy;
 mod queue;

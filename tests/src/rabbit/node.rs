@@ -140,7 +140,7 @@ impl Node {
     /// Not cancel safe.
     pub async fn start_app(&self) {
         self.eval("rabbit:start()").await;
-        eventually_within(BOOT_MAX, Boot(self), || async { self.knock().await.then_some(()) }).await;
+        self.answers().await;
     }
 
     /// Its major and minor version: what a test may expect of it.
@@ -218,6 +218,19 @@ impl Node {
 
     fn order(&self, order: Order) -> Option<u32> {
         self.guard.lock().unwrap().order(order)
+    }
+
+    /// Waits until it answers to the start of a connection.
+    ///
+    /// # Panics
+    ///
+    /// When it does not within two minutes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn answers(&self) {
+        eventually_within(BOOT_MAX, Boot(self), || async { self.knock().await.then_some(()) }).await;
     }
 
     /// Whether it answers to the start of a connection.

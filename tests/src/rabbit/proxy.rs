@@ -7,6 +7,7 @@ use std::{
     io,
     net::Ipv4Addr,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::{
@@ -19,12 +20,16 @@ use tokio::{
     select,
     sync::watch,
     task::JoinSet,
+    time::sleep,
 };
 
 use super::{node, ports::Ports};
 
 /// Read at once. A stalled direction holds at most this much, and what the kernel buffers.
 const CHUNK: usize = 16 * 1024;
+
+/// The octet by which every frame of AMQP 0-9-1 ends (section 2.3.5 of the specification).
+const FRAME_END: u8 = 0xCE;
 
 /// A direction in which bytes go through a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,10 @@ struct Orders {
     to_node_stalls: bool,
     to_client_stalls: bool,
     refuses: bool,
+    /// How many bytes a second go through each direction of a connection; `None` for all that come.
+    rate: Option<u32>,
+    /// How many frames were to be damaged.
+    damages: u64,
     /// How often all connections were to be cut.
     cuts: u64,
     ends: bool,
@@ -61,6 +70,7 @@ struct State {
     listens: bool,
     cuts: u64,
     connections: usize,
+    accepted: u64,
 }
 
 /// A TCP proxy between clients and a node; it cuts what goes through it when it is dropped.
@@ -106,6 +116,24 @@ impl Proxy {
     /// How many connections go through it.
     pub fn connections(&self) -> usize {
         self.state.borrow().connections
+    }
+
+    /// How many connections it has accepted.
+    pub fn accepted(&self) -> u64 {
+        self.state.borrow().accepted
+    }
+
+    /// Lets so many bytes a second through in each direction of each connection, or all that come.
+    pub fn slow(&self, bytes_per_second: Option<u32>) {
+        self.orders.send_modify(|orders| orders.rate = bytes_per_second);
+    }
+
+    /// Damages the end of the next frame in each direction of each connection.
+    ///
+    /// What is damaged is the octet by which a frame ends, since whoever reads can see that: without TLS nothing tells
+    /// a changed payload from one that was meant so, and TCP's checksum keeps changes out that are not malicious.
+    pub fn damage(&self) {
+        self.orders.send_modify(|orders| orders.damages += 1);
     }
 
     /// Forwards nothing in this direction from now on, of new connections neither; nobody is told.
@@ -182,7 +210,7 @@ impl Server {
     async fn serve(mut self) {
         let mut listener = None;
         let mut links = JoinSet::new();
-        let mut cuts = 0;
+        let (mut cuts, mut accepted_so_far) = (0, 0);
         loop {
             let orders = self.told.borrow_and_update().clone();
             if orders.ends {
@@ -198,10 +226,16 @@ impl Server {
                 links.shutdown().await;
                 cuts = orders.cuts;
             }
-            self.reports.send_replace(State { listens: listener.is_some(), cuts, connections: links.len() });
+            self.reports.send_replace(State {
+                listens: listener.is_some(),
+                cuts,
+                connections: links.len(),
+                accepted: accepted_so_far,
+            });
             select! {
                 told = self.told.changed() => told.expect("the proxy is dropped after its thread has ended"),
                 Some(client) = accepted(listener.as_ref()) => {
+                    accepted_so_far += 1;
                     links.spawn(link(client, self.target, self.told.clone()));
                 }
                 Some(_ended) = links.join_next() => {}
@@ -270,12 +304,21 @@ async fn forward(
     mut orders: watch::Receiver<Orders>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
+    let mut damages = orders.borrow().damages;
     loop {
         let length = from.read(&mut chunk).await?;
         let flowing = orders.wait_for(|orders| !orders.stalls(direction)).await;
-        drop(flowing.map_err(|_| io::ErrorKind::BrokenPipe)?);
+        let (rate, damaged) =
+            flowing.map(|orders| (orders.rate, orders.damages)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         if length == 0 {
             return to.shutdown().await;
+        }
+        if damaged > damages && chunk[length - 1] == FRAME_END {
+            chunk[length - 1] = !FRAME_END;
+            damages = damaged;
+        }
+        if let Some(rate) = rate {
+            sleep(Duration::from_secs_f64(length as f64 / f64::from(rate))).await;
         }
         to.write_all(&chunk[..length]).await?;
     }
