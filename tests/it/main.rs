@@ -25,4 +25,5 @@ mod sim;
 mod sqlite;
 mod system;
 mod tidy;
+mod torture;
 mod worker;

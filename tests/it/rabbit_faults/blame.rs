@@ -85,6 +85,29 @@ async fn a_job_whose_connection_is_lost_three_times_is_not_called_a_killer_by_th
     assert!(crew.ended().contains(&1));
 }
 
+#[tokio::test]
+async fn a_job_whose_connection_is_lost_four_times_is_not_called_a_killer_by_the_neighbour_that_gets_it_either() {
+    let scene = Scene::new().await;
+    let crew = &scene.crew;
+    let workers = [scene.worker(&[]).await, scene.worker(&[]).await];
+    // So many that both workers have some of them.
+    let jobs = 40;
+    crew.enqueue((0..jobs).map(|n| Mark { n, millis: 4_000 })).await;
+    let mut started = 0;
+    for lost in 1..=4 {
+        scene.wait_for(started + 4, "start").await;
+        assert!(shared_node().close_connections_of(scene.vhost.name()).await >= 2);
+        for worker in &workers {
+            let said = || worker.log().matches("deliveries were lost").count() >= lost;
+            eventually_within(LONG, "the worker lost its deliveries", || async { said().then_some(()) }).await;
+        }
+        started = crew.count("start");
+    }
+    scene.wait_until_done().await;
+    assert_eq!(scene.dead().await, 0, "{}\n{}", workers[0].log(), workers[1].log());
+    assert_eq!(crew.ended().len() as u64, jobs);
+}
+
 /// A classic queue counts no deliveries, on any version.
 #[tokio::test]
 async fn a_killer_in_a_classic_queue_of_others_is_convicted_too() {

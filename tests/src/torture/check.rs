@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    fate::{ATTEMPTS_MAX, Mix},
+    fate::{ATTEMPTS_MAX, Fate, Mix},
     record::{Event, Record},
 };
 
@@ -42,6 +42,8 @@ pub struct Tally {
     pub dead: u64,
     /// Those of them that were taken for killers.
     pub crashed: u64,
+    /// Those of these that are none.
+    pub innocent: u64,
     /// Acknowledged, and neither succeeded nor dead. None may be.
     pub lost: u64,
     /// Ran or are dead, and nobody has enqueued them. None may have.
@@ -60,6 +62,8 @@ pub struct Tally {
     pub overrun: u64,
     /// Jobs by the number of their starts.
     pub starts: BTreeMap<u32, u64>,
+    /// The same of those that kill their workers.
+    pub killers_starts: BTreeMap<u32, u64>,
     /// What workers have counted as jobs that may run twice.
     pub suspected: u64,
     /// Of each kind of problem, a few jobs.
@@ -127,6 +131,7 @@ impl Tally {
             succeeded: 0,
             dead: 0,
             crashed: 0,
+            innocent: 0,
             lost: 0,
             unexpected: 0,
             duplicated: 0,
@@ -136,6 +141,7 @@ impl Tally {
             misjudged: 0,
             overrun: 0,
             starts: BTreeMap::new(),
+            killers_starts: BTreeMap::new(),
             suspected: 0,
             examples: BTreeMap::new(),
         }
@@ -176,12 +182,16 @@ impl Tally {
         self.succeeded += u64::from(succeeded);
         self.dead += u64::from(died);
         self.crashed += u64::from(life.has_crashed);
+        self.innocent += u64::from(life.has_crashed && fate != Fate::Kills);
         self.recovered += u64::from(has_ended && life.tried > 0 && !life.is_acknowledged);
         let again = u64::from(life.succeeded.saturating_sub(1) + life.died.saturating_sub(1));
         self.duplicated += again;
         self.duplicated_later += if life.succeeded_later > 0 || died { again } else { 0 };
         if life.started > 0 {
             *self.starts.entry(life.started).or_default() += 1;
+            if fate == Fate::Kills {
+                *self.killers_starts.entry(life.started).or_default() += 1;
+            }
         }
         if life.is_acknowledged && !has_ended {
             self.problem("lost", n);
@@ -302,12 +312,21 @@ mod tests {
         let misjudged = check(&MIX, 10, alive(3), &[dead(3, false)]);
         assert_eq!((misjudged.misjudged, misjudged.is_valid()), (1, false));
         let crashed = check(&MIX, 10, alive(3), &[dead(3, true)]);
-        assert_eq!((crashed.misjudged, crashed.crashed, crashed.is_valid()), (0, 1, true));
+        assert_eq!((crashed.misjudged, crashed.crashed, crashed.innocent, crashed.is_valid()), (0, 1, 1, true));
         let both = check(&MIX, 10, well(), &[dead(3, false)]);
         assert_eq!((both.conflicting, both.is_valid()), (1, false));
         let of_hundred =
             check(&MIX, 100, [(Event::Tried, 99), (Event::Succeeded, 99)].map(|(e, n)| record(e, n, 1)), &[]);
         assert_eq!((of_hundred.misjudged, of_hundred.is_valid()), (1, false));
+    }
+
+    #[test]
+    fn the_starts_of_killers_are_counted_apart() {
+        let mix = Mix { kills: 10, ..MIX };
+        let starts = (0..3).map(|_| record(Event::Started, 9, 1));
+        let tally = check(&mix, 10, well().into_iter().filter(|record| record.n != 9).chain(starts), &[dead(9, true)]);
+        assert_eq!((tally.crashed, tally.innocent), (1, 0));
+        assert_eq!(tally.killers_starts, BTreeMap::from([(3, 1)]));
     }
 
     #[test]

@@ -136,13 +136,13 @@ impl Slot {
         self.now().starts
     }
 
-    /// How processes ended that should not have, or not so, in words.
-    pub fn ends(&self) -> Vec<String> {
+    /// How processes ended that should not have, or not so, in words; without those that died of `expected`.
+    pub fn ends(&self, expected: Option<i32>) -> Vec<String> {
         let word = |end: &ExitStatus| match (end.code(), end.signal()) {
             (Some(code), _) => format!("{} ended with {code}", self.name),
             (None, signal) => format!("{} died of signal {}", self.name, signal.unwrap_or_default()),
         };
-        self.now().ends.iter().map(word).collect()
+        self.now().ends.iter().filter(|end| end.signal().is_none() || end.signal() != expected).map(word).collect()
     }
 
     /// Starts one, whoever keeps them running or not.

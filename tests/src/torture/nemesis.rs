@@ -1,9 +1,15 @@
 //! Does the faults of a plan, in an order that a seed decides.
 //!
 //! What is done to processes and what is done to servers goes on side by side, so that a worker is killed while the
-//! server is away. A fault comes when so much of the work is done, and not at a time: each then hits work.
+//! server is away. A fault comes when so much of the work is done, and not at a time: each then hits work. And not all
+//! may be enqueued before it, so that each is followed by work.
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use tokio::{
@@ -50,7 +56,7 @@ pub struct Scene<'r> {
     /// The producers.
     pub producers: &'r [Slot],
     /// Where the records are.
-    pub folder: &'r std::path::Path,
+    pub folder: &'r Path,
     /// How many jobs there will be.
     pub jobs: u64,
     /// How long a worker is frozen, at most, in milliseconds.
@@ -78,12 +84,22 @@ impl Scene<'_> {
     pub async fn rage(&self, faults: Vec<Fault>, seed: u64, tell: impl Fn(Fault)) -> Result<Vec<Deed>, String> {
         let (of_processes, of_servers): (Vec<_>, Vec<_>) =
             faults.into_iter().partition(|fault| fault.is_of_a_process());
-        let (processes, servers) =
-            join!(self.one_by_one(of_processes, seed, &tell), self.one_by_one(of_servers, !seed, &tell));
+        let pace = Pace::new(self, [of_processes.len(), of_servers.len()]);
+        let (processes, servers) = join!(
+            self.one_by_one(of_processes, seed, &pace, 0, &tell),
+            self.one_by_one(of_servers, !seed, &pace, 1, &tell)
+        );
         Ok([processes?, servers?].concat())
     }
 
-    async fn one_by_one(&self, faults: Vec<Fault>, seed: u64, tell: &impl Fn(Fault)) -> Result<Vec<Deed>, String> {
+    async fn one_by_one(
+        &self,
+        faults: Vec<Fault>,
+        seed: u64,
+        pace: &Pace<'_>,
+        line: usize,
+        tell: &impl Fn(Fault),
+    ) -> Result<Vec<Deed>, String> {
         let mut rng = Rng::with_seed(seed);
         let mut deeds = Vec::new();
         let parts = faults.len() as u64 + 1;
@@ -93,6 +109,7 @@ impl Scene<'_> {
             tell(fault);
             let healed_at = self.commit(fault, &mut rng).await;
             deeds.push(Deed { fault, healed_at });
+            pace.one_more(line);
         }
         Ok(deeds)
     }
@@ -162,6 +179,55 @@ impl Scene<'_> {
         }
         now()
     }
+}
+
+/// How many jobs may be enqueued, by the faults that were done.
+struct Pace<'r> {
+    folder: &'r Path,
+    jobs: u64,
+    planned: [usize; 2],
+    done: [AtomicUsize; 2],
+}
+
+impl<'r> Pace<'r> {
+    fn new(scene: &Scene<'r>, planned: [usize; 2]) -> Self {
+        let pace = Self { folder: scene.folder, jobs: scene.jobs, planned, done: Default::default() };
+        pace.tell();
+        pace
+    }
+
+    fn one_more(&self, line: usize) {
+        self.done[line].fetch_add(1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        // Two parts ahead: one for the fault that comes, and one for after it.
+        let allowed = |(planned, done): (&usize, &AtomicUsize)| {
+            let (parts, done) = (*planned as u64 + 1, done.load(Ordering::Relaxed) as u64);
+            if done == *planned as u64 { self.jobs } else { (self.jobs * (done + 2) / parts).min(self.jobs) }
+        };
+        let allowed = self.planned.iter().zip(&self.done).map(allowed).min().unwrap_or(self.jobs);
+        allow(self.folder, allowed);
+    }
+}
+
+/// Lets producers enqueue so many jobs together.
+///
+/// # Panics
+///
+/// When the folder cannot be written to.
+pub fn allow(folder: &Path, jobs: u64) {
+    let new = folder.join("allowed.new");
+    fs::write(&new, jobs.to_string())
+        .and_then(|()| fs::rename(&new, folder.join("allowed")))
+        .expect("it can be written");
+}
+
+/// How many jobs producers may enqueue together; all, where nobody says.
+#[must_use]
+pub fn allowed(folder: &Path) -> u64 {
+    fs::read_to_string(folder.join("allowed")).ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(u64::MAX)
 }
 
 async fn kill(node: &Node) -> u64 {

@@ -1,7 +1,8 @@
 //! The plans: how many jobs, on what, and what is done to them meanwhile.
 
-use clap::ValueEnum;
 use super::fate::Mix;
+use clap::ValueEnum;
+use worker_core::brokers::rabbitmq::Mutant;
 
 /// Where the jobs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Plan {
     pub duplicates_percent_max: Option<f64>,
     /// The longest pause after a server is back until a job begins, in milliseconds: the median, and the 99th in 100.
     pub resumes_ms_max: Option<(u64, u64)>,
+    /// The variant, known to be bad, that all processes are; it must be caught.
+    pub mutant: Option<Mutant>,
 }
 
 /// Most jobs do nothing; one in twenty fails once, one in a thousand for good, some take a few milliseconds.
@@ -114,6 +117,7 @@ const BASE: Plan = Plan {
     faults: Vec::new(),
     duplicates_percent_max: None,
     resumes_ms_max: None,
+    mutant: None,
 };
 
 /// The plans by their names.
@@ -137,6 +141,8 @@ pub enum Name {
     Zombies,
     /// RabbitMQ: jobs of up to two seconds, and no fault
     Long,
+    /// RabbitMQ: a little of all that a bad variant could do wrong
+    Mutants,
 }
 
 impl Name {
@@ -228,6 +234,20 @@ impl Name {
                 concurrency: 50,
                 prefetch: 60,
                 backlog: 1_000,
+                ..BASE
+            },
+            Self::Mutants => Plan {
+                jobs: 6_000,
+                mix: Mix { fails_once: 5, fails: 50, kills: 0, takes_time: 10, millis_max: 50 },
+                backlog: 2_000,
+                faults: vec![
+                    (Fault::KillWorker, 5),
+                    (Fault::RestartWorker, 5),
+                    (Fault::KillNode, 1),
+                    (Fault::CloseConnections, 5),
+                    (Fault::Reset, 5),
+                    (Fault::StallToClient, 2),
+                ],
                 ..BASE
             },
         }

@@ -109,7 +109,9 @@ impl fmt::Display for Report {
         line("not taken", tally.not_taken, "of them, those that the broker did not take")?;
         line("acknowledged", tally.acknowledged, "jobs that the broker said it has")?;
         line("succeeded", tally.succeeded, "")?;
-        line("dead", tally.dead, &format!("{} of them taken for killers of their workers", tally.crashed))?;
+        let crashed =
+            format!("{} of them taken for killers of their workers, and {} are not", tally.crashed, tally.innocent);
+        line("dead", tally.dead, &crashed)?;
         line("lost", tally.lost, "acknowledged, and came to no end")?;
         line("unexpected", tally.unexpected, "came, and nobody had enqueued them")?;
         line("conflicting", tally.conflicting, "both succeeded and dead")?;
@@ -121,6 +123,11 @@ impl fmt::Display for Report {
         line("recovered", tally.recovered, "came to an end, and their producers never knew that they were taken")?;
         let starts: Vec<_> = tally.starts.iter().map(|(starts, jobs)| format!("{starts}: {jobs}")).collect();
         writeln!(f, "  jobs by their starts: {}", starts.join(", "))?;
+        if !tally.killers_starts.is_empty() {
+            let starts: Vec<_> =
+                tally.killers_starts.iter().map(|(starts, jobs)| format!("{starts}: {jobs}")).collect();
+            writeln!(f, "  killers by their starts: {}", starts.join(", "))?;
+        }
         if let Some(Quantiles { count, p50, p99, max }) = self.resumed {
             writeln!(
                 f,

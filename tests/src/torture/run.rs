@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     check::{Tally, check},
     crew::Slot,
+    fate::STARTS_MAX,
     nemesis::{Deed, Scene, order},
     plan::{Place, Plan},
     record::{Reader, Record},
@@ -38,6 +39,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a SQLite worker keeps its jobs when it is frozen.
 const LEASE_MS: u64 = 2_000;
+
+/// The signal of which a worker dies by a job that kills it.
+const SIGABRT: i32 = 6;
 
 /// In every payload, and in nothing that anyone says.
 pub const CANARY: &str = "canary-of-a-payload";
@@ -115,7 +119,9 @@ pub async fn run(name: &str, plan: &Plan, seed: u64, folder: &Path, progress: Ar
     };
     let records = read(&workers, &producers, folder);
     let tally = check(&plan.mix, plan.jobs, records.iter().copied(), &stage.dead().await);
-    problems.extend(workers.iter().chain(&producers).flat_map(Slot::ends));
+    let killed = (plan.mix.kills > 0).then_some(SIGABRT);
+    problems.extend(workers.iter().flat_map(|slot| slot.ends(killed)));
+    problems.extend(producers.iter().flat_map(|slot| slot.ends(None)));
     problems.extend(canaries(folder));
     let starts = |slots: &[Slot]| slots.iter().map(Slot::starts).sum::<usize>();
     let mut report = Report {
@@ -161,7 +167,7 @@ pub(super) fn producer(folder: &Path, n: usize, plan: &str, jobs: Range<u64>, se
 }
 
 /// The settings of all processes.
-pub(super) fn environment(plan: &Plan, url: &str, grace: Duration) -> [(&'static str, String); 6] {
+pub(super) fn environment(plan: &Plan, url: &str, grace: Duration) -> [(&'static str, String); 7] {
     [
         ("WORKER_BROKER_URL", url.to_owned()),
         ("WORKER_CONCURRENCY", plan.concurrency.to_string()),
@@ -169,6 +175,7 @@ pub(super) fn environment(plan: &Plan, url: &str, grace: Duration) -> [(&'static
         ("WORKER_SHUTDOWN_GRACE", format!("{}ms", grace.as_millis())),
         ("WORKER_SQLITE_LEASE", format!("{LEASE_MS}ms")),
         ("TORTURE_BACKLOG", plan.backlog.to_string()),
+        ("TORTURE_MUTANT", plan.mutant.map_or_else(String::new, |mutant| format!("{mutant:?}"))),
     ]
 }
 
@@ -229,6 +236,15 @@ fn problems_of(plan: &Plan, report: &Report, deeds: &[Deed]) -> Vec<String> {
     }
     if duplicated > report.duplicates_max {
         problems.push(format!("{duplicated} duplicates, and these faults can make {}", report.duplicates_max));
+    }
+    if plan.mix.kills > 0 {
+        let Tally { innocent, killers_starts, .. } = &report.tally;
+        if *innocent > 0 {
+            problems.push(format!("{innocent} jobs were taken for killers, and are not"));
+        }
+        if killers_starts.keys().any(|starts| *starts != STARTS_MAX) {
+            problems.push(format!("killers were not started {STARTS_MAX} times each: {killers_starts:?}"));
+        }
     }
     let percent = 100.0 * duplicated as f64 / report.jobs as f64;
     if let Some(max) = plan.duplicates_percent_max.filter(|max| percent > *max) {

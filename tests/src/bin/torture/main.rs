@@ -11,6 +11,7 @@ mod produce;
 
 use std::{
     env, fmt, fs,
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
@@ -22,7 +23,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tempfile::{Builder, TempDir};
 use tokio::{runtime, select, time::sleep};
-use worker_core::prelude::App;
+use worker_core::{
+    brokers::rabbitmq::{Mutant, mutate_process},
+    prelude::App,
+};
 use worker_tests::torture::{
     away::away,
     plan::{Fault, Name, Plan},
@@ -45,6 +49,7 @@ Examples:
   cargo torture run smoke                        one of each fault, in two minutes
   cargo torture run million --seed 17            with the faults in another order
   cargo torture shutdowns --meanwhile frozen     SIGTERM while the server answers to nobody
+  cargo torture mutants                          whether it finds what is known to be bad
   cargo torture torn --images 10000 --json       for programs")]
 struct Args {
     #[command(subcommand)]
@@ -72,6 +77,18 @@ enum Command {
         /// Other faults than the plan has, and how often each: `kill-node=3,reset=2`
         #[arg(long, value_delimiter = ',', value_parser = fault, value_name = "FAULT=TIMES")]
         faults: Option<Vec<(Fault, usize)>>,
+    },
+    /// Run a plan with each variant that is known to be bad: every one must be caught
+    Mutants {
+        /// Decides over the faults, as of `run`
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many seeds, from that one on, before a variant counts as escaped
+        #[arg(long, default_value_t = 3)]
+        seeds: u64,
+        /// These alone, as they are called in the report
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Ask workers to end in the middle of their work, over and over
     Shutdowns {
@@ -127,8 +144,12 @@ fn main() -> ExitCode {
 
 fn done(command: Command, json: bool, keep: Option<&Path>) -> Result<ExitCode, String> {
     match command {
-        Command::Work { args } => work(args),
+        Command::Work { args } => {
+            become_mutant()?;
+            work(args)
+        }
         Command::Produce { plan, first, end } => {
+            become_mutant()?;
             within(produce::produce(plan, first, end, records()?))??;
             Ok(ExitCode::SUCCESS)
         }
@@ -139,6 +160,18 @@ fn done(command: Command, json: bool, keep: Option<&Path>) -> Result<ExitCode, S
             plan.faults = faults.unwrap_or(plan.faults);
             let report = within(torment(name, &plan, seed, &folder.path))?;
             folder.tell(&report, &report.problems, json)
+        }
+        Command::Mutants { seed, seeds, only } => {
+            let known = || Mutant::ALL.map(|mutant| format!("{mutant:?}")).join(", ");
+            if let Some(unknown) = only.iter().find(|name| Mutant::ALL.iter().all(|it| format!("{it:?}") != **name)) {
+                return Err(format!("no variant is called `{unknown}`; there are {}", known()));
+            }
+            let chosen = |mutant: &Mutant| only.is_empty() || only.contains(&format!("{mutant:?}"));
+            let mut escaped = 0;
+            for mutant in Mutant::ALL.into_iter().filter(chosen) {
+                escaped += u32::from(!is_caught(mutant, seed..seed.saturating_add(seeds))?);
+            }
+            Ok(if escaped == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Shutdowns { rounds, together, meanwhile } => {
             let folder = Folder::new(keep)?;
@@ -164,6 +197,32 @@ fn done(command: Command, json: bool, keep: Option<&Path>) -> Result<ExitCode, S
     }
 }
 
+/// Whether one of these seeds shows that something is wrong with a variant.
+fn is_caught(mutant: Mutant, seeds: Range<u64>) -> Result<bool, String> {
+    let plan = Plan { mutant: Some(mutant), ..Name::Mutants.plan() };
+    for seed in seeds.clone() {
+        let folder = Folder::new(None)?;
+        let report = within(torment(Name::Mutants, &plan, seed, &folder.path))?;
+        if let Some(problem) = report.problems.first() {
+            println!("{mutant:?} is caught by seed {seed}: {problem}");
+            return Ok(true);
+        }
+    }
+    println!("{mutant:?} escapes {} seeds", seeds.end - seeds.start);
+    Ok(false)
+}
+
+/// The variant that this process is to be, if any.
+fn become_mutant() -> Result<(), String> {
+    let name = env::var("TORTURE_MUTANT").unwrap_or_default();
+    if name.is_empty() {
+        return Ok(());
+    }
+    let mutant = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    mutate_process(mutant.ok_or_else(|| format!("no variant is called `{name}`"))?);
+    Ok(())
+}
+
 fn within<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     Ok(runtime.map_err(|error| error.to_string())?.block_on(work))
@@ -186,7 +245,8 @@ fn fault(text: &str) -> Result<(Fault, usize), String> {
     let (name, times) = text.split_once('=').unwrap_or((text, "1"));
     let times = times.parse().map_err(|_| format!("`{times}` is not a number of times"))?;
     let known = || Fault::value_variants().iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", ");
-    let fault = Fault::from_str(name, false).map_err(|_| format!("no fault is called `{name}`; there are {}", known()))?;
+    let fault =
+        Fault::from_str(name, false).map_err(|_| format!("no fault is called `{name}`; there are {}", known()))?;
     Ok((fault, times))
 }
 

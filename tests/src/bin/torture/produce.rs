@@ -9,6 +9,7 @@ use std::{
 use tokio::time::sleep;
 use worker_core::{Client, EnqueueError, EnqueueErrorKind};
 use worker_tests::torture::{
+    nemesis::allowed,
     plan::{Name, Plan},
     record::{Event, Reader, Record, Writer, count},
     run::CANARY,
@@ -55,9 +56,10 @@ pub(crate) async fn produce(name: Name, first: u64, end: u64, records: PathBuf) 
     client.close().await.map_err(|error| error.to_string())
 }
 
-/// Waits until few enough jobs wait; each that ran has made two records.
+/// Waits until few enough jobs wait, of which each that ran has made two records, and until it is allowed.
 async fn wait_for_room(plan: &Plan, mine: u64, folder: &Path) {
-    while mine * plan.producers as u64 > count(folder, "worker").unwrap_or_default() / 2 + plan.backlog {
+    let room = || (count(folder, "worker").unwrap_or_default() / 2).saturating_add(plan.backlog);
+    while mine.saturating_mul(plan.producers as u64) >= room().min(allowed(folder)) {
         sleep(PAUSE).await;
     }
 }

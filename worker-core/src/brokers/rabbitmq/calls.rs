@@ -21,6 +21,7 @@ use crate::{
         link::{ANSWER_WAIT_MAX, Address, DIRECT_REPLY_TO, Declare, Dialer, LinkErrorKind, Purpose},
         options::RabbitOptions,
         publisher::{PublishError, Publisher},
+        redial::Redial,
         shared::{Shared, publish_error},
         wire::{self, Message},
     },
@@ -57,8 +58,8 @@ struct Way {
 
 impl Way {
     /// Nothing is dialled before it is needed.
-    fn start(dialer: &Arc<dyn Dialer>, tasks: &Tasks, timeout: Duration) -> Self {
-        let connection = Connection::new(Purpose::Reply, Arc::clone(dialer), tasks.clone());
+    fn start(dialer: &Arc<dyn Dialer>, redial: &Arc<Redial>, tasks: &Tasks, timeout: Duration) -> Self {
+        let connection = Connection::new(Purpose::Reply, Arc::clone(dialer), redial, tasks.clone());
         let publisher = Publisher::start(&connection, tasks, timeout, NonZeroU8::MIN);
         Self { connection, publisher }
     }
@@ -83,8 +84,13 @@ enum Presence {
 }
 
 impl Answering {
-    pub(super) fn start(dialer: &Arc<dyn Dialer>, tasks: &Tasks, options: &RabbitOptions) -> Self {
-        let way = || Way::start(dialer, tasks, options.confirm_timeout);
+    pub(super) fn start(
+        dialer: &Arc<dyn Dialer>,
+        redial: &Arc<Redial>,
+        tasks: &Tasks,
+        options: &RabbitOptions,
+    ) -> Self {
+        let way = || Way::start(dialer, redial, tasks, options.confirm_timeout);
         let (allowed, warned) = (options.reply_queues.clone(), AtomicBool::new(false));
         Self { together: way(), alone: way(), turn: tokio::sync::Mutex::default(), allowed, warned }
     }

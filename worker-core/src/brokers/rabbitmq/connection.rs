@@ -19,17 +19,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    brokers::rabbitmq::link::{Dialer, Link, LinkError, LinkErrorKind, Purpose},
+    brokers::rabbitmq::{
+        link::{Dialer, Link, LinkError, LinkErrorKind, Purpose},
+        redial::Redial,
+    },
     telemetry::{RECONNECTS, TARGET},
     time::monotonic_now,
 };
 
-/// The first and the longest pause between two tries. A server that is back is found within
-/// a second, which costs a refused connection or two a second while it is away.
+/// The first and the longest pause after a connection that lived, before it is made anew; for one that could not be
+/// made see [`Redial`].
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-
-/// The same where the server said no: it must not lock the account, and a person must act.
-const PAUSE_REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A connection that lived this long was a good one: the pauses begin anew.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
@@ -72,6 +72,7 @@ enum State {
 pub(super) struct Connection {
     purpose: Purpose,
     dialer: Arc<dyn Dialer>,
+    redial: Arc<Redial>,
     tasks: Tasks,
     state: Mutex<State>,
     /// Wakes all who wait for another state, in the order in which they began: a simulation must not depend on chance,
@@ -84,10 +85,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Nothing is dialled before somebody asks for it.
-    pub(super) fn new(purpose: Purpose, dialer: Arc<dyn Dialer>, tasks: Tasks) -> Arc<Self> {
+    pub(super) fn new(purpose: Purpose, dialer: Arc<dyn Dialer>, redial: &Arc<Redial>, tasks: Tasks) -> Arc<Self> {
         let (state, changed) = (Mutex::new(State::Down(None)), Notify::new());
         let hang_up = CancellationToken::new();
-        Arc::new(Self { purpose, dialer, tasks, state, changed, started: Mutex::new(false), hang_up })
+        let redial = Arc::clone(redial);
+        Arc::new(Self { purpose, dialer, redial, tasks, state, changed, started: Mutex::new(false), hang_up })
     }
 
     fn start(self: &Arc<Self>) {
@@ -177,45 +179,64 @@ impl Connection {
     async fn supervise(&self) {
         let mut pause = Duration::ZERO;
         let mut epoch = 0;
-        loop {
-            let dialled = tokio::select! {
-                biased;
-                () = self.hang_up.cancelled() => break,
-                dialled = self.dialer.dial(self.purpose) => dialled,
-            };
-            let error = match dialled {
-                Ok(link) => {
-                    epoch += 1;
-                    let began = monotonic_now();
-                    let error = self.watch(link, epoch).await;
-                    if began.elapsed() >= GOOD_AFTER {
-                        pause = Duration::ZERO;
-                    }
-                    error
-                }
-                Err(error) => error,
-            };
+        while let Some(link) = self.unless_let_go(self.dial()).await {
+            epoch += 1;
+            let began = monotonic_now();
+            let error = self.watch(link, epoch).await;
             if self.hang_up.is_cancelled() {
                 break;
             }
-            let (shortest, longest) = match (error.kind, self.purpose) {
-                (LinkErrorKind::Refused | LinkErrorKind::Hopeless, _) => PAUSE_REFUSED,
+            if began.elapsed() >= GOOD_AFTER {
+                pause = Duration::ZERO;
+            }
+            let longest = match self.purpose {
                 // It ends by the addresses of strangers, and others wait behind them.
-                (_, Purpose::Reply) => (PAUSE.0, PAUSE.0),
-                _ => PAUSE,
+                Purpose::Reply => PAUSE.0,
+                _ => PAUSE.1,
             };
-            pause = (pause * 2).clamp(shortest, longest);
+            pause = (pause * 2).clamp(PAUSE.0, longest);
             // Between half and all of it: workers that lost one server do not come back as one.
             let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-            tracing::warn!(target: TARGET, connection = %self.purpose, %error, pause = ?jittered, "no connection to RabbitMQ; trying again");
-            self.set(State::Down(Some(error)));
-            tokio::select! {
-                biased;
-                () = self.hang_up.cancelled() => break,
-                () = sleep(jittered) => {}
+            tracing::warn!(target: TARGET, connection = %self.purpose, %error, pause = ?jittered, "the connection to RabbitMQ is gone; making it anew");
+            if self.unless_let_go(sleep(jittered)).await.is_none() {
+                break;
             }
         }
         self.set(State::Closed);
+    }
+
+    /// What `work` gives; `None` where the connection is let go of meanwhile.
+    async fn unless_let_go<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.hang_up.cancelled() => None,
+            done = work => Some(done),
+        }
+    }
+
+    /// Dials until the server is reached.
+    async fn dial(&self) -> Box<dyn Link> {
+        let mut turn = None;
+        let mut is_first = true;
+        loop {
+            let times_reached = self.redial.times_reached();
+            let error = match self.dialer.dial(self.purpose).await {
+                Ok(link) => {
+                    self.redial.succeeded();
+                    return link;
+                }
+                Err(error) => error,
+            };
+            // Before the next one has its turn: it must not dial without a pause.
+            let failed = self.redial.failed(matches!(error.kind, LinkErrorKind::Refused | LinkErrorKind::Hopeless));
+            drop(turn);
+            if std::mem::take(&mut is_first) || failed.is_due {
+                let (attempts, away) = (failed.attempts, failed.away);
+                tracing::warn!(target: TARGET, connection = %self.purpose, %error, attempts, ?away, "no connection to RabbitMQ; trying again");
+            }
+            self.set(State::Down(Some(error)));
+            turn = self.redial.turn(times_reached).await;
+        }
     }
 
     /// Lets others use the connection until it is gone; why it went.

@@ -8,17 +8,21 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Begin, Delivery, Receipt, SettleError, Settler, Source, Subscription, Ticket},
     brokers::rabbitmq::{
         adopt,
-        course::{Held, Line, Place},
+        course::{Alibi, Held, Line, Place},
         declare::broker_error,
         lane::Lane,
         porter,
@@ -29,10 +33,15 @@ use crate::{
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     settlement::Settlement,
+    time::monotonic_now,
 };
 
 /// Ids of lost deliveries that are remembered: above it, all are forgotten.
 const OUTLIVED_MAX: usize = 200_000;
+
+/// How long after a lost connection what comes back is taken for lost with one, too. A server that restarts gives out
+/// within a second what was not settled; a job that kills its worker in these moments has one start more.
+const SHAKEN: Duration = Duration::from_secs(10);
 
 /// Deliveries of one subscription: what the worker sees of its lane.
 #[derive(Default)]
@@ -50,6 +59,8 @@ struct State {
     owned: HashMap<u64, Held>,
     /// Lost with a connection, not met again yet: this process lives, so none of them killed it.
     outlived: HashSet<JobId>,
+    /// Until then, what comes back may come from a worker that has lost its connection as this one has.
+    shaken_until: Option<Instant>,
     /// Owned, and not returned yet.
     fetched: VecDeque<Delivery>,
     failure: Option<BrokerError>,
@@ -70,7 +81,9 @@ impl Table {
 
     /// A new connection: what is delivered from now on belongs to it.
     pub(super) fn begin_epoch(&self) {
+        let now = monotonic_now();
         self.change(|state| {
+            state.shaken_until = (state.epoch > 0).then_some(now + SHAKEN);
             (state.epoch, state.lost, state.failure) = (state.epoch + 1, CancellationToken::new(), None);
         });
     }
@@ -91,9 +104,14 @@ impl Table {
         })
     }
 
-    /// Whether the job was lost with a connection that this process outlived; once.
-    pub(super) fn outlived(&self, id: &JobId) -> bool {
-        self.lock().outlived.remove(id)
+    /// What this process can say for a job that came back. That it had it, it says once.
+    pub(super) fn alibi(&self, id: &JobId) -> Alibi {
+        let mut state = self.lock();
+        if state.outlived.remove(id) {
+            return Alibi::Outlived;
+        }
+        let shaken = state.shaken_until.is_some_and(|until| monotonic_now() < until);
+        if shaken { Alibi::Shared } else { Alibi::None }
     }
 
     /// Reports a failure to whoever waits for a batch.
@@ -264,7 +282,7 @@ pub(super) async fn consume(
     let queue = &subscription.queue;
     shared
         .consume
-        .up_until(crate::time::monotonic_now() + super::link::ANSWER_WAIT_MAX)
+        .up_until(monotonic_now() + super::link::ANSWER_WAIT_MAX)
         .await
         .map_err(|error| broker_error("there is no connection to RabbitMQ", &error))?;
     let found = shared.declarer.depth(queue.as_str()).await;

@@ -36,19 +36,28 @@ pub(super) enum Arrival {
     Deliver(Box<Decoded>),
     /// Its worker may have died of it: it goes on in the suspects' line with these starts.
     Suspect { starts: u32 },
-    /// Its worker is this process, which lives: it goes back where it was, without the mark.
+    /// Its worker lives, as far as can be seen: it goes back where it was, without the mark.
     Unmark,
     /// It can never be run.
     Bury { failure: Failure, attempts: u32, starts: u32 },
 }
 
+/// What speaks for a job that came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alibi {
+    /// Nothing: its worker may have died of it.
+    None,
+    /// This process had it, lost it with a connection, and lives.
+    Outlived,
+    /// This process has lost its own connection a moment ago, and whoever had the job may have lost no more than that.
+    Shared,
+}
+
 /// Decides what to do with a message of `queue` that arrived by `line`.
-///
-/// `outlived` says that this process had it, lost it with a connection, and lives.
 pub(super) fn arrival(
     incoming: &Incoming,
     line: Line,
-    outlived: bool,
+    alibi: Alibi,
     queue: &QueueName,
     server: &Server,
     now: Timestamp,
@@ -76,12 +85,12 @@ pub(super) fn arrival(
     if !came_back {
         return Arrival::Deliver(Box::new(decoded));
     }
-    if outlived {
-        return Arrival::Unmark;
-    }
-    let starts = match line {
-        Line::Main => 1,
-        Line::Suspects => decoded.starts.max(1) + 1,
+    let starts = match (alibi, line) {
+        (Alibi::Outlived, _) | (Alibi::Shared, Line::Main) => return Arrival::Unmark,
+        // What was counted before stays counted, and nothing is added.
+        (Alibi::Shared, Line::Suspects) => return Arrival::Suspect { starts: decoded.starts.max(1) },
+        (Alibi::None, Line::Main) => 1,
+        (Alibi::None, Line::Suspects) => decoded.starts.max(1) + 1,
     };
     if starts >= STARTS_MAX {
         let failure = crashed(starts);

@@ -407,7 +407,7 @@ impl Lane {
         let (place, message) = match course::arrival(
             &incoming,
             line,
-            self.table.outlived(&id),
+            self.table.alibi(&id),
             queue,
             &shared.server,
             shared.now(),

@@ -37,6 +37,7 @@ mod plan;
 mod porter;
 mod publisher;
 mod ranks;
+mod redial;
 mod shared;
 #[cfg(feature = "simulation")]
 mod simulated;
@@ -73,6 +74,7 @@ use crate::{
         lapin_link::LapinDialer,
         link::{Dialer, LinkError, LinkErrorKind, Purpose},
         publisher::Publisher,
+        redial::Redial,
         shared::Shared,
         version::Server,
     },
@@ -83,7 +85,7 @@ use crate::{
 };
 
 #[cfg(feature = "simulation")]
-pub use mutant::{Mutant, mutate};
+pub use mutant::{Mutant, mutate, mutate_process};
 pub use options::{
     CHANNELS_DEFAULT, CONFIRM_TIMEOUT_DEFAULT, CONNECT_TIMEOUT_DEFAULT, CONSUMER_TIMEOUT_DEFAULT, Credentials,
     HEARTBEAT_DEFAULT, Management, NAMESPACE_DEFAULT, REPLY_QUEUES_DEFAULT, RabbitOptions, Tls,
@@ -173,10 +175,11 @@ impl RabbitBroker {
     ) -> Self {
         let management = management::Api::new(options, handle.clone());
         let (lanes, plumbing) = (Tasks::new(handle.clone()), Tasks::new(handle));
-        let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), plumbing.clone());
-        let answering = Answering::start(&dialer, &plumbing, options);
-        let asking = Connection::new(Purpose::Ask, Arc::clone(&dialer), plumbing.clone());
-        let consume = Connection::new(Purpose::Consume, dialer, plumbing.clone());
+        let redial = Arc::new(Redial::new());
+        let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), &redial, plumbing.clone());
+        let answering = Answering::start(&dialer, &redial, &plumbing, options);
+        let asking = Connection::new(Purpose::Ask, Arc::clone(&dialer), &redial, plumbing.clone());
+        let consume = Connection::new(Purpose::Consume, dialer, &redial, plumbing.clone());
         let publisher = Publisher::start(&publish, &plumbing, options.confirm_timeout, options.channels);
         let callers = Arc::<Callers>::default();
         let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));

@@ -1,7 +1,8 @@
 //! Variants of the hand-over that are known to be bad, which the simulation has to catch.
 //!
 //! A simulation that finds nothing proves something only if it finds these. They exist where the feature `simulation`
-//! is on, and there for the one thread that asks for one: a simulated world lives on one thread.
+//! is on, and there for the one thread that asks for one, since a simulated world lives on one thread; or for a whole
+//! process, which works on a real server.
 
 /// A variant that is known to be bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +62,17 @@ pub fn mutate(mutant: Option<Mutant>) {
 }
 
 #[cfg(feature = "simulation")]
+static OF_PROCESS: std::sync::OnceLock<Mutant> = std::sync::OnceLock::new();
+
+/// Makes everything in this process behave as this variant, to its end; the first one that is chosen.
+#[cfg(feature = "simulation")]
+pub fn mutate_process(mutant: Mutant) {
+    OF_PROCESS.get_or_init(|| mutant);
+}
+
+#[cfg(feature = "simulation")]
 pub(super) fn is(mutant: Mutant) -> bool {
-    CHOSEN.get() == Some(mutant)
+    CHOSEN.get() == Some(mutant) || OF_PROCESS.get() == Some(&mutant)
 }
 
 #[cfg(not(feature = "simulation"))]

@@ -37,7 +37,11 @@ fn message(headers: &[(&str, i64)]) -> Message {
 }
 
 fn arrive(line: Line, server: &Server, redelivered: bool, headers: &[(&str, i64)]) -> Arrival {
-    arrival(&Incoming { tag: 1, redelivered, message: message(headers) }, line, false, &orders(), server, NOW)
+    arrive_with(Alibi::None, line, server, redelivered, headers)
+}
+
+fn arrive_with(alibi: Alibi, line: Line, server: &Server, redelivered: bool, headers: &[(&str, i64)]) -> Arrival {
+    arrival(&Incoming { tag: 1, redelivered, message: message(headers) }, line, alibi, &orders(), server, NOW)
 }
 
 fn held(line: Line, headers: &[(&str, i64)]) -> Held {
@@ -119,6 +123,23 @@ fn the_third_start_that_does_not_end_is_the_last() {
 }
 
 #[test]
+fn what_this_process_had_and_outlived_goes_back_unmarked() {
+    for line in [Line::Main, Line::Suspects] {
+        assert_eq!(arrive_with(Alibi::Outlived, line, &old(), true, &[("x-starts", 2)]), Arrival::Unmark);
+    }
+}
+
+#[test]
+fn what_comes_back_just_after_a_lost_connection_is_no_more_suspect_than_before() {
+    assert_eq!(arrive_with(Alibi::Shared, Line::Main, &old(), true, &[]), Arrival::Unmark);
+    let back = |starts| arrive_with(Alibi::Shared, Line::Suspects, &old(), true, &[("x-starts", starts)]);
+    for starts in 1..=2 {
+        let kept = u32::try_from(starts).unwrap();
+        assert_eq!(back(starts), Arrival::Suspect { starts: kept });
+    }
+}
+
+#[test]
 fn what_can_never_run_is_buried_with_the_reason() {
     for redelivered in [false, true] {
         let buried = arrive(Line::Main, &old(), redelivered, &[("x-retry-count", -1)]);
@@ -131,7 +152,7 @@ fn what_can_never_run_is_buried_with_the_reason() {
     table.insert("blob".into(), AMQPValue::LongString("x".repeat(100_000).into()));
     large.properties = large.properties.with_headers(table);
     let incoming = Incoming { tag: 1, redelivered: false, message: large };
-    let buried = arrival(&incoming, Line::Main, false, &orders(), &new(), NOW);
+    let buried = arrival(&incoming, Line::Main, Alibi::None, &orders(), &new(), NOW);
     let Arrival::Bury { failure, .. } = buried else { panic!("{buried:?}") };
     assert!(failure.message.contains("left behind"), "{}", failure.message);
 }
