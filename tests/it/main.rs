@@ -13,6 +13,7 @@ mod from_pika;
 mod gate;
 pub mod macros;
 mod memory;
+mod model;
 mod python;
 mod rabbit;
 mod rabbit_faults;

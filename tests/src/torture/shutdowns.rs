@@ -40,7 +40,7 @@ const BEYOND: Duration = Duration::from_secs(5);
 const FILLS_MAX: Duration = Duration::from_secs(60);
 
 /// How long what is left may take.
-const DRAIN_MAX: Duration = Duration::from_secs(120);
+const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// What is wrong with the server meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -140,13 +140,12 @@ pub async fn shutdowns(
         () = producer.keep(&stop) => unreachable!("it has more jobs than can be enqueued"),
     };
     producer.kill();
-    // Another one does what is left.
-    let last = Slot::new(folder, "worker-last".into(), &["work", "run"], &settings);
-    last.start();
+    // What a server could not be told of is done once more, and each worker takes one of those at a time.
+    workers.iter().for_each(Slot::start);
     let has_drained = stage.drains(DRAIN_MAX).await;
-    last.end();
-    let last_end = timeout(GRACE + BEYOND, last.ended()).await;
-    let slots = workers.iter().chain([&producer, &last]);
+    workers.iter().for_each(Slot::end);
+    let last_ends = timeout(GRACE + BEYOND, join_all(workers.iter().map(Slot::ended))).await;
+    let slots = workers.iter().chain([&producer]);
     let records: Vec<Record> =
         slots.flat_map(|slot| Reader::new(folder.join(&slot.name)).more().expect("the records can be read")).collect();
     let jobs = records.iter().filter(|record| record.event == Event::Tried).map(|record| record.n + 1).max();
@@ -155,8 +154,8 @@ pub async fn shutdowns(
     if !has_drained {
         report.problems.push(format!("{} jobs were left", stage.left().await));
     }
-    if !last_end.is_ok_and(|status| status.success()) {
-        report.problems.push("the last worker, with nothing to do, did not end well".into());
+    if !last_ends.is_ok_and(|ends| ends.iter().all(std::process::ExitStatus::success)) {
+        report.problems.push("not all workers with nothing to do ended well".into());
     }
     report
 }

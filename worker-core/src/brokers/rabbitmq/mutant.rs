@@ -30,12 +30,14 @@ pub enum Mutant {
     PrefetchForgotten,
     /// What was delivered on a connection that is gone is settled on the next.
     EpochForgotten,
+    /// What has waited long enough leaves its queue before it has arrived in the next.
+    ForwardedAtMostOnce,
 }
 
 #[cfg(feature = "simulation")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AckBeforeConfirm,
         Self::ConfirmIgnored,
         Self::NackIgnored,
@@ -47,6 +49,7 @@ impl Mutant {
         Self::DroppedOnShutdown,
         Self::PrefetchForgotten,
         Self::EpochForgotten,
+        Self::ForwardedAtMostOnce,
     ];
 }
 

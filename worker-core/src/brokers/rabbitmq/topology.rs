@@ -27,6 +27,7 @@ use std::{collections::BTreeSet, time::Duration};
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::{
+    brokers::rabbitmq::mutant::{self, Mutant},
     name::{DEAD_LETTER_SUFFIX, QueueName},
     queue::{QueueOptions, QueueType},
     retry::RetryPolicy,
@@ -263,7 +264,7 @@ fn forwarding(kind: QueueType, target: &str) -> FieldTable {
     table.insert("x-dead-letter-exchange".into(), text(""));
     table.insert("x-dead-letter-routing-key".into(), text(target));
     table.insert("x-overflow".into(), text("reject-publish"));
-    if kind == QueueType::Quorum {
+    if kind == QueueType::Quorum && !mutant::is(Mutant::ForwardedAtMostOnce) {
         table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     }
     table

@@ -155,6 +155,7 @@ impl SimulatedServer {
     pub fn kill(&self) {
         let mut world = self.inner.lock();
         world.up = false;
+        world.state.die();
         let open: Vec<_> = world.connections.values().map(|(pipes, _)| Arc::clone(pipes)).collect();
         drop(world);
         open.iter().for_each(|pipes| pipes.end("the server died"));

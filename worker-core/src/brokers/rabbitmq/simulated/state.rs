@@ -92,7 +92,22 @@ pub(super) struct State {
     pub(super) deliveries: u64,
     /// Queues that may have something for their consumers.
     stirred: BTreeSet<String>,
+    /// Messages that have left one queue and are not in the next yet.
+    under_way: Vec<UnderWay>,
 }
+
+/// A message between two queues, which is lost where the server dies.
+struct UnderWay {
+    arrives: Instant,
+    targets: BTreeSet<String>,
+    message: Message,
+    exchange: String,
+    key: String,
+}
+
+/// How long a message is between two queues that has left the first before it has arrived. With 15,000 that expired
+/// together, a server that was killed in the first moments had lost 1,091.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// How long a message that could not be forwarded waits for the next try.
 const FORWARD_AGAIN: Duration = Duration::from_secs(1);
@@ -111,6 +126,7 @@ impl State {
             told_of_deaths: false,
             deliveries: 0,
             stirred: BTreeSet::new(),
+            under_way: Vec::new(),
         }
     }
 
@@ -275,6 +291,7 @@ impl State {
         let Some(source) = self.queues.get(queue) else { return };
         let Some((exchange, key)) = source.dead_letters_to() else { return };
         let safe = source.forwards_at_least_once();
+        let is_at_once = safe || !source.quorum;
         let key = key.unwrap_or_else(|| stored.key.clone());
         let message = with_death(&stored, queue, reason);
         // What went round in a circle without being refused once is dropped without a word.
@@ -292,11 +309,25 @@ impl State {
             }
             return;
         }
-        self.put(&targets, &message, &exchange, &key, now);
+        if is_at_once {
+            self.put(&targets, &message, &exchange, &key, now);
+        } else {
+            self.under_way.push(UnderWay { arrives: now + BETWEEN, targets, message, exchange, key });
+        }
+    }
+
+    /// The server dies: what was between two queues is in neither.
+    pub(super) fn die(&mut self) {
+        self.under_way.clear();
     }
 
     /// Lets what has waited too long go on.
     pub(super) fn expire(&mut self, now: Instant) {
+        for UnderWay { targets, message, exchange, key, .. } in
+            self.under_way.extract_if(.., |it| it.arrives <= now).collect::<Vec<_>>()
+        {
+            self.put(&targets, &message, &exchange, &key, now);
+        }
         loop {
             let expired = self.queues.iter_mut().find_map(|(name, queue)| {
                 let stored = queue.pop_expired(now)?;
@@ -309,7 +340,7 @@ impl State {
 
     /// When something has waited too long next.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.queues.values().filter_map(Queue::expires).min()
+        self.queues.values().filter_map(Queue::expires).chain(self.under_way.iter().map(|it| it.arrives)).min()
     }
 
     // --- consuming ------------------------------------------------------------
