@@ -10,7 +10,7 @@ use std::{
 };
 
 use worker_core::brokers::rabbitmq::{Mutant, mutate};
-use worker_tests::sim::{Case, Kind, first_to_catch, live_all, possible, regressions, shrink};
+use worker_tests::sim::{Case, Flow, Kind, every_step, first_to_catch, live_all, possible, regressions, shrink};
 
 /// About ten seconds of one core in worlds of memory, a minute in the others.
 const SEEDS: [(Kind, u64); 2] = [(Kind::Memory, 1_000), (Kind::Rabbit, 60)];
@@ -22,6 +22,16 @@ fn no_seed_loses_a_job_or_breaks_a_promise() {
         let failures = live_all(cases, Case::live, |_| ()).failures;
         let told = failures.iter().map(|(case, problems)| format!("{case}\n  {}\n", problems.join("\n  ")));
         assert!(failures.is_empty(), "{}", told.collect::<String>());
+    }
+}
+
+/// Each of these flows on one version; `cargo sim --steps` has all of both.
+#[test]
+fn a_process_that_is_killed_at_any_step_loses_nothing_and_repeats_only_what_it_had_begun() {
+    for (flow, modern) in Flow::ALL.into_iter().zip([true, false, true, false, true]) {
+        let (deaths, problems) = every_step(flow, modern);
+        assert!(problems.is_empty(), "{}", problems.join("\n"));
+        assert!(deaths > 10, "{flow:?} has steps");
     }
 }
 

@@ -10,7 +10,9 @@ use std::{
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use worker_core::brokers::rabbitmq::Mutant;
-use worker_tests::sim::{Case, Kind, Summary, first_to_catch, live_all, possible, regressions, shrink};
+use worker_tests::sim::{
+    Case, Flow, Kind, Summary, every_step, first_to_catch, live_all, possible, regressions, shrink,
+};
 
 /// Live through whole worlds that a seed decides, and check what became of every job
 #[derive(Debug, Parser)]
@@ -22,6 +24,7 @@ Examples:
   cargo sim --seeds 100000                   on all processors
   cargo sim --seeds 1000 --from 500000       fresh ones
   cargo sim --world rabbitmq --seed 17       one, with its record
+  cargo sim --steps                          a process that is killed at every step
   cargo sim --mutants                        which seed catches each known bad variant")]
 struct Args {
     /// How many seeds, of each kind of world
@@ -42,6 +45,9 @@ struct Args {
     /// Each twice: the second time must be the same to the letter
     #[arg(long)]
     twice: bool,
+    /// Instead: kills a process at every step of the flows that matter
+    #[arg(long, conflicts_with_all = ["seed", "mutants", "twice"])]
+    steps: bool,
     /// Instead: tries the variants that are known to be bad, each until a seed catches it
     #[arg(long)]
     mutants: bool,
@@ -64,6 +70,9 @@ impl From<World> for Kind {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.steps {
+        return if steps() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let kinds = args.world.map_or_else(|| vec![Kind::Memory, Kind::Rabbit], |world| vec![world.into()]);
     let all_is_well = match (args.seed, args.mutants) {
         (Some(seed), _) => one(&Case { kind: kinds[0], seed, only: args.only }),
@@ -80,6 +89,19 @@ fn one(case: &Case) -> bool {
     lived.lines().for_each(|line| println!("{line}"));
     lived.problems.iter().for_each(|problem| eprintln!("wrong: {problem}"));
     lived.problems.is_empty()
+}
+
+fn steps() -> bool {
+    let mut all_is_well = true;
+    for (modern, version) in [(false, "3.10"), (true, "4.3")] {
+        for flow in Flow::ALL {
+            let (deaths, problems) = every_step(flow, modern);
+            println!("{flow:?} on {version}: {deaths} deaths, {} broke a promise", problems.len());
+            problems.iter().for_each(|problem| println!("  {problem}"));
+            all_is_well &= problems.is_empty();
+        }
+    }
+    all_is_well
 }
 
 fn many(kind: Kind, from: u64, seeds: u64, twice: bool) -> bool {

@@ -38,6 +38,6 @@ pub use message::Message;
 pub use node::Node;
 pub use proxy::{Direction, Proxy};
 pub use queue::QueueInfo;
-pub use shared::{shared_node, shared_vhost};
+pub use shared::{shared_node, shared_vhost, shared_vhost_for};
 pub use tls::{Authority, Identity, ServerTls};
 pub use vhost::Vhost;

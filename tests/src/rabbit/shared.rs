@@ -34,6 +34,22 @@ pub fn shared_vhost() -> Vhost {
     aside(node.fresh_vhost()).expect("a virtual host can be made")
 }
 
+/// The same with a user of its own, who may do in it what these regular expressions allow: configure, write, read.
+///
+/// # Panics
+///
+/// As [`shared_vhost`].
+pub fn shared_vhost_for(password: &str, [configure, write, read]: [&str; 3]) -> Vhost {
+    let node = shared_node();
+    let making = async {
+        let vhost = node.fresh_vhost().await;
+        node.create_user(vhost.name(), password).await;
+        node.set_permissions(vhost.name(), vhost.name(), configure, write, read).await;
+        vhost
+    };
+    aside(making).expect("a virtual host and a user can be made")
+}
+
 /// Waits for `work` on a thread of its own, which a runtime of the caller's does not mind; `None` if it panicked.
 fn aside<T: Send>(work: impl Future<Output = T> + Send) -> Option<T> {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();

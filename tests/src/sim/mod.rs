@@ -14,6 +14,7 @@ mod rabbit;
 mod record;
 mod shrink;
 mod stage;
+mod steps;
 mod tally;
 mod tasks;
 mod witness;
@@ -37,6 +38,7 @@ use worker_core::brokers::rabbitmq::{Mutant, mutate};
 use self::{check::check, record::Entry, stage::Stage, tally::tally, world::World};
 
 pub use shrink::shrink;
+pub use steps::{Flow, every_step};
 
 /// Failures after which no more seeds are tried.
 const FAILURES_MAX: usize = 5;

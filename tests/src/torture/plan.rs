@@ -184,6 +184,10 @@ impl Name {
                 jobs: 1_000_000,
                 workers: 4,
                 backlog: 20_000,
+                // Jobs that take no time are all done before the server has read an acknowledgement: of what a worker
+                // holds that is killed most runs twice.
+                concurrency: 8,
+                prefetch: 16,
                 faults: vec![
                     (Fault::KillWorker, 300),
                     (Fault::KillProducer, 10),

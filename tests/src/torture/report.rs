@@ -33,6 +33,8 @@ pub struct Report {
     pub tally: Tally,
     /// The most duplicates that these faults may make.
     pub duplicates_max: u64,
+    /// The most jobs that these faults may let look like killers.
+    pub innocent_max: u64,
     /// After a fault of the servers, until a job began, in milliseconds.
     pub resumed: Option<Quantiles>,
     /// What is not as promised; nothing, where the run is valid.
@@ -147,6 +149,16 @@ pub(super) fn verdict(f: &mut fmt::Formatter<'_>, problems: &[String]) -> fmt::R
         writeln!(f, "  wrong: {problem}")?;
     }
     write!(f, "{}", if problems.is_empty() { "valid" } else { "NOT VALID" })
+}
+
+/// The most jobs that these faults can let look like killers of their workers without being any.
+///
+/// The start that convicts is one alone in its process, so that a worker that is lost convicts one job at most; and so
+/// does a connection that is lost while its job's neighbours keep theirs.
+#[must_use]
+pub fn innocent_max(plan: &Plan, deeds: &[Deed], worker_starts: usize) -> u64 {
+    let lost_connections = deeds.iter().filter(|deed| deed.fault.costs_connections()).count();
+    (worker_starts.saturating_sub(plan.workers) + lost_connections * plan.workers) as u64
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::{
     run::{environment, producer},
     stage::Stage,
 };
-use crate::rabbit::Alarm;
+use crate::{eventually::eventually_within, rabbit::Alarm};
 
 /// How many jobs run in a worker when it is asked to end.
 pub const IN_FLIGHT: usize = 50;
@@ -126,6 +126,9 @@ pub async fn shutdowns(
         (0..together).map(|n| Slot::new(folder, format!("worker-{n}"), &["work", "run"], &settings)).collect();
     let producer = producer(folder, 0, "long", 0..u64::MAX, &settings);
     let mut readers: Vec<_> = workers.iter().map(|slot| Reader::new(folder.join(&slot.name))).collect();
+    // Before all others: RabbitMQ 3.10 was seen to end connections with an internal error (541) while eight workers
+    // declared the same queues at once.
+    declare(&workers[0], &folder.join("worker-0.log")).await;
     let stop = CancellationToken::new();
     let ending = async {
         let mut ends = Vec::new();
@@ -158,6 +161,15 @@ pub async fn shutdowns(
         report.problems.push("not all workers with nothing to do ended well".into());
     }
     report
+}
+
+/// Lets a worker declare all queues, and end.
+async fn declare(worker: &Slot, log: &Path) {
+    worker.start();
+    let started = || std::fs::read_to_string(log).is_ok_and(|log| log.contains("worker started"));
+    eventually_within(FILLS_MAX, "a worker started", || async { started().then_some(()) }).await;
+    worker.end();
+    worker.ended().await;
 }
 
 /// Starts all workers, asks them to end when each is full, and waits until they have.
@@ -249,9 +261,8 @@ fn report(meanwhile: Meanwhile, ends: &[End], tally: Tally) -> ShutdownReport {
     }
     let finished: usize = ends.iter().map(|end| end.in_flight - end.unfinished).sum();
     let duplicates_max = match meanwhile {
-        // Acknowledgements go through.
-        Meanwhile::Nothing | Meanwhile::Alarm => 0,
-        Meanwhile::Frozen | Meanwhile::Dead => finished as u64 + tally.unknown,
+        Meanwhile::Nothing => 0,
+        Meanwhile::Alarm | Meanwhile::Frozen | Meanwhile::Dead => finished as u64 + tally.unknown,
     };
     if tally.duplicated > duplicates_max {
         problems.push(format!("{} duplicates, and there may be {duplicates_max}", tally.duplicated));

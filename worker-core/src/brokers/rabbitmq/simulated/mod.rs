@@ -19,7 +19,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -60,6 +60,23 @@ pub struct SimulatedProcess {
 struct Process {
     number: u64,
     dead: AtomicBool,
+    /// Requests of it that the server has read.
+    steps: AtomicU64,
+    /// At which of them it is killed; and whether the server acts by that one still.
+    dies_at: Mutex<Option<(u64, bool)>>,
+}
+
+impl Process {
+    fn new(number: u64) -> Self {
+        Self { number, dead: AtomicBool::new(false), steps: AtomicU64::new(0), dies_at: Mutex::default() }
+    }
+
+    /// The server reads one request more: whether the process is killed by now, and whether the server still acts.
+    fn step(&self) -> Option<bool> {
+        let step = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
+        let dies_at = *self.dies_at.lock().unwrap_or_else(PoisonError::into_inner);
+        dies_at.filter(|(at, _)| *at == step).map(|(_, acts)| acts)
+    }
 }
 
 struct Inner {
@@ -130,7 +147,7 @@ impl SimulatedServer {
     pub fn process(&self, options: &RabbitOptions, clock: Arc<dyn Clock>) -> (RabbitBroker, SimulatedProcess) {
         let mut world = self.inner.lock();
         world.last_process += 1;
-        let process = Arc::new(Process { number: world.last_process, dead: AtomicBool::new(false) });
+        let process = Arc::new(Process::new(world.last_process));
         drop(world);
         let dialer = SimulatedDialer { server: Arc::clone(&self.inner), process: Arc::clone(&process) };
         let server = Server::new("RabbitMQ", self.version);
@@ -235,11 +252,25 @@ impl SimulatedProcess {
 
     /// Its connections are cut; it may make others.
     pub fn cut(&self) {
-        let world = self.server.lock();
-        let own = world.connections.values().filter(|(_, process)| *process == self.process.number);
-        let own: Vec<_> = own.map(|(pipes, _)| Arc::clone(pipes)).collect();
-        drop(world);
-        own.iter().for_each(|pipes| pipes.end("the connection was cut"));
+        self.server.cut(&self.process);
+    }
+
+    /// How many requests of it the server has read so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.process.steps.load(Ordering::SeqCst)
+    }
+
+    /// It will be killed when the server reads its request of this number, the first being 1; `acts` says whether the
+    /// server still acts by it, to whose answer nobody listens any more.
+    pub fn die_at(&self, step: u64, acts: bool) {
+        *self.process.dies_at.lock().unwrap_or_else(PoisonError::into_inner) = Some((step, acts));
+    }
+
+    /// Whether it was killed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.process.dead.load(Ordering::SeqCst)
     }
 }
 
@@ -254,6 +285,14 @@ impl Inner {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn cut(&self, process: &Process) {
+        let world = self.lock();
+        let own = world.connections.values().filter(|(_, number)| *number == process.number);
+        let own: Vec<_> = own.map(|(pipes, _)| Arc::clone(pipes)).collect();
+        drop(world);
+        own.iter().for_each(|pipes| pipes.end("the connection was cut"));
+    }
+
     /// How long the next thing takes.
     fn delay(&self) -> Duration {
         let World { rng, latency, .. } = &mut *self.lock();
@@ -264,7 +303,7 @@ impl Inner {
         self.lock().rng.bool()
     }
 
-    fn connect(self: &Arc<Self>, process: &Process) -> Result<Arc<Pipes>, LinkError> {
+    fn connect(self: &Arc<Self>, process: &Arc<Process>) -> Result<Arc<Pipes>, LinkError> {
         let mut world = self.lock();
         if !world.up || process.dead.load(Ordering::SeqCst) {
             return Err(LinkError::new(LinkErrorKind::Gone, "connection refused"));
@@ -274,7 +313,7 @@ impl Inner {
         world.connections.insert(pipes.id, (Arc::clone(&pipes), process.number));
         drop(world);
         let handle = Handle::current();
-        drop(self.tasks.spawn_on(Arc::clone(&pipes).carry(Arc::clone(self), frames), &handle));
+        drop(self.tasks.spawn_on(Arc::clone(&pipes).carry(Arc::clone(self), Arc::clone(process), frames), &handle));
         drop(self.tasks.spawn_on(Arc::clone(&pipes).carry_back(), &handle));
         Ok(pipes)
     }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, state::State};
+use super::{Inner, Process, state::State};
 use crate::{
     brokers::rabbitmq::link::{LinkError, LinkErrorKind},
     time::monotonic_now,
@@ -142,7 +142,12 @@ impl Pipes {
     }
 
     /// Carries requests to the server until the connection is gone; then the server knows of its end.
-    pub(super) async fn carry(self: Arc<Self>, server: Arc<Inner>, mut frames: mpsc::UnboundedReceiver<Frame>) {
+    pub(super) async fn carry(
+        self: Arc<Self>,
+        server: Arc<Inner>,
+        process: Arc<Process>,
+        mut frames: mpsc::UnboundedReceiver<Frame>,
+    ) {
         loop {
             let frame = tokio::select! {
                 biased;
@@ -165,7 +170,17 @@ impl Pipes {
                     }
                     break;
                 }
-                () = arrived => server.act(&self, act),
+                () = arrived => {
+                    let dies = process.step();
+                    if dies.is_none_or(|acts| acts) {
+                        server.act(&self, act);
+                    }
+                    if dies.is_some() {
+                        process.dead.store(true, Ordering::SeqCst);
+                        server.cut(&process);
+                        break;
+                    }
+                }
             }
         }
         server.forget(&self);

@@ -1,0 +1,268 @@
+//! A process that is killed at every step of what it does, one after the other, until there is none left.
+//!
+//! A step is a request that the server reads: between two of them nothing that the process does can be seen by anybody
+//! else. So to kill it at each, once before the server acts by it and once after, is to kill it at every moment that
+//! makes a difference. There is no luck in it, and what comes out is a proof for these few flows.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    runtime::Builder,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use worker_core::{
+    Client, ClientOptions, Clock, Context, Handler, Job, JobError, JobOptions, JobResult, Registry, RetryPolicy, State,
+    TokioClock, Worker,
+    broker::{Page, Selection},
+    brokers::rabbitmq::{RabbitOptions, SimulatedProcess, SimulatedServer},
+    minutes, seconds,
+};
+
+/// What the process does that is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It enqueues a job.
+    Enqueue,
+    /// It runs a job that succeeds.
+    Success,
+    /// It runs a job that fails once.
+    Retry,
+    /// It runs a job that fails for good.
+    DeadLetter,
+    /// It is asked to end while it runs one job and holds two.
+    Shutdown,
+}
+
+impl Flow {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Enqueue, Self::Success, Self::Retry, Self::DeadLetter, Self::Shutdown];
+
+    const fn jobs(self) -> u64 {
+        if matches!(self, Self::Shutdown) { 3 } else { 1 }
+    }
+}
+
+/// When a process is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Death {
+    /// At which of its requests, the first being 1.
+    step: u64,
+    /// Whether the server still acts by that one.
+    acts: bool,
+}
+
+/// What came out.
+struct Outcome {
+    /// How many requests the process has sent.
+    steps: u64,
+    /// What is not as promised.
+    problems: Vec<String>,
+}
+
+/// Kills a process at every step of a flow, on a server of 4.3 or of 3.10; how many deaths there were, and what came out
+/// where it should not have.
+///
+/// # Panics
+///
+/// When there is no runtime.
+#[must_use]
+pub fn every_step(flow: Flow, modern: bool) -> (u64, Vec<String>) {
+    let unharmed = live(flow, modern, None);
+    let mut problems: Vec<_> =
+        unharmed.problems.iter().map(|problem| format!("{flow:?}, unharmed: {problem}")).collect();
+    for step in 1..=unharmed.steps {
+        for acts in [false, true] {
+            let death = Death { step, acts };
+            let outcome = live(flow, modern, Some(death));
+            problems.extend(outcome.problems.iter().map(|problem| format!("{flow:?}, {death:?}: {problem}")));
+        }
+    }
+    (2 * unharmed.steps, problems)
+}
+
+/// Lives through a flow, with a death or without.
+fn live(flow: Flow, modern: bool, death: Option<Death>) -> Outcome {
+    fastrand::seed(1);
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("it can be built");
+    runtime.block_on(Scene::new(modern).live(flow, death))
+}
+
+/// A job that does as the flow wants.
+#[derive(Debug, Serialize, Deserialize)]
+struct Step {
+    n: u64,
+    fails: u32,
+    millis: u64,
+}
+
+impl Job for Step {
+    const NAME: &'static str = "step";
+    const QUEUE: &'static str = "main";
+    const OPTIONS: JobOptions = JobOptions::DEFAULT.retry(RetryPolicy::new(1, seconds(1), seconds(1)));
+    type Return = ();
+}
+
+/// How often each job has started and succeeded.
+#[derive(Debug, Default)]
+struct Ran(Mutex<BTreeMap<u64, (u32, u32)>>);
+
+impl Handler for Step {
+    async fn run(self, cx: Context) -> JobResult<()> {
+        let ran: State<Ran> = cx.supply()?;
+        ran.0.lock().expect("nobody panics").entry(self.n).or_default().0 += 1;
+        sleep(Duration::from_millis(self.millis)).await;
+        if cx.attempt() <= self.fails {
+            return Err(JobError::from("fails on purpose"));
+        }
+        ran.0.lock().expect("nobody panics").entry(self.n).or_default().1 += 1;
+        Ok(())
+    }
+}
+
+struct Scene {
+    server: SimulatedServer,
+    clock: Arc<TokioClock>,
+    ran: Arc<Ran>,
+}
+
+impl Scene {
+    fn new(modern: bool) -> Self {
+        let server = SimulatedServer::new(if modern { "4.3.6" } else { "3.10.8" }, 1);
+        server.slow(1..=3, 0..=5);
+        Self { server, clock: Arc::new(TokioClock::starting_now()), ran: Arc::default() }
+    }
+
+    async fn live(self, flow: Flow, death: Option<Death>) -> Outcome {
+        let (client, process) = self.process();
+        let dies = |process: &SimulatedProcess| {
+            if let Some(Death { step, acts }) = death {
+                process.die_at(step, acts);
+            }
+        };
+        let (steps, acknowledged) = if flow == Flow::Enqueue {
+            dies(&process);
+            let enqueued = timeout(seconds(60), client.enqueue(job(flow, 0))).await;
+            let acknowledged = enqueued.is_ok_and(|enqueued| enqueued.is_ok());
+            (process.steps(), acknowledged)
+        } else {
+            for n in 0..flow.jobs() {
+                client.enqueue(job(flow, n)).await.expect("nothing harms the producer");
+            }
+            let (client, process) = self.process();
+            dies(&process);
+            self.work(&client, &process, flow == Flow::Shutdown).await;
+            (process.steps(), true)
+        };
+        // Another process, which nothing harms, does what is left.
+        let (client, healthy) = self.process();
+        self.work(&client, &healthy, false).await;
+        let mut problems = Vec::new();
+        let left = self.left();
+        if !left.is_empty() {
+            problems.push(format!("{left:?} is left"));
+        }
+        let mut selection = Selection::default();
+        selection.known.push("main".parse().expect("it is a name"));
+        let inspector = client.broker().inspector().expect("it has one");
+        let dead = inspector.dead(&selection, Page::first(100)).await.expect("the dead can be listed").jobs.len();
+        problems.extend(self.judge(flow, acknowledged, dead, death.is_some()));
+        Outcome { steps, problems }
+    }
+
+    /// Runs a worker until nothing is left to do, it was killed, or it has ended as it was asked to.
+    async fn work(&self, client: &Client, process: &SimulatedProcess, ends: bool) {
+        let worker = Worker::builder(client)
+            .registry(Registry::new().with::<Step>())
+            .state_arc(Arc::clone(&self.ran))
+            .concurrency(1)
+            .prefetch(3)
+            .grace(seconds(20))
+            .build()
+            .expect("it can be built");
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        let stopped = stop.clone().cancelled_owned();
+        task.spawn(async move { worker.run(stopped).await });
+        let done = async {
+            while !process.is_dead() && !self.left().is_empty() {
+                if ends && self.ran.0.lock().expect("nobody panics").values().any(|(started, _)| *started > 0) {
+                    return;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        drop(timeout(minutes(60), done).await);
+        stop.cancel();
+        let over = async {
+            while !process.is_dead() && !task.is_empty() {
+                tokio::select! {
+                    _ended = task.join_next() => {}
+                    () = sleep(Duration::from_millis(100)) => {}
+                }
+            }
+        };
+        drop(timeout(minutes(2), over).await);
+        // Of one that was killed nothing is left.
+        task.shutdown().await;
+        if !process.is_dead() {
+            drop(timeout(minutes(2), client.close()).await);
+        }
+    }
+
+    fn judge(&self, flow: Flow, acknowledged: bool, dead: usize, died: bool) -> Vec<String> {
+        let ran = self.ran.0.lock().expect("nobody panics").clone();
+        // What was begun or done, and not acknowledged before the death, is done once more.
+        let most = if died && flow != Flow::Enqueue { 2 } else { 1 };
+        let mut problems = Vec::new();
+        for n in 0..flow.jobs() {
+            let (started, succeeded) = ran.get(&n).copied().unwrap_or_default();
+            let least = u32::from(acknowledged);
+            let (ends, what) = match flow {
+                Flow::DeadLetter => (u32::try_from(dead).unwrap_or(u32::MAX), "dead"),
+                _ => (succeeded, "done"),
+            };
+            if !(least..=most).contains(&ends) {
+                problems.push(format!("job {n} is {what} {ends} times, and not {least} to {most}"));
+            }
+            let attempts = if matches!(flow, Flow::Retry | Flow::DeadLetter) { 2 } else { 1 };
+            if started > attempts + most - 1 {
+                problems.push(format!("job {n} has started {started} times"));
+            }
+            if flow == Flow::DeadLetter && succeeded > 0 {
+                problems.push(format!("job {n} has succeeded"));
+            }
+        }
+        if flow != Flow::DeadLetter && dead > 0 {
+            problems.push(format!("{dead} dead letters"));
+        }
+        problems
+    }
+
+    fn left(&self) -> BTreeMap<String, usize> {
+        let mut depths = self.server.depths();
+        depths.retain(|name, depth| *depth > 0 && !name.ends_with("_dlq"));
+        depths
+    }
+
+    fn process(&self) -> (Client, SimulatedProcess) {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
+        let (broker, process) = self.server.process(&RabbitOptions::default(), Arc::clone(&clock));
+        (Client::with_clock(Arc::new(broker), ClientOptions::default(), clock), process)
+    }
+}
+
+fn job(flow: Flow, n: u64) -> Step {
+    let fails = match flow {
+        Flow::Retry => 1,
+        Flow::DeadLetter => 2,
+        _ => 0,
+    };
+    Step { n, fails, millis: if flow == Flow::Shutdown { 5_000 } else { 10 } }
+}
