@@ -36,6 +36,7 @@ pub(super) enum Order {
     Kill,
     Freeze,
     Thaw,
+    Stop,
 }
 
 /// The guard of one node.
@@ -69,6 +70,7 @@ impl Guard {
             Order::Kill => "KILL",
             Order::Freeze => "STOP",
             Order::Thaw => "CONT",
+            Order::Stop => "TERM",
         };
         writeln!(self.orders.as_mut().expect("it is dropped last"), "{word}").expect("the guard reads");
         let mut answer = String::new();

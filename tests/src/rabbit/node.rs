@@ -114,6 +114,21 @@ impl Node {
         self.order(Order::Kill);
     }
 
+    /// SIGTERM, as when a service manager stops it. It has ended when this returns; [`restart`](Self::restart) starts it
+    /// again.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end within two minutes.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe.
+    pub async fn stop(&self) {
+        let Some(pid) = self.order(Order::Stop) else { return };
+        eventually_within(BOOT_MAX, format!("{} ended", self.name), || async move { (!runs(pid)).then_some(()) }).await;
+    }
+
     /// SIGSTOP: its connections stay, and nobody answers.
     pub fn freeze(&self) {
         self.order(Order::Freeze);

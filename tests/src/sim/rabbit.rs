@@ -63,6 +63,8 @@ pub(super) struct Ended {
     pub(super) unlimited: bool,
     /// Somebody has published what belongs to the server: through which queues a message went.
     pub(super) copied_deaths: bool,
+    /// Somebody has settled what it did not have, or had no more.
+    pub(super) settled_unknown: bool,
 }
 
 impl World {
@@ -141,7 +143,8 @@ impl World {
         let (connections, hot) = (self.server.connections(), self.is_hot());
         let ids = self.stage.plan.jobs.iter().map(|job| job.id.clone());
         let unknown = ids.map(|id| (id.clone(), self.server.unknown_publishes(&id))).collect();
-        Ended { dead, unknown, left: self.left(), connections, hot, unlimited, copied_deaths }
+        let settled_unknown = self.server.was_told_of_unknown_deliveries();
+        Ended { dead, unknown, left: self.left(), connections, hot, unlimited, copied_deaths, settled_unknown }
     }
 
     /// Whether something goes round without end.

@@ -91,7 +91,7 @@ pub fn every_step(flow: Flow, modern: bool) -> (u64, Vec<String>) {
 fn live(flow: Flow, modern: bool, death: Option<Death>) -> Outcome {
     fastrand::seed(1);
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("it can be built");
-    runtime.block_on(Scene::new(modern).live(flow, death))
+    runtime.block_on(async { Scene::new(modern).live(flow, death).await })
 }
 
 /// A job that does as the flow wants.
@@ -168,6 +168,7 @@ impl Scene {
         if !left.is_empty() {
             problems.push(format!("{left:?} is left"));
         }
+        let (client, _) = self.process();
         let mut selection = Selection::default();
         selection.known.push("main".parse().expect("it is a name"));
         let inspector = client.broker().inspector().expect("it has one");

@@ -24,7 +24,8 @@ pub(super) fn tally(plan: &Plan, calm: bool, record: &[Entry], ended: &Ended) ->
             problems.push(problem);
         }
     };
-    let Ended { dead, left, connections, unknown, hot, unlimited, copied_deaths } = ended;
+    let Ended { dead, left, connections, unknown, hot, unlimited, copied_deaths, settled_unknown } = ended;
+    demand(!settled_unknown, "a delivery was settled that its process did not have, or had no more".into());
     demand(!copied_deaths, "a copy says through which queues its original went".into());
     demand(!hot, "something goes round without end".into());
     demand(!unlimited, "a queue was consumed without a limit".into());

@@ -36,6 +36,8 @@ pub struct Tally {
     pub unknown: u64,
     /// Enqueues that the broker did not take.
     pub not_taken: u64,
+    /// The longest time until a producer was told anything, in milliseconds.
+    pub slowest_answer_ms: u64,
     /// Jobs that have succeeded.
     pub succeeded: u64,
     /// Jobs that are dead letters.
@@ -76,6 +78,8 @@ const EXAMPLES: usize = 5;
 #[derive(Debug, Clone, Copy, Default)]
 struct Life {
     tried: u32,
+    /// When last.
+    tried_at: u64,
     is_acknowledged: bool,
     started: u32,
     /// The highest attempt in which it has started.
@@ -87,7 +91,7 @@ struct Life {
     has_crashed: bool,
 }
 
-/// Holds the records of a run, in any order, and the dead letters against the plan.
+/// Holds the records of a run, those of each process in their order, and the dead letters against the plan.
 #[must_use]
 pub fn check(mix: &Mix, jobs: u64, records: impl IntoIterator<Item = Record>, dead: &[Dead]) -> Tally {
     let mut lives = vec![Life::default(); usize::try_from(jobs).expect("they fit into memory")];
@@ -128,6 +132,7 @@ impl Tally {
             acknowledged: 0,
             unknown: 0,
             not_taken: 0,
+            slowest_answer_ms: 0,
             succeeded: 0,
             dead: 0,
             crashed: 0,
@@ -154,10 +159,15 @@ impl Tally {
     }
 
     fn note(&mut self, life: &mut Life, record: Record) {
+        if matches!(record.event, Event::Acknowledged | Event::Unknown | Event::NotTaken) {
+            let took_ms = record.at.saturating_sub(life.tried_at) / 1_000;
+            self.slowest_answer_ms = self.slowest_answer_ms.max(took_ms);
+        }
         match record.event {
             Event::Tried => {
                 self.attempts += 1;
                 life.tried += 1;
+                life.tried_at = record.at;
             }
             Event::Acknowledged => life.is_acknowledged = true,
             Event::Unknown => self.unknown += 1,
@@ -318,6 +328,13 @@ mod tests {
         let of_hundred =
             check(&MIX, 100, [(Event::Tried, 99), (Event::Succeeded, 99)].map(|(e, n)| record(e, n, 1)), &[]);
         assert_eq!((of_hundred.misjudged, of_hundred.is_valid()), (1, false));
+    }
+
+    #[test]
+    fn the_longest_wait_for_an_answer_is_told() {
+        let at = |event, at| Record { event, attempt: 0, n: 0, at };
+        let tally = tally([at(Event::Tried, 1_000), at(Event::Unknown, 5_000), at(Event::Tried, 90_000)]);
+        assert_eq!(tally.slowest_answer_ms, 4);
     }
 
     #[test]

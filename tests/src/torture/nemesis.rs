@@ -249,9 +249,10 @@ async fn harm(fault: Fault, node: &Node, proxy: &Proxy, lasts: Duration) {
             sleep(lasts).await;
             node.thaw();
         }
-        Fault::RestartApp => {
-            node.stop_app().await;
-            node.start_app().await;
+        Fault::RestartNode => {
+            node.keep_new_queues().await;
+            node.stop().await;
+            node.restart().await;
         }
         Fault::CloseConnections => drop(node.close_all_connections().await),
         Fault::Reset => proxy.cut().await,

@@ -30,8 +30,8 @@ pub enum Fault {
     KillLeader,
     /// A node is stopped for a while.
     FreezeNode,
-    /// The broker on a node is stopped in an orderly way, and started again.
-    RestartApp,
+    /// A node is stopped in an orderly way (SIGTERM), and started again.
+    RestartNode,
     /// A node and the others lose sight of each other for a while.
     Partition,
     /// The server closes all connections.
@@ -158,7 +158,7 @@ impl Name {
                     (Fault::KillProducer, 2),
                     (Fault::KillNode, 2),
                     (Fault::FreezeNode, 1),
-                    (Fault::RestartApp, 1),
+                    (Fault::RestartNode, 1),
                     (Fault::CloseConnections, 2),
                     (Fault::Reset, 2),
                     (Fault::StallToClient, 1),

@@ -136,6 +136,7 @@ impl fmt::Display for Report {
                 "  after {count} faults of servers a job began within {p50} ms (p50), {p99} ms (p99), {max} ms (max)"
             )?;
         }
+        writeln!(f, "  producers were answered within {} ms", tally.slowest_answer_ms)?;
         for (what, jobs) in &tally.examples {
             writeln!(f, "  {what}, for example: {jobs:?}")?;
         }

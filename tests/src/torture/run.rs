@@ -34,6 +34,9 @@ use super::{
 /// How long all that is left may take when nothing bad happens any more: retries, suspects, a frozen worker's lease.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
 
+/// How long a producer may wait for an answer: the 10 s that an enqueue has, and something for a busy machine.
+const ANSWER_MS_MAX: u64 = 12_000;
+
 /// How long a worker may finish what runs.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -236,6 +239,10 @@ fn problems_of(plan: &Plan, report: &Report, deeds: &[Deed]) -> Vec<String> {
     let planned: usize = plan.faults.iter().map(|(_, times)| times).sum();
     if deeds.len() < planned {
         problems.push(format!("{} of {planned} faults were done", deeds.len()));
+    }
+    if report.tally.slowest_answer_ms > ANSWER_MS_MAX {
+        let waited = report.tally.slowest_answer_ms;
+        problems.push(format!("a producer was told nothing for {waited} ms, and an enqueue has 10 s"));
     }
     if innocent > report.innocent_max {
         let max = report.innocent_max;

@@ -212,6 +212,12 @@ impl SimulatedServer {
         self.inner.lock().state.told_of_deaths
     }
 
+    /// Whether somebody has settled a delivery that it did not have, or had no more.
+    #[must_use]
+    pub fn was_told_of_unknown_deliveries(&self) -> bool {
+        self.inner.lock().state.unknown_tags
+    }
+
     /// How many messages were delivered to consumers so far.
     #[must_use]
     pub fn deliveries(&self) -> u64 {

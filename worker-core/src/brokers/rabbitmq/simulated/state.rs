@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) unlimited: bool,
     /// Somebody has published a message with an `x-death` of its own.
     pub(super) told_of_deaths: bool,
+    /// Somebody has settled a delivery that it does not have, or has no more.
+    pub(super) unknown_tags: bool,
     /// Messages that were delivered to consumers.
     pub(super) deliveries: u64,
     /// Queues that may have something for their consumers.
@@ -124,6 +126,7 @@ impl State {
             full: false,
             unlimited: false,
             told_of_deaths: false,
+            unknown_tags: false,
             deliveries: 0,
             stirred: BTreeSet::new(),
             under_way: Vec::new(),
@@ -477,6 +480,7 @@ impl State {
         };
         let taken: Vec<_> = tags.into_iter().filter_map(|tag| state.unacked.remove(&tag)).collect();
         if taken.is_empty() {
+            self.unknown_tags = true;
             return Err(refusal::unknown_tag(tag));
         }
         for unacked in &taken {
