@@ -25,7 +25,7 @@ fn processes_that_are_killed_and_frozen_on_one_file_lose_nothing() {
 #[test]
 #[ignore = "tests/run.sh runs it alone"]
 fn a_job_that_kills_its_worker_is_a_dead_letter_after_three_starts_and_no_other_is() {
-    torture(&["run", "poison"]);
+    torture(&["run", "poison", "--jobs", "2002"]);
 }
 
 #[test]
