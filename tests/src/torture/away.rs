@@ -92,7 +92,8 @@ pub async fn away(seconds: u64, folder: &Path) -> AwayReport {
     let resumed = timeout(RUNS_MAX, ended(&mut reader)).await.ok().map(|()| back.elapsed());
     worker.kill();
 
-    let minutes = seconds as f64 / 60.0;
+    // Most of them are in the first moments.
+    let minutes = (seconds as f64 / 60.0).max(1.0);
     let mut problems = Vec::new();
     if attempts as f64 > ATTEMPTS_MAX as f64 * minutes {
         problems.push(format!("{attempts} connections were tried; {ATTEMPTS_MAX} a minute may be"));
