@@ -18,7 +18,7 @@ use crate::time::monotonic_now;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(800));
 
 /// The longest after those moments: with it, a minute without a server costs at most 40 connections.
-const PAUSE_LATER: Duration = Duration::from_secs(4);
+const PAUSE_LATER: Duration = Duration::from_secs(5);
 
 /// How long the first moments are: a restart takes 5 to 8 s.
 const LATER: Duration = Duration::from_secs(10);
