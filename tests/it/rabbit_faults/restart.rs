@@ -29,8 +29,7 @@ async fn a_node_that_is_killed_in_the_middle_loses_nothing_and_the_worker_goes_o
         let asked = Instant::now();
         let ending = async {
             let status = other.ended().await;
-            // Its grace period and 5 s more, and something for a machine that starts a node meanwhile.
-            assert!(asked.elapsed().as_secs() < 12, "out after {:?}:\n{}", asked.elapsed(), other.log());
+            assert!(asked.elapsed().as_secs() < 8, "out after {:?}:\n{}", asked.elapsed(), other.log());
             status
         };
         let (status, ()) = tokio::join!(ending, victim.node.restart());

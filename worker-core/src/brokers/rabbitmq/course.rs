@@ -88,7 +88,7 @@ pub(super) fn arrival(
     let starts = match (alibi, line) {
         (Alibi::Outlived, _) | (Alibi::Shared, Line::Main) => return Arrival::Unmark,
         // What was counted before stays counted, and nothing is added.
-        (Alibi::Shared, Line::Suspects) => return Arrival::Suspect { starts: decoded.starts.max(1) },
+        (Alibi::Shared, Line::Suspects) => decoded.starts.max(1),
         (Alibi::None, Line::Main) => 1,
         (Alibi::None, Line::Suspects) => decoded.starts.max(1) + 1,
     };

@@ -137,6 +137,7 @@ fn what_comes_back_just_after_a_lost_connection_is_no_more_suspect_than_before()
         let kept = u32::try_from(starts).unwrap();
         assert_eq!(back(starts), Arrival::Suspect { starts: kept });
     }
+    assert!(matches!(back(3), Arrival::Bury { starts: 3, .. }), "whatever a neighbour writes: it ends");
 }
 
 #[test]
