@@ -25,14 +25,28 @@ fn no_seed_loses_a_job_or_breaks_a_promise() {
     }
 }
 
-/// `cargo sim --steps` has all flows on both versions.
 #[test]
-fn a_process_that_is_killed_at_any_step_of_enqueueing_running_or_retrying_a_job_loses_nothing() {
-    for (flow, modern) in [(Flow::Enqueue, true), (Flow::Success, false), (Flow::Retry, true)] {
-        let (deaths, problems) = every_step(flow, modern);
-        assert!(problems.is_empty(), "{}", problems.join("\n"));
-        assert!(deaths > 10, "{flow:?} has steps");
-    }
+fn a_process_that_is_killed_at_any_step_loses_nothing_and_repeats_only_what_it_had_begun() {
+    thread::scope(|scope| {
+        for modern in [false, true] {
+            scope.spawn(move || {
+                for flow in Flow::ALL {
+                    let (deaths, problems) = every_step(flow, modern);
+                    assert!(problems.is_empty(), "{}", problems.join("\n"));
+                    assert!(deaths > 10, "{flow:?} has steps");
+                }
+            });
+        }
+    });
+}
+
+/// At each step, and not by chance: the one at which the copy is not confirmed yet is among them.
+#[test]
+fn a_variant_that_acknowledges_before_the_confirm_loses_a_job_at_some_step() {
+    mutate(Some(Mutant::AckBeforeConfirm));
+    let (_, problems) = every_step(Flow::Retry, false);
+    mutate(None);
+    assert!(problems.iter().any(|problem| problem.contains("done 0 times")), "{problems:?}");
 }
 
 /// A harness that never fails proves nothing.

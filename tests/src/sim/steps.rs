@@ -6,6 +6,8 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    future::pending,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     runtime::Builder,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use worker_core::{
@@ -109,19 +111,57 @@ impl Job for Step {
     type Return = ();
 }
 
-/// How often each job has started and succeeded.
-#[derive(Debug, Default)]
-struct Ran(Mutex<BTreeMap<u64, (u32, u32)>>);
+/// What all handlers did, in order.
+#[derive(Default)]
+struct Ran(Mutex<Vec<Note>>);
+
+#[derive(Clone, Copy)]
+struct Note {
+    n: u64,
+    attempt: u32,
+    /// By the process that may be killed.
+    by_victim: bool,
+    is_end: bool,
+    at: Duration,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempt, by_victim, is_end, at, .. } = self;
+        let who = if *by_victim { "the one that may be killed" } else { "the other" };
+        let what = if *is_end { "done" } else { "begun" };
+        write!(f, "attempt {attempt} {what} by {who} after {at:?}")
+    }
+}
+
+/// The process in which a handler runs.
+struct Life {
+    process: SimulatedProcess,
+    is_victim: bool,
+    began: Instant,
+    ran: Arc<Ran>,
+}
+
+impl Life {
+    /// Puts down what a handler does. In a process that was killed it does nothing any more.
+    async fn note(&self, n: u64, attempt: u32, is_end: bool) {
+        if self.process.is_dead() {
+            return pending().await;
+        }
+        let note = Note { n, attempt, by_victim: self.is_victim, is_end, at: self.began.elapsed() };
+        self.ran.0.lock().expect("nobody panics").push(note);
+    }
+}
 
 impl Handler for Step {
     async fn run(self, cx: Context) -> JobResult<()> {
-        let ran: State<Ran> = cx.supply()?;
-        ran.0.lock().expect("nobody panics").entry(self.n).or_default().0 += 1;
+        let life: State<Life> = cx.supply()?;
+        life.note(self.n, cx.attempt(), false).await;
         sleep(Duration::from_millis(self.millis)).await;
         if cx.attempt() <= self.fails {
             return Err(JobError::from("fails on purpose"));
         }
-        ran.0.lock().expect("nobody panics").entry(self.n).or_default().1 += 1;
+        life.note(self.n, cx.attempt(), true).await;
         Ok(())
     }
 }
@@ -129,6 +169,7 @@ impl Handler for Step {
 struct Scene {
     server: SimulatedServer,
     clock: Arc<TokioClock>,
+    began: Instant,
     ran: Arc<Ran>,
 }
 
@@ -136,7 +177,7 @@ impl Scene {
     fn new(modern: bool) -> Self {
         let server = SimulatedServer::new(if modern { "4.3.6" } else { "3.10.8" }, 1);
         server.slow(1..=3, 0..=5);
-        Self { server, clock: Arc::new(TokioClock::starting_now()), ran: Arc::default() }
+        Self { server, clock: Arc::new(TokioClock::starting_now()), began: Instant::now(), ran: Arc::default() }
     }
 
     async fn live(self, flow: Flow, death: Option<Death>) -> Outcome {
@@ -157,12 +198,12 @@ impl Scene {
             }
             let (client, process) = self.process();
             dies(&process);
-            self.work(&client, &process, flow == Flow::Shutdown).await;
+            self.work(&client, &process, true, flow == Flow::Shutdown).await;
             (process.steps(), true)
         };
         // Another process, which nothing harms, does what is left.
         let (client, healthy) = self.process();
-        self.work(&client, &healthy, false).await;
+        self.work(&client, &healthy, false, false).await;
         let mut problems = Vec::new();
         let left = self.left();
         if !left.is_empty() {
@@ -178,10 +219,11 @@ impl Scene {
     }
 
     /// Runs a worker until nothing is left to do, it was killed, or it has ended as it was asked to.
-    async fn work(&self, client: &Client, process: &SimulatedProcess, ends: bool) {
+    async fn work(&self, client: &Client, process: &SimulatedProcess, is_victim: bool, ends: bool) {
+        let life = Life { process: process.clone(), is_victim, began: self.began, ran: Arc::clone(&self.ran) };
         let worker = Worker::builder(client)
             .registry(Registry::new().with::<Step>())
-            .state_arc(Arc::clone(&self.ran))
+            .state(life)
             .concurrency(1)
             .prefetch(3)
             .grace(seconds(20))
@@ -193,7 +235,7 @@ impl Scene {
         task.spawn(async move { worker.run(stopped).await });
         let done = async {
             while !process.is_dead() && !self.left().is_empty() {
-                if ends && self.ran.0.lock().expect("nobody panics").values().any(|(started, _)| *started > 0) {
+                if ends && !self.ran.0.lock().expect("nobody panics").is_empty() {
                     return;
                 }
                 sleep(Duration::from_millis(100)).await;
@@ -219,27 +261,25 @@ impl Scene {
 
     fn judge(&self, flow: Flow, acknowledged: bool, dead: usize, died: bool) -> Vec<String> {
         let ran = self.ran.0.lock().expect("nobody panics").clone();
-        // What was begun or done, and not acknowledged before the death, is done once more. A job that failed may then
-        // have a copy for its next attempt and wait as it was, and one of both may have been done already.
-        let most = match (died, flow) {
-            (false, _) | (true, Flow::Enqueue) => 1,
-            (true, Flow::Success | Flow::Shutdown) => 2,
-            (true, Flow::Retry | Flow::DeadLetter) => 3,
-        };
+        // What was begun or done, and not acknowledged before the death, is done once more, with all attempts that follow.
+        let most = if died && flow != Flow::Enqueue { 2 } else { 1 };
         let mut problems = Vec::new();
         for n in 0..flow.jobs() {
-            let (started, succeeded) = ran.get(&n).copied().unwrap_or_default();
-            let least = u32::from(acknowledged);
+            let of_it: Vec<_> = ran.iter().filter(|note| note.n == n).collect();
+            let told = of_it.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let count = |is_end| of_it.iter().filter(|note| note.is_end == is_end).count();
+            let (started, succeeded) = (count(false), count(true));
+            let least = usize::from(acknowledged);
             let (ends, what) = match flow {
-                Flow::DeadLetter => (u32::try_from(dead).unwrap_or(u32::MAX), "dead"),
+                Flow::DeadLetter => (dead, "dead"),
                 _ => (succeeded, "done"),
             };
             if !(least..=most).contains(&ends) {
-                problems.push(format!("job {n} is {what} {ends} times, and not {least} to {most}"));
+                problems.push(format!("job {n} is {what} {ends} times, and not {least} to {most}: {told}"));
             }
             let attempts = if matches!(flow, Flow::Retry | Flow::DeadLetter) { 2 } else { 1 };
             if started > attempts * most {
-                problems.push(format!("job {n} has started {started} times"));
+                problems.push(format!("job {n} has started {started} times: {told}"));
             }
             if flow == Flow::DeadLetter && succeeded > 0 {
                 problems.push(format!("job {n} has succeeded"));
