@@ -1,12 +1,24 @@
 //! What a worker consumes is taken from under it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use worker_core::EnqueueErrorKind;
+use tokio::time::sleep;
+use worker_core::{
+    EnqueueErrorKind, FailureKind, Registry, TokioClock,
+    broker::{Page, Selection},
+    brokers::rabbitmq::{RabbitOptions, SimulatedServer},
+    prelude::*,
+};
 use worker_tests::{eventually::eventually_within, rabbit::shared_node};
 
 use super::scene::{LONG, QUEUE, Scene, again, victim};
-use crate::system::crew::Mark;
+use crate::{bench::Running, system::crew::Mark};
 
 #[tokio::test]
 async fn a_queue_that_is_deleted_is_declared_and_consumed_again_within_two_seconds() {
@@ -71,4 +83,57 @@ async fn a_job_that_outlasts_the_servers_patience_is_not_lost_and_the_worker_goe
     scene.wait_until_done().await;
     assert_eq!(crew.ended().len(), 51, "{}", worker.log());
     assert_eq!(scene.dead().await, 0);
+}
+
+#[job(queue = "there")]
+async fn stay() {}
+
+#[job(queue = "gone")]
+async fn go(gone: State<AtomicU64>) {
+    gone.fetch_add(1, Ordering::SeqCst);
+}
+
+/// A server whose queue `gone` is deleted while a job of it waits for its time, and a worker that carries it there.
+async fn deleted_before_it_is_due() -> (SimulatedServer, Client, Running) {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let client = process_of(&server);
+    let running = Running::start(Worker::builder(&client).registry(Registry::new().with::<stay>()));
+    client.enqueue(go::new().delay(seconds(20))).await.unwrap();
+    server.delete_queue("gone");
+    (server, client, running)
+}
+
+fn process_of(server: &SimulatedServer) -> Client {
+    let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
+    Client::new(Arc::new(broker))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_job_whose_queue_is_made_again_soon_after_it_was_due_runs() {
+    let (server, client, running) = deleted_before_it_is_due().await;
+    sleep(seconds(22)).await;
+    let runs = Arc::new(AtomicU64::new(0));
+    let other = process_of(&server);
+    let worker = Worker::builder(&other).registry(Registry::new().with::<go>()).state_arc(Arc::clone(&runs));
+    let there_again = Running::start(worker);
+    sleep(seconds(10)).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1, "{:?}", server.depths());
+    assert_eq!(server.depths().get("gone_dlq").copied().unwrap_or(0), 0);
+    there_again.stop().await;
+    running.stop().await;
+    client.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_job_whose_queue_stays_gone_is_a_dead_letter_that_says_so() {
+    let (server, client, running) = deleted_before_it_is_due().await;
+    sleep(seconds(22)).await;
+    assert_eq!(server.depths().get("gone_dlq").copied().unwrap_or(0), 0, "it may be made again yet");
+    sleep(seconds(20)).await;
+    assert_eq!(server.depths()["gone_dlq"], 1);
+    let mut selection = Selection::default();
+    selection.queues.push("gone".parse().unwrap());
+    let dead = client.broker().inspector().unwrap().dead(&selection, Page::first(10)).await.unwrap();
+    assert_eq!(dead.jobs[0].failure.kind, FailureKind::Unroutable);
+    running.stop().await;
 }

@@ -24,6 +24,10 @@ pub struct Dead {
     pub crashed: bool,
 }
 
+/// How much later than the deletion of its queue a job that is gone with it may be seen last, in microseconds: a worker
+/// that held it may have begun it a little later, and not have come to its end.
+const GONE_LATER_MAX: u64 = 10_000_000;
+
 /// What became of all jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -48,6 +52,8 @@ pub struct Tally {
     pub innocent: u64,
     /// Acknowledged, and neither succeeded nor dead. None may be.
     pub lost: u64,
+    /// The same, with a queue that was deleted with all that was in it.
+    pub gone: u64,
     /// Ran or are dead, and nobody has enqueued them. None may have.
     pub unexpected: u64,
     /// Ends beyond the first of each job.
@@ -80,6 +86,8 @@ struct Life {
     tried: u32,
     /// When last.
     tried_at: u64,
+    /// When it was last tried or started.
+    seen_at: u64,
     is_acknowledged: bool,
     started: u32,
     /// The highest attempt in which it has started.
@@ -91,9 +99,16 @@ struct Life {
     has_crashed: bool,
 }
 
-/// Holds the records of a run, those of each process in their order, and the dead letters against the plan.
+/// Holds the records of a run, those of each process in their order, and the dead letters against the plan. `deleted_at`
+/// is when their queue was last deleted, in microseconds since 1970.
 #[must_use]
-pub fn check(mix: &Mix, jobs: u64, records: impl IntoIterator<Item = Record>, dead: &[Dead]) -> Tally {
+pub fn check(
+    mix: &Mix,
+    jobs: u64,
+    records: impl IntoIterator<Item = Record>,
+    dead: &[Dead],
+    deleted_at: Option<u64>,
+) -> Tally {
     let mut lives = vec![Life::default(); usize::try_from(jobs).expect("they fit into memory")];
     let mut tally = Tally::nothing();
     let mut strangers = Vec::new();
@@ -120,7 +135,7 @@ pub fn check(mix: &Mix, jobs: u64, records: impl IntoIterator<Item = Record>, de
     strangers.dedup();
     strangers.into_iter().for_each(|n| tally.problem("unexpected", n));
     for (n, life) in (0..).zip(&lives) {
-        tally.judge(mix, n, life);
+        tally.judge(mix, n, life, deleted_at);
     }
     tally
 }
@@ -138,6 +153,7 @@ impl Tally {
             crashed: 0,
             innocent: 0,
             lost: 0,
+            gone: 0,
             unexpected: 0,
             duplicated: 0,
             duplicated_later: 0,
@@ -168,12 +184,14 @@ impl Tally {
                 self.attempts += 1;
                 life.tried += 1;
                 life.tried_at = record.at;
+                life.seen_at = life.seen_at.max(record.at);
             }
             Event::Acknowledged => life.is_acknowledged = true,
             Event::Unknown => self.unknown += 1,
             Event::NotTaken => self.not_taken += 1,
             Event::Started => {
                 life.started += 1;
+                life.seen_at = life.seen_at.max(record.at);
                 life.attempt = life.attempt.max(record.attempt);
             }
             Event::Succeeded => {
@@ -184,7 +202,7 @@ impl Tally {
         }
     }
 
-    fn judge(&mut self, mix: &Mix, n: u64, life: &Life) {
+    fn judge(&mut self, mix: &Mix, n: u64, life: &Life, deleted_at: Option<u64>) {
         let fate = mix.fate(n);
         let (succeeded, died) = (life.succeeded > 0, life.died > 0);
         let has_ended = succeeded || died;
@@ -204,7 +222,11 @@ impl Tally {
             }
         }
         if life.is_acknowledged && !has_ended {
-            self.problem("lost", n);
+            if deleted_at.is_some_and(|deleted_at| life.seen_at <= deleted_at + GONE_LATER_MAX) {
+                self.gone += 1;
+            } else {
+                self.problem("lost", n);
+            }
         }
         if (has_ended || life.started > 0) && life.tried == 0 {
             self.problem("unexpected", n);
@@ -263,7 +285,7 @@ mod tests {
     }
 
     fn tally(records: impl IntoIterator<Item = Record>) -> Tally {
-        check(&MIX, 10, records, &[])
+        check(&MIX, 10, records, &[], None)
     }
 
     fn dead(n: u64, crashed: bool) -> Dead {
@@ -287,6 +309,18 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_was_last_seen_before_its_queue_was_deleted_is_gone_and_one_that_was_seen_later_is_lost() {
+        let seen = |at| {
+            [(Event::Tried, at), (Event::Acknowledged, at)].map(|(event, at)| Record { at, ..record(event, 0, 0) })
+        };
+        let tally = |at| check(&MIX, 1, seen(at), &[], Some(1_000_000));
+        assert_eq!((tally(900_000).gone, tally(900_000).lost, tally(900_000).is_valid()), (1, 0, true));
+        let later = 1_000_001 + GONE_LATER_MAX;
+        assert_eq!((tally(later).gone, tally(later).lost), (0, 1));
+        assert_eq!(check(&MIX, 1, seen(900_000), &[], None).lost, 1, "where no queue was deleted");
+    }
+
+    #[test]
     fn a_job_without_an_answer_may_run_or_not_and_is_recovered_where_it_does() {
         let unanswered = |record: &Record| (record.event, record.n) != (Event::Acknowledged, 3);
         let ran = tally(well().into_iter().filter(unanswered));
@@ -304,7 +338,7 @@ mod tests {
         assert_eq!((untried.unexpected, untried.is_valid()), (1, false));
         let beyond = tally(well().into_iter().chain([record(Event::Started, 10, 1), record(Event::Succeeded, 10, 1)]));
         assert_eq!((beyond.unexpected, beyond.is_valid()), (1, false));
-        let nameless = check(&MIX, 10, well(), &[Dead { n: None, crashed: false }]);
+        let nameless = check(&MIX, 10, well(), &[Dead { n: None, crashed: false }], None);
         assert_eq!((nameless.unexpected, nameless.is_valid()), (1, false));
     }
 
@@ -319,14 +353,14 @@ mod tests {
     #[test]
     fn an_end_that_was_not_meant_is_misjudged_unless_the_job_was_taken_for_a_killer() {
         let alive = |n: u64| well().into_iter().filter(move |record| (record.event, record.n) != (Event::Succeeded, n));
-        let misjudged = check(&MIX, 10, alive(3), &[dead(3, false)]);
+        let misjudged = check(&MIX, 10, alive(3), &[dead(3, false)], None);
         assert_eq!((misjudged.misjudged, misjudged.is_valid()), (1, false));
-        let crashed = check(&MIX, 10, alive(3), &[dead(3, true)]);
+        let crashed = check(&MIX, 10, alive(3), &[dead(3, true)], None);
         assert_eq!((crashed.misjudged, crashed.crashed, crashed.innocent, crashed.is_valid()), (0, 1, 1, true));
-        let both = check(&MIX, 10, well(), &[dead(3, false)]);
+        let both = check(&MIX, 10, well(), &[dead(3, false)], None);
         assert_eq!((both.conflicting, both.is_valid()), (1, false));
         let of_hundred =
-            check(&MIX, 100, [(Event::Tried, 99), (Event::Succeeded, 99)].map(|(e, n)| record(e, n, 1)), &[]);
+            check(&MIX, 100, [(Event::Tried, 99), (Event::Succeeded, 99)].map(|(e, n)| record(e, n, 1)), &[], None);
         assert_eq!((of_hundred.misjudged, of_hundred.is_valid()), (1, false));
     }
 
@@ -341,7 +375,8 @@ mod tests {
     fn the_starts_of_killers_are_counted_apart() {
         let mix = Mix { kills: 10, ..MIX };
         let starts = (0..3).map(|_| record(Event::Started, 9, 1));
-        let tally = check(&mix, 10, well().into_iter().filter(|record| record.n != 9).chain(starts), &[dead(9, true)]);
+        let tally =
+            check(&mix, 10, well().into_iter().filter(|record| record.n != 9).chain(starts), &[dead(9, true)], None);
         assert_eq!((tally.crashed, tally.innocent), (1, 0));
         assert_eq!(tally.killers_starts, BTreeMap::from([(3, 1)]));
     }

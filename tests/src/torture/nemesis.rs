@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -21,9 +21,12 @@ use super::{
     crew::Slot,
     plan::Fault,
     record::{count, now},
-    stage::Stage,
+    stage::{QUEUE, Stage, VHOST},
 };
-use crate::rabbit::{Alarm, Direction, Node, Proxy};
+use crate::{
+    eventually::eventually,
+    rabbit::{Alarm, Direction, Node, Proxy},
+};
 
 /// How often it is looked how far the work is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -37,11 +40,17 @@ const LASTS: std::ops::Range<u64> = 500..6_000;
 /// The same of a partition: longer than a confirm may take.
 const PARTED: std::ops::Range<u64> = 10_000..18_000;
 
+/// How long a worker may keep a job to itself while the server is impatient, and otherwise (RabbitMQ's default).
+const IMPATIENT: Duration = Duration::from_millis(20);
+const PATIENT: Duration = Duration::from_secs(1_800);
+
 /// What was done.
 #[derive(Debug, Clone, Copy)]
 pub struct Deed {
     /// What.
     pub fault: Fault,
+    /// When it began, in microseconds since 1970.
+    pub begun_at: u64,
     /// When it was over, in microseconds since 1970: when the server's port answered again, where it was killed.
     pub healed_at: u64,
 }
@@ -61,6 +70,8 @@ pub struct Scene<'r> {
     pub jobs: u64,
     /// How long a worker is frozen, at most, in milliseconds.
     pub frozen_ms_max: u64,
+    /// How many jobs went with a queue that was deleted, about.
+    pub gone: AtomicU64,
 }
 
 /// All faults of a plan, each as often as it says, in an order of the seed's.
@@ -107,8 +118,9 @@ impl Scene<'_> {
             // The last of them comes before the last job, so that each finds work.
             self.until_done(self.jobs * n / parts * 9 / 10).await?;
             tell(fault);
+            let begun_at = now();
             let healed_at = self.commit(fault, &mut rng).await;
-            deeds.push(Deed { fault, healed_at });
+            deeds.push(Deed { fault, begun_at, healed_at });
             pace.one_more(line);
         }
         Ok(deeds)
@@ -140,10 +152,10 @@ impl Scene<'_> {
         }
     }
 
-    /// How many jobs have ended, about: each that runs makes two records.
+    /// How many jobs have ended or are gone, about: each that runs makes two records.
     #[must_use]
     pub fn done(&self) -> u64 {
-        count(self.folder, "worker").unwrap_or_default() / 2
+        count(self.folder, "worker").unwrap_or_default() / 2 + self.gone.load(Ordering::Relaxed)
     }
 
     /// Does one, waits until it is over, and says when it was.
@@ -169,6 +181,16 @@ impl Scene<'_> {
                 nodes[parted].0.part(&others).await;
                 sleep(Duration::from_millis(rng.u64(PARTED))).await;
                 nodes[parted].0.rejoin(&others).await;
+            }
+            (Fault::DeleteQueue, Stage::Nodes(nodes)) => {
+                let node = &nodes[0].0;
+                // One deletion may follow soon upon another.
+                let queue = eventually("the queue was declared again", || async {
+                    node.list_queues(VHOST).await.into_iter().find(|queue| queue.name == QUEUE)
+                })
+                .await;
+                node.delete_queue(VHOST, QUEUE).await;
+                self.gone.fetch_add(queue.ready + queue.unacked, Ordering::Relaxed);
             }
             (_, Stage::Nodes(nodes)) => {
                 let (node, proxy) = &nodes[rng.usize(..nodes.len())];
@@ -266,6 +288,13 @@ async fn harm(fault: Fault, node: &Node, proxy: &Proxy, lasts: Duration) {
         }
         Fault::MemoryAlarm => alarm(node, Alarm::Memory, lasts).await,
         Fault::DiskAlarm => alarm(node, Alarm::Disk, lasts).await,
+        Fault::ConsumerTimeout => {
+            node.set_consumer_timeout(IMPATIENT).await;
+            // A channel looks as often as was said when it was opened.
+            node.close_all_connections().await;
+            sleep(lasts).await;
+            node.set_consumer_timeout(PATIENT).await;
+        }
         _ => unreachable!("{} is done elsewhere", fault.name()),
     }
 }

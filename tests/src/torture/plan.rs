@@ -51,6 +51,10 @@ pub enum Fault {
     MemoryAlarm,
     /// The same with its disk.
     DiskAlarm,
+    /// The server gives workers almost no time to acknowledge, and closes the channels of those that take more.
+    ConsumerTimeout,
+    /// The queue is deleted with all that is in it. What was there is gone, and is counted apart.
+    DeleteQueue,
 }
 
 impl Fault {
@@ -63,7 +67,8 @@ impl Fault {
     /// Whether connections are lost by it.
     #[must_use]
     pub const fn costs_connections(self) -> bool {
-        !self.is_of_a_process() && !matches!(self, Self::Slow | Self::MemoryAlarm | Self::DiskAlarm)
+        let takes_none = matches!(self, Self::Slow | Self::MemoryAlarm | Self::DiskAlarm | Self::DeleteQueue);
+        !self.is_of_a_process() && !takes_none
     }
 
     /// Its name, as in the report and on the command line.
@@ -167,6 +172,8 @@ impl Name {
                     (Fault::Corrupt, 2),
                     (Fault::MemoryAlarm, 1),
                     (Fault::DiskAlarm, 1),
+                    (Fault::ConsumerTimeout, 1),
+                    (Fault::DeleteQueue, 1),
                 ],
                 ..BASE
             },

@@ -115,6 +115,7 @@ impl fmt::Display for Report {
             format!("{} of them taken for killers of their workers, and {} are not", tally.crashed, tally.innocent);
         line("dead", tally.dead, &crashed)?;
         line("lost", tally.lost, "acknowledged, and came to no end")?;
+        line("gone", tally.gone, "acknowledged, and in a queue when it was deleted with all that was in it")?;
         line("unexpected", tally.unexpected, "came, and nobody had enqueued them")?;
         line("conflicting", tally.conflicting, "both succeeded and dead")?;
         line("misjudged", tally.misjudged, "came to another end than they were meant to")?;
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn the_pause_after_a_fault_lasts_until_the_next_start() {
         let started = |at| Record { event: Event::Started, attempt: 1, n: 0, at };
-        let deed = |fault, healed_at| Deed { fault, healed_at };
+        let deed = |fault, healed_at| Deed { fault, begun_at: healed_at, healed_at };
         let records = [started(7_000), started(1_000), started(20_000)];
         let deeds = [deed(Fault::KillNode, 2_000), deed(Fault::Reset, 8_000), deed(Fault::KillWorker, 8_000)];
         assert_eq!(resumed(&deeds, &records), Some(Quantiles { count: 2, p50: 5, p99: 12, max: 12 }));

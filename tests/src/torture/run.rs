@@ -25,7 +25,7 @@ use super::{
     crew::Slot,
     fate::STARTS_MAX,
     nemesis::{Deed, Scene, order},
-    plan::{Place, Plan},
+    plan::{Fault, Place, Plan},
     record::{Reader, Record},
     report::{Report, duplicates_max, innocent_max, resumed},
     stage::{PASSWORD, Stage},
@@ -79,6 +79,7 @@ pub async fn run(name: &str, plan: &Plan, seed: u64, folder: &Path, progress: Ar
         producers: &producers,
         folder,
         jobs: plan.jobs,
+        gone: AtomicU64::new(0),
         frozen_ms_max: if plan.place == Place::File { 2 * LEASE_MS } else { 8_000 },
     };
     let mut problems = Vec::new();
@@ -121,7 +122,9 @@ pub async fn run(name: &str, plan: &Plan, seed: u64, folder: &Path, progress: Ar
         () = watch(&scene, &progress) => unreachable!("it watches for ever"),
     };
     let records = read(&workers, &producers, folder);
-    let tally = check(&plan.mix, plan.jobs, records.iter().copied(), &stage.dead().await);
+    let deletions = deeds.iter().filter(|deed| deed.fault == Fault::DeleteQueue);
+    let deleted_at = deletions.map(|deed| deed.healed_at).max();
+    let tally = check(&plan.mix, plan.jobs, records.iter().copied(), &stage.dead().await, deleted_at);
     let killed = (plan.mix.kills > 0).then_some(SIGABRT);
     problems.extend(workers.iter().flat_map(|slot| slot.ends(killed)));
     problems.extend(producers.iter().flat_map(|slot| slot.ends(None)));

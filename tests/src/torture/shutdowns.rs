@@ -152,7 +152,7 @@ pub async fn shutdowns(
     let records: Vec<Record> =
         slots.flat_map(|slot| Reader::new(folder.join(&slot.name)).more().expect("the records can be read")).collect();
     let jobs = records.iter().filter(|record| record.event == Event::Tried).map(|record| record.n + 1).max();
-    let tally = check(&plan.mix, jobs.unwrap_or_default(), records, &stage.dead().await);
+    let tally = check(&plan.mix, jobs.unwrap_or_default(), records, &stage.dead().await, None);
     let mut report = report(meanwhile, &ends, tally);
     if !has_drained {
         report.problems.push(format!("{} jobs were left", stage.left().await));

@@ -29,7 +29,8 @@ const USER: &str = "torture";
 /// Its password, which is looked for in all they say.
 pub const PASSWORD: &str = "canary-of-a-password";
 
-const VHOST: &str = "torture";
+/// The vhost of all.
+pub(super) const VHOST: &str = "torture";
 
 /// The pause before it is asked again whether anything is left.
 const ASK_EVERY: Duration = Duration::from_millis(300);

@@ -82,7 +82,8 @@ async fn enqueue(client: &Client, plan: &Plan, jobs: std::ops::Range<u64>, write
                 Err(error) => {
                     match error.kind() {
                         EnqueueErrorKind::Indeterminate => unknown.push(n),
-                        EnqueueErrorKind::Unavailable => not_taken.push(n),
+                        // Unroutable: its queue was deleted a moment ago, and is declared anew by the next try.
+                        EnqueueErrorKind::Unavailable | EnqueueErrorKind::Unroutable => not_taken.push(n),
                         _ => return Err(error.to_string()),
                     }
                     still_open.push(n);

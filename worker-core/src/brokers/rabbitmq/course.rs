@@ -241,8 +241,8 @@ pub(super) fn delayed(copy: Copy, target: &str, due_at: Timestamp, now: Timestam
 pub(super) enum Onward {
     /// It waits on, in this level.
     Wait(Level, Message),
-    /// It is due: into this queue.
-    Due(QueueName, String, Message),
+    /// It is due, and has been for so long: into this queue.
+    Due(QueueName, String, Message, Duration),
     /// It does not say where it belongs.
     Astray(String),
 }
@@ -261,7 +261,7 @@ pub(super) fn onward(message: &Message, now: Timestamp) -> Onward {
     match queue {
         Ok(queue) => {
             let copy = Copy::of(message).without(wire::DUE_AT).without(wire::QUEUE);
-            Onward::Due(queue, target, copy.message())
+            Onward::Due(queue, target, copy.message(), now.since(due_at))
         }
         Err(problem) => Onward::Astray(format!("it belongs nowhere: {problem}")),
     }

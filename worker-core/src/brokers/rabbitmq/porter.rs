@@ -39,6 +39,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How much longer a job waits whose queue does not take it now.
 const AGAIN_MS: u64 = 4_096;
 
+/// How long a job that is due waits for a queue that is gone. Workers declare theirs again within two seconds of its
+/// deletion.
+const GONE_MAX: Duration = Duration::from_secs(10);
+
 /// How long the porter may take to put down what it carries.
 const PUT_DOWN_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -172,7 +176,7 @@ async fn carry_one(shared: &Arc<Shared>, message: &Message) -> Result<(), Broker
 async fn next_step(shared: &Arc<Shared>, message: &Message) -> Result<(), BrokerError> {
     match course::onward(message, shared.now()) {
         Onward::Wait(level, copy) => to_ladder(shared, level, copy).await,
-        Onward::Due(queue, target, copy) => {
+        Onward::Due(queue, target, copy, overdue) => {
             let to = Address::queue(&*target);
             match shared.publisher.publish_once(to, copy.clone(), shared.publisher.timeout).await {
                 // Only the suspects' line is gone, which is made again.
@@ -180,7 +184,7 @@ async fn next_step(shared: &Arc<Shared>, message: &Message) -> Result<(), Broker
                     shared.declarer.forget(&target);
                     shared.send(Place::Suspects, &queue, copy).await
                 }
-                Err(PublishError::Unroutable) => {
+                Err(PublishError::Unroutable) if overdue >= GONE_MAX => {
                     let why = format!("queue `{target}` was gone when the job became due");
                     let failure = Failure::new(FailureKind::Unroutable, why);
                     tracing::warn!(target: TARGET, queue = target, id = %copy.id(), "a delayed job's queue is gone; the job is dead-lettered");

@@ -256,7 +256,8 @@ fn a_job_goes_down_the_ladder_until_it_is_due() {
         now = now + Duration::from_millis(level.ms());
         match onward(&waiting, now) {
             Onward::Wait(next, copy) => (level, waiting) = (next, copy),
-            Onward::Due(queue, target, copy) => {
+            Onward::Due(queue, target, copy, overdue) => {
+                assert_eq!(overdue, now.since(due_at));
                 assert_eq!((queue, target.as_str()), (orders(), "orders"));
                 assert_eq!(copy.integer("tenant"), Some(1));
                 assert_eq!((copy.header(wire::DUE_AT), copy.header(wire::QUEUE)), (None, None));
@@ -272,7 +273,7 @@ fn a_job_goes_down_the_ladder_until_it_is_due() {
 #[test]
 fn a_suspect_that_waited_goes_to_the_suspects_of_its_queue() {
     let (_, copy) = delayed(Copy::of(&message(&[])), "orders_suspects", NOW, NOW);
-    let Onward::Due(queue, target, _) = onward(&copy.message(), NOW) else { panic!("it is due") };
+    let Onward::Due(queue, target, ..) = onward(&copy.message(), NOW) else { panic!("it is due") };
     assert_eq!((queue, target.as_str()), (orders(), "orders_suspects"));
 }
 
