@@ -32,6 +32,7 @@
 
 pub mod conformance;
 pub mod consumer;
+pub mod disk;
 pub mod elsewhere;
 pub mod eventually;
 pub mod exposition;

@@ -16,6 +16,8 @@ use worker_core::{
     brokers::sqlite::{SqliteBroker, SqliteOptions},
 };
 
+use worker_tests::disk::SmallDisk;
+
 use super::crew::{Crew, Mark};
 
 async fn refused(path: &Path) -> BrokerError {
@@ -211,15 +213,16 @@ async fn a_lock_that_another_program_keeps_is_a_bounded_wait_and_a_clear_error()
     client.enqueue(error.into_job().unwrap()).await.unwrap();
 }
 
-/// `max_page_count` makes SQLite answer as a full disk does: SQLITE_FULL. It holds
-/// for one connection, so the file is filled up to SQLite's own limit instead.
 #[tokio::test]
 async fn a_full_disk_is_a_clear_error_and_nothing_is_lost() {
-    let Some(disk) = SmallDisk::mount() else {
-        return; // The reason was printed.
+    let disk = match SmallDisk::mount(1 << 20) {
+        Ok(disk) => disk,
+        #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+        Err(error) => return eprintln!("skipped: {error}"),
     };
-    let path = disk.folder.path().join("jobs.db");
+    let path = disk.path().join("jobs.db");
     let client = client(&path, SqliteOptions::default()).await;
+    disk.fill_but(64).unwrap();
     let mut durable = 0;
     let error = loop {
         match client.enqueue(Mark { n: durable, millis: 0 }).await {
@@ -232,35 +235,7 @@ async fn a_full_disk_is_a_clear_error_and_nothing_is_lost() {
     assert!(error.to_string().contains("is full: free some space"), "{error}");
     let ready = client.broker().inspector().unwrap().queues(&[]).await.unwrap()[0].ready;
     assert_eq!(ready, durable, "what was said to be durable is there, and nothing else");
-    fs::remove_file(disk.folder.path().join("ballast")).unwrap();
+    disk.relieve().unwrap();
     client.enqueue(error.into_job().unwrap()).await.unwrap();
     client.close().await.unwrap();
-}
-
-/// A file system of one megabyte, half of it taken by a file that can be removed.
-struct SmallDisk {
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let folder = TempDir::new().unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-            .arg(folder.path())
-            .output();
-        #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
-        if !mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
-            eprintln!("skipped: a small file system cannot be mounted here ({mounted:?}); run as root");
-            return None;
-        }
-        fs::write(folder.path().join("ballast"), vec![0; 500 << 10]).unwrap();
-        Some(Self { folder })
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(std::process::Command::new("umount").arg("-l").arg(self.folder.path()).status());
-    }
 }

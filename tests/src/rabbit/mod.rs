@@ -36,6 +36,7 @@ pub use alarm::Alarm;
 pub use connection::ConsumerInfo;
 pub use message::Message;
 pub use node::Node;
+pub use partition::Ways;
 pub use proxy::{Direction, Proxy};
 pub use queue::QueueInfo;
 pub use shared::{shared_node, shared_vhost, shared_vhost_for};

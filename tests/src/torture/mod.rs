@@ -5,17 +5,21 @@
 //! [`check`](mod@check) holds them against what each job's [`fate`] says; the [`report`] says what came out.
 //!
 //! Made of the same parts: [`shutdowns`](mod@shutdowns), workers that are asked to end over and over, and
-//! [`away`](mod@away), a server that is away for a while. [`torn`](mod@torn) stands alone: what a loss of power leaves
-//! of a file.
+//! [`away`](mod@away), a server that is away for a while. Others stand alone, about a SQLite file: [`torn`](mod@torn),
+//! what a loss of power leaves of it; [`full`](mod@full), a disk without room for it; [`rotten`](mod@rotten), a disk
+//! that does not keep what was written.
 
+pub mod apart;
 pub mod away;
 pub mod check;
 pub mod crew;
 pub mod fate;
+pub mod full;
 pub mod nemesis;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod rotten;
 pub mod run;
 pub mod shutdowns;
 pub mod stage;

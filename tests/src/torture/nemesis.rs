@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     eventually::eventually,
-    rabbit::{Alarm, Direction, Node, Proxy},
+    rabbit::{Alarm, Direction, Node, Proxy, Ways},
 };
 
 /// How often it is looked how far the work is.
@@ -181,6 +181,18 @@ impl Scene<'_> {
                 nodes[parted].0.part(&others).await;
                 sleep(Duration::from_millis(rng.u64(PARTED))).await;
                 nodes[parted].0.rejoin(&others).await;
+            }
+            (Fault::Silence | Fault::Mute | Fault::Deaf, Stage::Nodes(nodes)) => {
+                let quiet = rng.usize(..nodes.len());
+                let others: Vec<_> = (0..nodes.len()).filter(|&n| n != quiet).map(|n| &nodes[n].0).collect();
+                let ways = match fault {
+                    Fault::Mute => Ways::Out,
+                    Fault::Deaf => Ways::In,
+                    _ => Ways::Both,
+                };
+                nodes[quiet].0.silence(&others, ways).await;
+                sleep(Duration::from_millis(rng.u64(PARTED))).await;
+                nodes[quiet].0.unsilence(&others).await;
             }
             (Fault::DeleteQueue, Stage::Nodes(nodes)) => {
                 let node = &nodes[0].0;

@@ -30,11 +30,16 @@ pub enum Fault {
     KillLeader,
     /// A node is stopped for a while.
     FreezeNode,
-    /// A node is stopped in an orderly way (SIGTERM), and started again. In no plan yet: on 3.10 a waiting queue was seen
-    /// to confirm nothing any more afterwards, which is not understood.
+    /// A node is stopped in an orderly way (SIGTERM), and started again.
     RestartNode,
     /// A node and the others lose sight of each other for a while.
     Partition,
+    /// Nothing gets through between a node and the others for a while, and neither side is told.
+    Silence,
+    /// Nothing that a node says gets through to the others.
+    Mute,
+    /// Nothing that the others say gets through to a node.
+    Deaf,
     /// The server closes all connections.
     CloseConnections,
     /// All connections end with a reset.
@@ -62,6 +67,12 @@ impl Fault {
     #[must_use]
     pub const fn is_of_a_process(self) -> bool {
         matches!(self, Self::KillWorker | Self::FreezeWorker | Self::RestartWorker | Self::KillProducer)
+    }
+
+    /// Whether it is done to the network between nodes, which must then be the run's own.
+    #[must_use]
+    pub const fn is_of_the_network(self) -> bool {
+        matches!(self, Self::Silence | Self::Mute | Self::Deaf)
     }
 
     /// Whether connections are lost by it.
@@ -137,6 +148,8 @@ pub enum Name {
     Million,
     /// RabbitMQ: three nodes, 200,000 jobs, 6 leaders killed, 6 partitions
     Cluster,
+    /// RabbitMQ: three nodes, of which one is cut off from the others without a word, both ways or one way
+    Silence,
     /// RabbitMQ: jobs that kill their workers among 10,000 that do not
     Poison,
     /// RabbitMQ: 30 kills of the server; how soon workers go on
@@ -163,6 +176,7 @@ impl Name {
                     (Fault::RestartWorker, 2),
                     (Fault::KillProducer, 2),
                     (Fault::KillNode, 2),
+                    (Fault::RestartNode, 1),
                     (Fault::FreezeNode, 1),
                     (Fault::CloseConnections, 2),
                     (Fault::Reset, 2),
@@ -210,6 +224,12 @@ impl Name {
                 place: Place::Nodes(3),
                 jobs: 200_000,
                 faults: vec![(Fault::KillWorker, 20), (Fault::KillLeader, 6), (Fault::Partition, 6)],
+                ..BASE
+            },
+            Self::Silence => Plan {
+                place: Place::Nodes(3),
+                jobs: 100_000,
+                faults: vec![(Fault::KillWorker, 10), (Fault::Silence, 4), (Fault::Mute, 2), (Fault::Deaf, 2)],
                 ..BASE
             },
             Self::Poison => Plan {

@@ -5,12 +5,7 @@
 //! job was acknowledged, and after that what came later, in pieces; and where pages were being copied from the log
 //! into the database, some of those.
 
-use std::{
-    collections::BTreeSet,
-    fmt, fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, fs, io, path::Path, sync::Arc};
 
 use fastrand::Rng;
 use rusqlite::Connection;
@@ -230,14 +225,14 @@ async fn open(path: &Path) -> Result<BTreeSet<String>, String> {
     let queues = inspector.queues(&[]).await.map_err(|error| error.detail())?;
     let counted: u64 = queues.iter().map(worker_core::broker::QueueStats::unfinished).sum();
     client.close().await.map_err(|error| error.detail())?;
-    let ids = ids(&path.to_owned()).map_err(|error| error.to_string())?;
+    let ids = ids(path).map_err(|error| error.to_string())?;
     if counted != ids.len() as u64 {
         return Err(format!("{counted} jobs were counted, and {} are there", ids.len()));
     }
     Ok(ids)
 }
 
-fn ids(path: &PathBuf) -> rusqlite::Result<BTreeSet<String>> {
+pub(super) fn ids(path: &Path) -> rusqlite::Result<BTreeSet<String>> {
     let db = Connection::open(path)?;
     let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     assert_eq!(whole, "ok", "it was checked when it was opened");

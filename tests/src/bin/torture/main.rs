@@ -28,10 +28,13 @@ use worker_core::{
     prelude::App,
 };
 use worker_tests::torture::{
+    apart::{enter, is_apart},
     away::away,
+    full::full,
     plan::{Fault, Name, Plan},
     record::Writer,
     report::Report,
+    rotten::rotten,
     run::{Progress, run},
     shutdowns::{Meanwhile, shutdowns},
     torn::torn,
@@ -117,6 +120,24 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Fill the disk of a SQLite file at each page that it would grow by, and give it room again. Needs root
+    Full {
+        /// How many pages, one after the other
+        #[arg(long, default_value_t = 300)]
+        pages: u64,
+        /// Decides what is done on the full disks
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Work on SQLite files of which bits, sectors and pages are wrong
+    Rotten {
+        /// How many
+        #[arg(long, default_value_t = 1_000)]
+        images: u64,
+        /// Decides what is wrong
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// A worker, which the others start
     #[command(hide = true)]
     Work {
@@ -154,10 +175,13 @@ fn done(command: Command, json: bool, keep: Option<&Path>) -> Result<ExitCode, S
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { plan: name, seed, jobs, faults } => {
-            let folder = Folder::new(keep)?;
             let mut plan = name.plan();
             plan.jobs = jobs.unwrap_or(plan.jobs);
             plan.faults = faults.unwrap_or(plan.faults);
+            if plan.faults.iter().any(|(fault, _)| fault.is_of_the_network()) && !is_apart() {
+                return Err(format!("a network of its own cannot be had: {}", enter()));
+            }
+            let folder = Folder::new(keep)?;
             let report = within(torment(name, &plan, seed, &folder.path))?;
             folder.tell(&report, &report.problems, json)
         }
@@ -190,6 +214,22 @@ fn done(command: Command, json: bool, keep: Option<&Path>) -> Result<ExitCode, S
             let folder = Folder::new(keep)?;
             let bar = bar(images, "images");
             let report = within(torn(images, seed, |report| bar.set_position(report.images)))?;
+            bar.finish_and_clear();
+            let report = report.map_err(|error| error.to_string())?;
+            folder.tell(&report, &report.problems, json)
+        }
+        Command::Full { pages, seed } => {
+            let folder = Folder::new(keep)?;
+            let bar = bar(pages, "disks");
+            let report = within(full(pages, seed, |report| bar.set_position(report.disks)))?;
+            bar.finish_and_clear();
+            let report = report.map_err(|error| error.to_string())?;
+            folder.tell(&report, &report.problems, json)
+        }
+        Command::Rotten { images, seed } => {
+            let folder = Folder::new(keep)?;
+            let bar = bar(images, "images");
+            let report = within(rotten(images, seed, |made| bar.set_position(made)))?;
             bar.finish_and_clear();
             let report = report.map_err(|error| error.to_string())?;
             folder.tell(&report, &report.problems, json)
