@@ -24,9 +24,9 @@ pub struct Dead {
     pub crashed: bool,
 }
 
-/// How much later than the deletion of its queue a job that is gone with it may be seen last, in microseconds: a worker
-/// that held it may have begun it a little later, and not have come to its end.
-const GONE_LATER_MAX: u64 = 10_000_000;
+/// How much later than the deletion of its queue a job that is gone with it may begin, in microseconds: a worker that
+/// held it may have begun it a little later, and not have come to its end.
+const BEGUN_LATER_MAX: u64 = 10_000_000;
 
 /// What became of all jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,10 +86,9 @@ struct Life {
     tried: u32,
     /// When last.
     tried_at: u64,
-    /// When it was last tried or started.
-    seen_at: u64,
     is_acknowledged: bool,
     started: u32,
+    started_at: u64,
     /// The highest attempt in which it has started.
     attempt: u32,
     succeeded: u32,
@@ -184,14 +183,13 @@ impl Tally {
                 self.attempts += 1;
                 life.tried += 1;
                 life.tried_at = record.at;
-                life.seen_at = life.seen_at.max(record.at);
             }
             Event::Acknowledged => life.is_acknowledged = true,
             Event::Unknown => self.unknown += 1,
             Event::NotTaken => self.not_taken += 1,
             Event::Started => {
                 life.started += 1;
-                life.seen_at = life.seen_at.max(record.at);
+                life.started_at = life.started_at.max(record.at);
                 life.attempt = life.attempt.max(record.attempt);
             }
             Event::Succeeded => {
@@ -222,7 +220,8 @@ impl Tally {
             }
         }
         if life.is_acknowledged && !has_ended {
-            if deleted_at.is_some_and(|deleted_at| life.seen_at <= deleted_at + GONE_LATER_MAX) {
+            let is_older = |deleted_at| life.tried_at <= deleted_at && life.started_at <= deleted_at + BEGUN_LATER_MAX;
+            if deleted_at.is_some_and(is_older) {
                 self.gone += 1;
             } else {
                 self.problem("lost", n);
@@ -309,15 +308,19 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_last_seen_before_its_queue_was_deleted_is_gone_and_one_that_was_seen_later_is_lost() {
-        let seen = |at| {
-            [(Event::Tried, at), (Event::Acknowledged, at)].map(|(event, at)| Record { at, ..record(event, 0, 0) })
+    fn a_job_that_was_tried_before_its_queue_was_deleted_is_gone_and_one_that_was_seen_later_is_lost() {
+        const DELETED_AT: u64 = 1_000_000;
+        let of = |tried_at, started_at| {
+            let at = |event, at| Record { at, ..record(event, 0, 1) };
+            let seen = [at(Event::Tried, tried_at), at(Event::Acknowledged, tried_at), at(Event::Started, started_at)];
+            let tally = |deleted_at| check(&MIX, 1, seen, &[], deleted_at);
+            let (deleted, kept) = (tally(Some(DELETED_AT)), tally(None));
+            assert_eq!((kept.gone, kept.lost), (0, 1), "where no queue was deleted");
+            (deleted.gone, deleted.lost)
         };
-        let tally = |at| check(&MIX, 1, seen(at), &[], Some(1_000_000));
-        assert_eq!((tally(900_000).gone, tally(900_000).lost, tally(900_000).is_valid()), (1, 0, true));
-        let later = 1_000_001 + GONE_LATER_MAX;
-        assert_eq!((tally(later).gone, tally(later).lost), (0, 1));
-        assert_eq!(check(&MIX, 1, seen(900_000), &[], None).lost, 1, "where no queue was deleted");
+        assert_eq!(of(DELETED_AT, DELETED_AT + BEGUN_LATER_MAX), (1, 0));
+        assert_eq!(of(DELETED_AT + 1, DELETED_AT + 1), (0, 1), "what was enqueued afterwards must come");
+        assert_eq!(of(DELETED_AT, DELETED_AT + BEGUN_LATER_MAX + 1), (0, 1), "it was there afterwards");
     }
 
     #[test]

@@ -278,6 +278,7 @@ impl Name {
                     (Fault::CloseConnections, 5),
                     (Fault::Reset, 5),
                     (Fault::StallToClient, 2),
+                    (Fault::DeleteQueue, 3),
                 ],
                 ..BASE
             },

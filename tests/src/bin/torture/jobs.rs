@@ -9,6 +9,9 @@ use worker_tests::torture::{
     record::{Event, Record, Writer},
 };
 
+/// 256 ms, and 32 ms twice, of a ladder of powers of two.
+const WAIT: Duration = Duration::from_millis(310);
+
 /// Meets its fate. Twice again at most, which is [`ATTEMPTS_MAX`](worker_tests::torture::fate::ATTEMPTS_MAX).
 #[job(queue = "toil", max_retries = 2, backoff = "200ms..1s", timeout = "1m")]
 pub(crate) async fn toil(
@@ -34,7 +37,12 @@ pub(crate) async fn toil(
     };
     let event = if fails { Event::Failed } else { Event::Succeeded };
     records.write([Record::now(event, n, attempt)])?;
-    if fails { Err(JobError::from("fails on purpose")) } else { Ok(()) }
+    match fails {
+        false => Ok(()),
+        // By the ladder, and twice through its last level.
+        true if n / 32 % 2 == 0 => Err(JobError::retry_in(WAIT, "fails on purpose, and chooses its pause")),
+        true => Err(JobError::from("fails on purpose")),
+    }
 }
 
 /// Puts down what workers count as jobs that may run twice; a metric would be gone with its process.
