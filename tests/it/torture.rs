@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+use worker_tests::disk::SmallDisk;
+
 /// Runs `torture` with these arguments; it must say that all is valid.
 fn torture(args: &[&str]) {
     let output = Command::new(env!("CARGO_BIN_EXE_torture")).args(args).output().unwrap();
@@ -13,10 +15,10 @@ fn torture(args: &[&str]) {
 #[test]
 #[ignore = "tests/run.sh runs it alone"]
 fn a_server_and_processes_that_are_harmed_in_many_ways_lose_nothing() {
-    // Without kills of the node: a waiting queue that was declared a moment before may confirm nothing afterwards, which
-    // is the server's doing. `cargo torture run smoke` has them.
+    // Without kills of the node: a queue that is declared in that moment is lost, which is the server's doing.
+    // `rabbit_faults` has them, and `cargo torture run smoke`.
     let of_processes = "kill-worker=10,freeze-worker=1,restart-worker=2,kill-producer=2";
-    let of_servers = "freeze-node=1,close-connections=3,reset=3,stall-to-client=1,stall-to-node=1,slow=1,corrupt=2";
+    let of_servers = "freeze-node=1,close-connections=3,reset=3,stall-to-client=1,stall-to-node=1,slow=1,corrupt=2,delete-queue=1,consumer-timeout=1";
     let faults = format!("{of_processes},{of_servers},memory-alarm=1,disk-alarm=1");
     torture(&["run", "smoke", "--faults", &faults]);
 }
@@ -43,4 +45,34 @@ fn whatever_a_loss_of_power_leaves_of_a_file_has_all_that_was_acknowledged() {
 #[ignore = "tests/run.sh runs it alone"]
 fn a_server_that_is_away_costs_a_worker_little() {
     torture(&["away", "--seconds", "30"]);
+}
+
+#[test]
+#[ignore = "tests/run.sh runs it alone"]
+fn nodes_that_stop_hearing_each_other_without_a_word_lose_nothing() {
+    let mut apart = Command::new("unshare");
+    apart.args(["--net", "--pid", "--fork", "--mount-proc", "--map-root-user", "true"]);
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    match apart.output() {
+        Ok(tried) if tried.status.success() => {
+            torture(&["run", "silence", "--jobs", "4000", "--faults", "silence=1,deaf=1,kill-worker=2"]);
+        }
+        tried => eprintln!("skipped: a network of its own cannot be had here ({tried:?}); run as root"),
+    }
+}
+
+#[test]
+#[ignore = "tests/run.sh runs it alone"]
+fn a_disk_that_is_full_at_any_page_loses_nothing_and_all_goes_on_when_it_has_room() {
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    match SmallDisk::mount(1 << 20) {
+        Ok(_) => torture(&["full", "--pages", "60"]),
+        Err(error) => eprintln!("skipped: {error}"),
+    }
+}
+
+#[test]
+#[ignore = "tests/run.sh runs it alone"]
+fn files_that_rot_make_no_worker_panic_or_hang() {
+    torture(&["rotten", "--images", "60"]);
 }

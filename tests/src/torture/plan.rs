@@ -208,7 +208,7 @@ impl Name {
                 // Jobs that take no time are all done before the server has read an acknowledgement: of what a worker
                 // holds that is killed most runs twice.
                 concurrency: 8,
-                prefetch: 16,
+                prefetch: 12,
                 faults: vec![
                     (Fault::KillWorker, 300),
                     (Fault::KillProducer, 10),
