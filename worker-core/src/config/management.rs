@@ -56,6 +56,12 @@ pub(super) fn parse(text: &str) -> Result<ManagementUrl, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("has a `?` or `#`; write those of a password as `%3F` and `%23`, and {FORM}"));
     }
+    // What stands before such a `/` was taken for the host, and the rest would be shown as the path.
+    if url.path().contains('@') {
+        return Err(format!(
+            "has an `@` behind a `/`; write those of a user or password as `%40` and `%2F`, and {FORM}"
+        ));
+    }
     let host = match url.host() {
         Some(Host::Domain(name)) => name.to_owned(),
         Some(Host::Ipv4(address)) => address.to_string(),
@@ -115,6 +121,9 @@ mod tests {
             ("http://u:hunter2%ff@mq", "not UTF-8"),
             ("http://mq:15672?hunter2", "`%3F`"),
             ("http://mq:hunter2", "is no URL"),
+            ("http://u:/hunter2@mq", "`%2F`"),
+            ("http://u:1/hunter2@mq:15672", "`%2F`"),
+            ("http://u:1\\hunter2@mq", "`%2F`"),
         ] {
             let refused = parse(text).unwrap_err();
             assert!(said == "hunter2" || refused.contains(said), "{text}: {refused}");
