@@ -322,7 +322,8 @@ impl Headers {
     }
 }
 
-fn depth(value: &serde_json::Value) -> usize {
+/// How many arrays and objects a value is nested in, itself counted.
+pub(crate) fn depth(value: &serde_json::Value) -> usize {
     match value {
         serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
         serde_json::Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),

@@ -7,6 +7,8 @@
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
+use crate::envelope::depth;
+
 /// The key of a table that stands for the JSON in its text.
 const JSON: &str = "$json";
 
@@ -65,8 +67,9 @@ pub(super) fn from_amqp(value: &AMQPValue) -> Value {
     within(value, DEPTH_MAX)
 }
 
-fn within(value: &AMQPValue, depth: usize) -> Value {
-    let Some(depth) = depth.checked_sub(1) else { return Value::Null };
+/// The same, down to so many levels of arrays and tables.
+pub(super) fn within(value: &AMQPValue, levels: usize) -> Value {
+    let below = levels.saturating_sub(1);
     match value {
         AMQPValue::Boolean(yes) => Value::Bool(*yes),
         AMQPValue::Float(float) => Number::from_f64(f64::from(*float)).map_or(Value::Null, Value::Number),
@@ -76,12 +79,16 @@ fn within(value: &AMQPValue, depth: usize) -> Value {
         AMQPValue::LongString(text) => Value::String(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ByteArray(bytes) => Value::String(String::from_utf8_lossy(bytes.as_slice()).into_owned()),
         AMQPValue::Timestamp(seconds) => (*seconds).into(),
-        AMQPValue::FieldArray(array) => array.as_slice().iter().map(|item| within(item, depth)).collect(),
-        AMQPValue::FieldTable(table) => json_in(table).unwrap_or_else(|| {
-            let fields = table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), within(value, depth)));
-            Value::Object(fields.collect::<Map<_, _>>())
-        }),
-        AMQPValue::Void => Value::Null,
+        AMQPValue::FieldArray(array) if levels > 0 => array.as_slice().iter().map(|item| within(item, below)).collect(),
+        AMQPValue::FieldTable(table) => match json_in(table) {
+            Some(json) if depth(&json) <= levels => json,
+            None if levels > 0 => {
+                let fields = table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), within(value, below)));
+                Value::Object(fields.collect::<Map<_, _>>())
+            }
+            _ => Value::Null,
+        },
+        AMQPValue::FieldArray(_) | AMQPValue::Void => Value::Null,
         _ => integer(value).map_or(Value::Null, Value::from),
     }
 }
@@ -95,7 +102,11 @@ fn is_deeper(value: &AMQPValue, levels: usize) -> bool {
     let below = |value: &AMQPValue| levels == 0 || is_deeper(value, levels - 1);
     match value {
         AMQPValue::FieldArray(array) => levels == 0 || array.as_slice().iter().any(below),
-        AMQPValue::FieldTable(table) => levels == 0 || table.inner().values().any(below),
+        AMQPValue::FieldTable(table) => match json_in(table) {
+            // It counts as what it says: its text could hold more levels than a table may.
+            Some(json) => depth(&json) > levels,
+            None => levels == 0 || table.inner().values().any(below),
+        },
         _ => false,
     }
 }
@@ -191,6 +202,18 @@ mod tests {
         assert!(three.iter().all(|value| integer(value) == Some(3)));
         assert_eq!(integer(&AMQPValue::LongString("three".into())), None);
         assert_eq!(integer(&AMQPValue::Double(3.0)), None);
+    }
+
+    #[test]
+    fn what_is_at_the_last_level_arrives_and_json_in_a_text_is_nested_as_deep_as_it_says() {
+        let nested = |levels| (0..levels).fold(json!(7), |inner, _| json!([inner]));
+        let whole = to_amqp(&nested(DEPTH_MAX));
+        assert!(!is_too_deep(&whole));
+        assert_eq!(from_amqp(&whole), nested(DEPTH_MAX), "it is not refused, so nothing of it is lost");
+        assert!(is_too_deep(&to_amqp(&nested(DEPTH_MAX + 1))));
+        let text = |levels| as_json(nested(levels).to_string());
+        assert_eq!((is_too_deep(&text(DEPTH_MAX)), from_amqp(&text(DEPTH_MAX))), (false, nested(DEPTH_MAX)));
+        assert_eq!((is_too_deep(&text(DEPTH_MAX + 1)), from_amqp(&text(DEPTH_MAX + 1))), (true, Value::Null));
     }
 
     #[test]
