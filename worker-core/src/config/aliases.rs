@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, ffi::OsString, io, path::PathBuf};
 
 use crate::config::{
     Origin,
-    given::{Given, Source},
+    given::{Given, Source, cut},
     parts,
     read::{Variable, content, is_of_kubernetes, unreadable},
     table,
@@ -54,7 +54,7 @@ impl Aliases {
         if name == CREDENTIALS {
             self.credentials = Some(value.into());
         } else if rest.is_some_and(|rest| is_of_kubernetes(rest, &value.to_string_lossy())) {
-            self.injected.push(name.into());
+            self.injected.push(cut(name));
         } else if URLS.contains(&stem) || rest.is_some() {
             self.values.insert(name.into(), value);
         }

@@ -193,7 +193,7 @@ impl Parts<'_> {
         for (name, text) in [(CONNECTION_TIMEOUT, &timeout), (RETRY_DELAY, &pause)] {
             match text.as_deref().map(parse::duration) {
                 None => {}
-                Some(Ok(time)) => one += time,
+                Some(Ok(time)) => one = one.saturating_add(time),
                 Some(Err(why)) => self.problems.push(format!("{name} {why}")),
             }
         }

@@ -135,8 +135,9 @@ impl Sources {
             }
         } else if is_of_kubernetes(rest, &value.to_string_lossy()) {
             self.warnings.push(format!(
-                "{name} is ignored: Kubernetes sets it for a Service whose name begins with `worker`; \
-                 `enableServiceLinks: false` in the pod's spec stops that"
+                "{} is ignored: Kubernetes sets it for a Service whose name begins with `worker`; \
+                 `enableServiceLinks: false` in the pod's spec stops that",
+                cut(&name)
             ));
         } else {
             let known = SETTINGS.iter().filter_map(|setting| setting.variable.strip_prefix(PREFIX));
