@@ -108,7 +108,7 @@ tests() { # NAME COMMAND…: counts the tests that cargo runs
 export CARGO_TERM_COLOR=never
 check "format" cargo fmt --all --check
 check "lints" cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
-for features in "" sqlite rabbitmq cli admin testing simulation; do
+for features in "" sqlite rabbitmq cli admin testing simulation fuzzing; do
     check "lints, worker-core with only '$features'" \
         cargo clippy -p worker-core --all-targets --no-default-features --features "$features" --locked -- -D warnings
 done

@@ -10,6 +10,7 @@ mod deploy;
 mod excerpts;
 mod from_celery;
 mod from_pika;
+mod fuzz;
 mod gate;
 pub mod macros;
 mod memory;

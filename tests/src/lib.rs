@@ -6,6 +6,7 @@
 //! | `it/worker`, `it/shutdown`, `it/client` | the worker and the client as applications meet them | `cargo test -p worker-tests worker::` |
 //! | [`mod@sim`], `it/sim` | whole runs decided by a seed | `cargo sim --seeds 10000`, `cargo test -p worker-tests sim::` |
 //! | [`mod@torture`], `it/torture` | real processes and servers that a seed torments, and the count at the end | `cargo torture run smoke` |
+//! | `fuzz`, `it/fuzz` | what reads bytes of others, over a corpus that is kept and its mutations | `cargo test -p worker-tests fuzz::` |
 //! | `it/rabbit_interop` | programs in Python on the same queues, and what the guides say of RabbitMQ | `cargo test -p worker-tests rabbit_interop::` |
 //! | `it/from_pika`, `it/from_celery` | the programs on the pages for those who come from there | `cargo test -p worker-tests from_` |
 //! | `it/system` | real processes on a SQLite file, killed, frozen and stopped | `cargo test -p worker-tests system::` |

@@ -96,6 +96,8 @@ pub mod envelope;
 mod error;
 mod event;
 pub mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handler;
 mod id;
 mod job;

@@ -16,7 +16,7 @@ mod broker;
 mod completions;
 mod config;
 mod dlq;
-mod enqueue;
+pub(crate) mod enqueue;
 pub mod exit;
 mod fail;
 mod health;

@@ -10,6 +10,8 @@
 
 mod aliases;
 mod amqp;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod given;
 mod management;
 mod parse;

@@ -23,6 +23,8 @@ mod course;
 mod declare;
 mod enqueue;
 mod exchanges;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod handshake;
 mod headers;
 mod inspect;

@@ -323,30 +323,35 @@ impl HandOut<'_> {
     }
 
     fn delivery(&self, row: &Row<'_>) -> Result<Delivery, Fault> {
-        let (id, name, headers) = (column::text(row, "id")?, column::text(row, "name")?, column::text(row, "headers")?);
-        let body: Vec<u8> = row.get("body")?;
-        // What we wrote ourselves can be read; a row that somebody changed by hand
-        // must not stop the queue, so what cannot be read is replaced by what can.
-        let id = id.and_then(|id| id.parse().ok()).unwrap_or_else(JobId::new);
-        let envelope = Envelope {
-            id,
-            route: Route::Queue(self.queue.clone()),
-            name: name.and_then(|name| name.parse::<JobName>().ok()),
-            body: Body(body.into()),
-            headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
-            priority: column::priority(row)?,
-            due: Due::Now,
-            enqueued_at: timestamp(row.get("enqueued_ms")?),
-            expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
-            unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
-            caller: caller(row)?,
-        };
-        let (retries, starts) = (column::count(row, "retries")?, column::count(row, "starts")?);
+        let (envelope, counts) = job(row, self.queue)?;
         let seq: i64 = row.get("seq")?;
         let receipt = Receipt { epoch: self.holder.id.cast_unsigned(), tag: seq.cast_unsigned(), part: self.fence };
-        let counts = (retries.saturating_add(1), starts);
         Ok(Delivery::new(envelope, self.queue.clone(), counts, receipt, self.holder.lost.clone()))
     }
+}
+
+/// The job in a row of `queue`, with its attempt and its starts.
+///
+/// What we wrote ourselves can be read; a row that somebody changed by hand
+/// must not stop the queue, so what cannot be read is replaced by what can.
+pub(super) fn job(row: &Row<'_>, queue: &QueueName) -> rusqlite::Result<(Envelope, (u32, u32))> {
+    let (id, name, headers) = (column::text(row, "id")?, column::text(row, "name")?, column::text(row, "headers")?);
+    let body: Vec<u8> = row.get("body")?;
+    let envelope = Envelope {
+        id: id.and_then(|id| id.parse().ok()).unwrap_or_else(JobId::new),
+        route: Route::Queue(queue.clone()),
+        name: name.and_then(|name| name.parse::<JobName>().ok()),
+        body: Body(body.into()),
+        headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
+        priority: column::priority(row)?,
+        due: Due::Now,
+        enqueued_at: timestamp(row.get("enqueued_ms")?),
+        expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
+        unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
+        caller: caller(row)?,
+    };
+    let (retries, starts) = (column::count(row, "retries")?, column::count(row, "starts")?);
+    Ok((envelope, (retries.saturating_add(1), starts)))
 }
 
 fn caller(row: &Row<'_>) -> rusqlite::Result<Option<Caller>> {

@@ -236,7 +236,7 @@ fn dead(db: &Connection, mut filter: Filter, page: Page) -> rusqlite::Result<Dea
     Ok(DeadPage::new(found.into_iter().map(|(_, job)| job).collect(), next))
 }
 
-fn dead_job(row: &Row<'_>) -> rusqlite::Result<DeadJob> {
+pub(super) fn dead_job(row: &Row<'_>) -> rusqlite::Result<DeadJob> {
     let text = |column: &str| Ok::<_, rusqlite::Error>(column::text(row, column)?.unwrap_or_default());
     let unreadable = |what: &str| rusqlite::Error::InvalidColumnName(what.to_owned());
     let kind = FailureKind::parse(&text("kind")?).unwrap_or(FailureKind::Error);

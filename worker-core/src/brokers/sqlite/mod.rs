@@ -15,6 +15,8 @@ mod consume;
 mod enqueue;
 mod exchanges;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod holder;
 mod inspect;
 mod keeper;

@@ -2,6 +2,8 @@
 
 mod arguments;
 mod bulk;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod lines;
 mod options;
 mod tally;

@@ -1,0 +1,4 @@
+//! `worker_core::fuzzing::settings` under a fuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| worker_core::fuzzing::settings(input));

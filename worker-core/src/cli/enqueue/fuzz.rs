@@ -1,0 +1,83 @@
+//! What is fuzzed of the command line: `key=value` arguments, and the payload that they become.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::arguments::{Wrong, payload};
+use crate::{
+    handler::{Argument, Arguments, Context, Handler},
+    job::Job,
+    outcome::JobResult,
+    registry::Registry,
+};
+
+/// A job that takes something of each kind.
+#[derive(Serialize, Deserialize)]
+struct Everything {
+    text: String,
+    number: u64,
+    list: Vec<String>,
+    nested: Option<Inner>,
+    any: Option<Value>,
+    id: Option<Id>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Inner {
+    ratio: f64,
+}
+
+/// A text whose type does not say so.
+#[derive(Serialize, Deserialize)]
+struct Id(String);
+
+const fn argument(name: &'static str, type_text: &'static str, required: bool) -> Argument {
+    Argument { name, type_text, required }
+}
+
+impl Job for Everything {
+    const NAME: &'static str = "everything";
+    type Return = ();
+}
+
+impl Handler for Everything {
+    const ARGUMENTS: Arguments = Arguments::Named(&[
+        argument("text", "String", true),
+        argument("number", "u64", true),
+        argument("list", "Vec<String>", false),
+        argument("nested", "Option<Inner>", false),
+        argument("any", "Option<Value>", false),
+        argument("id", "Option<Id>", false),
+    ]);
+
+    async fn run(self, _: Context) -> JobResult<()> {
+        Ok(())
+    }
+}
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new().with::<Everything>());
+
+/// The arguments that `input` is, with a NUL between two, as the kernel hands them over.
+///
+/// # Panics
+///
+/// The payload is not what was written, or not what the job takes; or it is refused without a reason.
+pub fn arguments(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let pairs: Vec<_> = text.split('\0').map(str::to_owned).collect();
+    let Some(entry) = REGISTRY.entries().next() else { return };
+    let body = match payload(entry, &pairs) {
+        Ok(body) => body,
+        Err(Wrong::Usage(problem)) => return assert!(pairs.iter().any(|pair| !pair.contains('=')), "{problem}"),
+        Err(Wrong::Payload(problems)) => return assert!(!problems.is_empty() && !problems.contains(&String::new())),
+    };
+    assert!((entry.registration.check)(&body).is_ok(), "the job does not take its own payload");
+    let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(&body) else { panic!("no object") };
+    assert_eq!(fields.len(), pairs.len());
+    for (name, text) in pairs.iter().filter_map(|pair| pair.split_once('=')) {
+        let is_text = fields[name] == text;
+        assert!(is_text || serde_json::from_str::<Value>(text).is_ok_and(|json| json == fields[name]), "{name}");
+    }
+}
