@@ -82,6 +82,14 @@ for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || { say "installing $component"; rustup component add "$component" || exit 1; }
 done
 
+# What looks through the tree of crates. Built once, without optimisation: 80 s of a processor.
+deny_version=0.20.2
+deny=${XDG_CACHE_HOME:-$HOME/.cache}/worker-tests/cargo-deny-$deny_version
+if [ ! -x "$deny/bin/cargo-deny" ]; then
+    say "installing cargo-deny $deny_version into $deny"
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install cargo-deny --version "$deny_version" --locked --debug --root "$deny" || exit 1
+fi
+
 # --- the checks ---------------------------------------------------------------
 
 passed=0
@@ -112,6 +120,13 @@ for features in "" sqlite rabbitmq cli admin testing simulation fuzzing; do
     check "lints, worker-core with only '$features'" \
         cargo clippy -p worker-core --all-targets --no-default-features --features "$features" --locked -- -D warnings
 done
+check "licences, bans and sources of all crates" "$deny/bin/cargo-deny" --all-features check bans licenses sources
+# The database of advisories is a repository on GitHub.
+if fetched=$(GIT_TERMINAL_PROMPT=0 timeout 60 "$deny/bin/cargo-deny" fetch db 2>&1); then
+    check "advisories about all crates" "$deny/bin/cargo-deny" --all-features check advisories
+else
+    say "NOT CHECKED: advisories about crates; their database cannot be fetched: $(tail -n 1 <<<"$fetched")"
+fi
 check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 check "the example, as the README runs it" cargo build --release -p example-app --locked
 tests "unit, property, macro, conformance and system tests" \
