@@ -22,6 +22,7 @@ mod rabbit_interop;
 mod rabbitmq;
 mod rabbitmq_settings;
 mod readme;
+mod secrets;
 mod shutdown;
 mod sim;
 mod sqlite;

@@ -6,6 +6,7 @@
 mod admin;
 mod dlq;
 mod enqueue;
+mod injection;
 mod look;
 mod management;
 mod notify;

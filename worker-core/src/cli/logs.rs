@@ -4,16 +4,26 @@
 //! fields, and `span` with `job`, `job_id`, `queue` and `attempt` where it is
 //! about a job.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    fmt::{self, Debug},
+    io::{self, IsTerminal as _, Write},
+};
 
-use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, registry::LookupSpan};
+use tracing::{Level, Metadata, Subscriber, field::Field};
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt as _,
+    filter::filter_fn,
+    fmt::{MakeWriter, SubscriberBuilder, format, format::Writer},
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+};
 
 use crate::{
     cli::{
         exit,
         fail::Fail,
-        out::{escape, wants_style},
+        out::{escape, escape_json, wants_style},
     },
     config::LogFormat,
 };
@@ -44,17 +54,70 @@ pub(super) fn start(format: LogFormat, purpose: Purpose) -> Result<(), Fail> {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(terminal && wants_style());
     if pretty {
-        install(lines.compact().finish());
+        install(lines_for_people(filter, io::stderr, terminal && wants_style()));
     } else {
-        install(lines.json().flatten_event(true).with_span_list(false).finish());
+        install(lines_for_machines(filter, io::stderr));
     }
     Ok(())
 }
 
 fn install(subscriber: impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>) {
     drop(tracing::subscriber::set_global_default(subscriber.with(filter_fn(is_harmless))));
+}
+
+fn lines_for_people<W>(filter: EnvFilter, writer: W, style: bool) -> impl Subscriber + for<'a> LookupSpan<'a>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let fields = format::debug_fn(write_field).delimited(" ");
+    SubscriberBuilder::default()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(style)
+        .fmt_fields(fields)
+        .compact()
+        .finish()
+}
+
+/// One field on one line, whoever wrote the text: a server's word with a line's end in it would be a line of its own.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    match field.name() {
+        "message" => writer.write_str(&escape(&value)),
+        name => write!(writer, "{name}={}", escape(&value)),
+    }
+}
+
+fn lines_for_machines<W>(filter: EnvFilter, writer: W) -> impl Subscriber + for<'a> LookupSpan<'a>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = SubscriberBuilder::default().with_env_filter(filter).with_ansi(false);
+    lines.with_writer(Printable(writer)).json().flatten_event(true).with_span_list(false).finish()
+}
+
+/// Lines of JSON, without what a terminal acts on and JSON leaves as it is: they are also looked at on one.
+struct Printable<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Printable<W> {
+    type Writer = Printable<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Printable(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for Printable<W> {
+    /// Of whole lines, as they come.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write_all(escape_json(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// What carries AMQP writes whole frames into its debug and trace lines: the
@@ -88,7 +151,48 @@ fn filter(wanted: Option<&std::ffi::OsStr>, level: &str) -> Result<EnvFilter, Fa
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// What is logged of these words by a server, a job and a name.
+    fn logged(log: impl FnOnce(Arc<Mutex<Vec<u8>>>) -> tracing::Dispatch) -> String {
+        const HOSTILE: &str = "refused\n2026-11-29 INFO all is well\u{1b}[2J\u{9b}31m\u{202e}\r";
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        tracing::dispatcher::with_default(&log(Arc::clone(&written)), || {
+            let _job = tracing::info_span!("job", job_id = %HOSTILE).entered();
+            tracing::info!(error = %HOSTILE, kind = HOSTILE, "it said {HOSTILE}");
+        });
+        let written = written.lock().unwrap().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn one_event_is_one_line_on_which_a_terminal_acts_in_nothing() {
+        let filter = || EnvFilter::new("info");
+        let people = logged(|to| lines_for_people(filter(), move || To(Arc::clone(&to)), false).into());
+        let machines = logged(|to| lines_for_machines(filter(), move || To(Arc::clone(&to))).into());
+        for log in [&people, &machines] {
+            let line = log.strip_suffix('\n').unwrap();
+            assert_eq!(escape(line), line);
+            assert_eq!(line.matches("all is well").count(), 4, "{line}");
+        }
+        assert!(people.contains("it said refused\\n2026") && people.contains("error=refused\\n"), "{people}");
+        let machines: serde_json::Value = serde_json::from_str(&machines).unwrap();
+        assert!(machines["message"].as_str().unwrap().ends_with("\u{9b}31m\u{202e}\r"), "JSON says the same");
+    }
+
+    struct To(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for To {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_filter_is_the_variable_or_the_commands_own() {

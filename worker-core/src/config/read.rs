@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    fmt,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -38,11 +39,18 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 ///     .read(std::env::vars_os())?;
 /// # Ok::<(), worker_core::ConfigError>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[must_use = "nothing is read until `read` is called"]
 pub struct SettingsReader {
     default_broker_url: Option<String>,
     flags: BTreeMap<&'static str, String>,
+}
+
+impl fmt::Debug for SettingsReader {
+    /// Which flags, and not what they say: one of them is a URL with a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SettingsReader").field("flags", &self.flags.keys()).finish_non_exhaustive()
+    }
 }
 
 impl SettingsReader {
