@@ -11,7 +11,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use worker_core::fuzzing::TARGETS;
+use worker_core::fuzzing::{TARGETS, Target};
 
 /// Mutations of each corpus: about three seconds on two cores, of a build without optimisation.
 const MUTATIONS: u64 = 20_000;
@@ -95,7 +95,7 @@ fn hex(input: &[u8]) -> String {
 
 #[test]
 fn whatever_is_read_keeps_its_limits_and_its_secrets_and_is_written_as_it_was() {
-    let run = |(target, body): (&'static str, fn(&[u8]))| {
+    let run = |(target, body): Target| {
         let run = move || first_failure(body, &corpus(target), 1);
         (target, thread::Builder::new().name(target.into()).stack_size(STACK_BYTES).spawn(run).unwrap())
     };

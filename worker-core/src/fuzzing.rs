@@ -14,8 +14,11 @@ pub use crate::{
     config::fuzz::{amqp_url, durations, settings},
 };
 
-/// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// The name of a corpus, and what is tried with it.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
     ("amqp_url", amqp_url),
     ("arguments", arguments),
     ("counters", counters),
