@@ -48,21 +48,69 @@ async fn without_its_confirm_a_job_may_or_may_not_be_enqueued_and_is_tried_again
 #[tokio::test(start_paused = true)]
 async fn a_return_that_comes_too_late_says_nothing_of_the_next_try_under_the_same_id() {
     let server = SimulatedServer::new("3.10.8", 0);
-    let process = || {
-        let mut options = RabbitOptions::default();
-        options.confirm_timeout = Duration::from_secs(2);
-        let (broker, _) = server.process(&options, Arc::new(TokioClock::starting_now()));
-        Client::new(Arc::new(broker))
-    };
-    let (client, other) = (process(), process());
+    let (client, other) = (process_of(&server), process_of(&server));
     client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
-    server.delete_queue("crew");
-    server.slow(3_000..=3_000, 0..=0);
-    let error = client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err();
+    server.slow(0..=0, 1_000..=1_000);
+    // Confirmed meanwhile, so that the connection is not left.
+    let confirmed = client.enqueue(Mark { n: 3, millis: 0 });
+    let returned = async {
+        sleep(Duration::from_millis(10)).await;
+        server.delete_queue("crew");
+        server.slow(3_000..=3_000, 0..=0);
+        client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err()
+    };
+    let (confirmed, error) = tokio::join!(confirmed, returned);
+    confirmed.unwrap();
     assert_eq!(error.kind(), EnqueueErrorKind::Indeterminate, "{error}");
     sleep(Duration::from_secs(10)).await;
     server.slow(0..=0, 0..=0);
     other.enqueue(Mark { n: 2, millis: 0 }).await.unwrap();
     client.enqueue(error.into_job().unwrap()).await.unwrap();
     assert_eq!(server.depths()["crew"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_no_confirm_comes_any_more_is_left_for_a_new_one() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let client = process_of(&server);
+    client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
+    let connections = server.connections();
+    server.silence(true);
+    let asked = tokio::time::Instant::now();
+    let error = client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Indeterminate, "{error}");
+    // From now on the server is well, and the old connection is not.
+    server.silence(false);
+    client.enqueue(error.into_job().unwrap()).await.unwrap();
+    let elapsed = asked.elapsed();
+    assert!((2_000..2_200).contains(&elapsed.as_millis()), "after {elapsed:?}");
+    assert_eq!(server.connections(), connections + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_confirm_that_does_not_come_costs_its_neighbours_no_connection() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let client = process_of(&server);
+    client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
+    let connections = server.connections();
+    server.slow(0..=0, 60_000..=60_000);
+    let unconfirmed = client.enqueue(Mark { n: 1, millis: 0 });
+    let confirmed = async {
+        sleep(Duration::from_secs(1)).await;
+        server.slow(0..=0, 0..=0);
+        client.enqueue(Mark { n: 2, millis: 0 }).await
+    };
+    let (unconfirmed, confirmed) = tokio::join!(unconfirmed, confirmed);
+    confirmed.unwrap();
+    assert_eq!(unconfirmed.unwrap_err().kind(), EnqueueErrorKind::Indeterminate);
+    client.enqueue(Mark { n: 3, millis: 0 }).await.unwrap();
+    assert_eq!(server.connections(), connections);
+}
+
+/// One that waits for a confirm for 2 s.
+fn process_of(server: &SimulatedServer) -> Client {
+    let mut options = RabbitOptions::default();
+    options.confirm_timeout = Duration::from_secs(2);
+    let (broker, _) = server.process(&options, Arc::new(TokioClock::starting_now()));
+    Client::new(Arc::new(broker))
 }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::fault::Fault;
 use worker_core::{
-    DrainReport, FailureKind,
+    DrainReport, FailureKind, UNKNOWN_JOB_PATIENCE_DEFAULT,
     broker::{DeadJob, STARTS_MAX, attempts_failed},
     settlement::Settlement,
 };
@@ -82,6 +82,8 @@ struct Process {
 struct Model<'a> {
     plan: &'a Plan,
     now: Duration,
+    /// How far the hands of the clock were moved in all.
+    moved: Duration,
     waiting: BTreeMap<String, Vec<Waiting>>,
     owned: BTreeMap<u64, Owned>,
     active: Vec<Active>,
@@ -99,6 +101,7 @@ impl<'a> Model<'a> {
         Self {
             plan,
             now: Duration::ZERO,
+            moved: Duration::ZERO,
             waiting: BTreeMap::new(),
             owned: BTreeMap::new(),
             active: Vec::new(),
@@ -156,6 +159,13 @@ impl<'a> Model<'a> {
             What::Failed { call, fault } => {
                 let counts = matches!(*call, "settle" | "begin") && *fault != Fault::None;
                 self.processes.entry(*process).or_default().trouble |= counts;
+            }
+            // What waits for a date comes sooner by as much as the clock is set forward; later it may come.
+            What::ClockSet { by_ms, .. } => {
+                self.moved += Duration::from_millis(by_ms.unsigned_abs());
+                let forward = Duration::from_millis(u64::try_from(*by_ms).unwrap_or(0));
+                let waiting = self.waiting.values_mut().flatten();
+                waiting.for_each(|waiting| waiting.not_before = waiting.not_before.saturating_sub(forward));
             }
             What::Ended { report: Ok(report) } => self.ended(*process, report),
             What::Ended { report: Err(_) }
@@ -320,13 +330,15 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Nothing but three deaths of its worker or its expiry date may change how a job ends.
+    /// Nothing but three deaths of its worker, its expiry date, or a clock by which nobody knew it for long may change how
+    /// a job ends.
     fn ended_as_planned(&mut self, end: &End) {
         let job = self.plan.job(&end.job);
         let (expected, failed) = job.expected();
         let may = match end.kind {
             Some(FailureKind::Crashed) => end.starts == STARTS_MAX && end.attempts <= failed,
             Some(FailureKind::Expired) => job.expires_in.is_some() && end.attempts <= failed,
+            Some(FailureKind::UnknownJob) => self.moved >= UNKNOWN_JOB_PATIENCE_DEFAULT,
             kind => (kind, end.attempts) == (expected.err(), failed),
         };
         self.demand(may, || format!("{end:?}, but the plan is {expected:?} after {failed} failures"));

@@ -9,6 +9,8 @@
 //! `cargo sim --help` says how to live through many of them.
 
 mod check;
+mod clock;
+mod dates;
 mod plan;
 mod rabbit;
 mod record;
@@ -35,7 +37,7 @@ use std::{
 use tokio::runtime::Builder;
 use worker_core::brokers::rabbitmq::{Mutant, mutate};
 
-use self::{check::check, record::Entry, stage::Stage, tally::tally, world::World};
+use self::{check::check, dates::dates, record::Entry, stage::Stage, tally::tally, world::World};
 
 pub use shrink::shrink;
 pub use steps::{Flow, every_step};
@@ -156,14 +158,16 @@ impl Case {
                     let world = World::new(self.seed, only);
                     let dead = world.live().await;
                     let record = world.stage.record.entries();
-                    let problems = check(&world.stage.plan, &record, &dead);
+                    let mut problems = check(&world.stage.plan, &record, &dead);
+                    problems.extend(dates(&world.stage.plan, &record, &dead));
                     Lived { record, problems }
                 }
                 Kind::Rabbit => {
                     let world = rabbit::World::new(self.seed, only);
                     let ended = world.live().await;
                     let record = world.stage.record.entries();
-                    let problems = tally(&world.stage.plan, world.calm, &record, &ended);
+                    let mut problems = tally(&world.stage.plan, world.calm, &record, &ended);
+                    problems.extend(dates(&world.stage.plan, &record, &ended.dead));
                     Lived { record, problems }
                 }
             }
@@ -247,7 +251,7 @@ pub fn live_all(
 /// Everything that can happen in a world of this kind.
 #[must_use]
 pub fn possible(kind: Kind) -> BTreeSet<&'static str> {
-    let others = ["producer cut", "crashed", "lapsed", "cancelled", "healed"];
+    let others = ["producer cut", "silent", "clock set", "crashed", "lapsed", "cancelled", "healed"];
     match kind {
         Kind::Memory => record::KINDS.into(),
         Kind::Rabbit => rabbit::TROUBLES.into_iter().chain(others).collect(),

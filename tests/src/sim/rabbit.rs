@@ -20,13 +20,15 @@ use worker_core::{
 };
 
 use crate::sim::{
+    clock::WallClock,
     plan::Type,
     record::What,
     stage::{Incarnation, Life, Stage, Wish},
 };
 
-/// How long everything may take to come to its end once nothing fails any more.
-const HEALING_MAX: Duration = hours(1);
+/// How long everything may take to come to its end once nothing fails any more: what was enqueued by a clock that was
+/// an hour ahead is due an hour later.
+const HEALING_MAX: Duration = hours(3);
 
 /// What is done to the server and the ways to it.
 pub(super) const TROUBLES: [&str; 7] =
@@ -45,6 +47,8 @@ pub(super) struct World {
     modern: bool,
     /// Nothing goes wrong, and each worker lives to the end.
     pub(super) calm: bool,
+    /// Of the machines: the producer's, and that of each slot for workers.
+    clocks: Vec<WallClock>,
     healed: CancellationToken,
 }
 
@@ -75,7 +79,8 @@ impl World {
         // Everything takes a while: what goes round in no time would do so for ever.
         server.slow(1..=5, 0..=20);
         let calm = stage.rng(4).u8(..5) == 0;
-        Arc::new(Self { stage, server, modern, calm, healed: CancellationToken::new() })
+        let clocks = (0..=stage.plan.workers).map(|_| stage.clock()).collect();
+        Arc::new(Self { stage, server, modern, calm, clocks, healed: CancellationToken::new() })
     }
 
     /// Whether the server and the ways to it fail.
@@ -97,6 +102,13 @@ impl World {
         let mut nemesis = JoinSet::new();
         if self.has_trouble() {
             nemesis.spawn(Arc::clone(self).trouble());
+            // In some worlds each, so that what remains is not drowned.
+            if self.stage.rng(5).u8(..3) == 0 {
+                nemesis.spawn(Arc::clone(self).fall_silent());
+            }
+            if self.stage.clocks_are_set() {
+                nemesis.spawn(Arc::clone(&self.stage).set_clocks(self.clocks.clone()));
+            }
         }
         let ends = self.stage.record.now() + self.stage.plan.trouble_lasts;
         while self.stage.record.now() < ends && !self.is_hot() {
@@ -107,25 +119,35 @@ impl World {
         self.server.alarm(None);
         self.server.fill(false);
         self.server.slow(1..=5, 0..=20);
+        self.server.silence(false);
+        if self.has_trouble() {
+            self.stage.set_right(&self.clocks);
+        }
         self.stage.record.write(0, What::Healed);
         self.healed.cancel();
-        while let Some(ended) = actors.join_next().await {
-            ended.unwrap();
-        }
+        let ended = async {
+            while let Some(ended) = actors.join_next().await {
+                ended.unwrap();
+            }
+        };
+        timeout(HEALING_MAX, ended).await.expect("producer and workers came to their end");
         self.finish().await
     }
 
     /// Lets one healthy worker do what is left.
     async fn finish(self: &Arc<Self>) -> Ended {
-        let (incarnation, client, _) = self.incarnate();
+        let (incarnation, client, _) = self.incarnate(self.stage.clock());
         let worker = incarnation.builder(&client, &Type::ALL, (8, 16)).build().unwrap();
         let shutdown = CancellationToken::new();
         let mut task = JoinSet::new();
         let on_shutdown = shutdown.clone().cancelled_owned();
         task.spawn(async move { worker.run(on_shutdown).await });
         let idle = async {
+            let began = self.stage.record.now();
             while !self.left().is_empty() && !self.is_hot() {
-                sleep(seconds(1)).await;
+                // What waits for hours is not looked at each second.
+                let pause = (self.stage.record.now() - began) / 10;
+                sleep(pause.clamp(seconds(1), seconds(30))).await;
             }
         };
         // Whether it did come to its end, the tally says.
@@ -199,6 +221,18 @@ impl World {
         }
     }
 
+    /// Lets publishes go unconfirmed, now and then, on all connections that publish meanwhile.
+    async fn fall_silent(self: Arc<Self>) {
+        let mut rng = self.stage.rng(5);
+        loop {
+            sleep(Duration::from_millis(rng.u64(0..30_000))).await;
+            self.stage.record.write(0, What::Trouble { what: "silent" });
+            self.server.silence(true);
+            sleep(Duration::from_millis(rng.u64(50..16_000))).await;
+            self.server.silence(false);
+        }
+    }
+
     /// Deletes a queue of ours that is not a job's own, as a policy does with those that nobody uses.
     fn delete_an_empty_queue(&self, rng: &mut Rng) {
         let depths = self.server.depths();
@@ -212,7 +246,7 @@ impl World {
     /// Enqueues the planned jobs, each until it is known to be durable.
     async fn produce(self: Arc<Self>) {
         let mut rng = self.stage.rng(1);
-        let (_, client, process) = self.incarnate();
+        let (_, client, process) = self.incarnate(self.clocks[0].clone());
         let mut jobs = self.stage.plan.jobs.clone();
         jobs.sort_by_key(|job| job.enqueue_at);
         for mut job in jobs {
@@ -234,14 +268,15 @@ impl World {
     async fn supervise(self: Arc<Self>, slot: u64) {
         let mut rng = self.stage.rng(100 + slot);
         while !self.healed.is_cancelled() {
-            self.one_life(&mut rng).await;
+            self.one_life(slot, &mut rng).await;
             let pause = Duration::from_millis(rng.u64(0..4_000));
             drop(timeout(pause, self.healed.cancelled()).await);
         }
     }
 
-    async fn one_life(self: &Arc<Self>, rng: &mut Rng) {
-        let (incarnation, client, process) = self.incarnate();
+    async fn one_life(self: &Arc<Self>, slot: u64, rng: &mut Rng) {
+        let clock = self.clocks[usize::try_from(slot).unwrap() + 1].clone();
+        let (incarnation, client, process) = self.incarnate(clock);
         // In a rolling deploy not every worker knows every job.
         let types: Vec<_> = Type::ALL.into_iter().filter(|_| rng.u8(..5) > 0 || self.calm).collect();
         let types = if types.is_empty() { vec![Type::Steady] } else { types };
@@ -279,8 +314,8 @@ impl World {
     }
 
     /// Another process, with a client of its own.
-    fn incarnate(&self) -> (Arc<Incarnation>, Client, SimulatedProcess) {
-        let clock: Arc<dyn Clock> = Arc::new(self.stage.clock);
+    fn incarnate(&self, clock: WallClock) -> (Arc<Incarnation>, Client, SimulatedProcess) {
+        let clock: Arc<dyn Clock> = Arc::new(clock);
         let (broker, process) = self.server.process(&RabbitOptions::default(), Arc::clone(&clock));
         let client = Client::with_clock(Arc::new(broker), ClientOptions::default(), clock);
         (self.stage.incarnate(), client, process)

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use crate::fault::Fault;
-use worker_core::{Clock, DrainReport, Timestamp, TokioClock, settlement::Settlement};
+use crate::{fault::Fault, sim::clock::WorldClock};
+use worker_core::{DrainReport, settlement::Settlement};
 
 /// One line of the record.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +71,8 @@ pub(super) enum What {
     Failed { call: &'static str, fault: Fault },
     /// Something was done to the server, or to the way there.
     Trouble { what: &'static str },
+    /// A wall clock was set, which shows so much more than the time now.
+    ClockSet { off_ms: i64, by_ms: i64 },
     /// The process died.
     Crashed,
     /// The process was silent for longer than others wait.
@@ -84,11 +86,12 @@ pub(super) enum What {
 }
 
 /// All kinds of lines on the memory broker.
-pub(super) const KINDS: [&str; 19] = [
+pub(super) const KINDS: [&str; 20] = [
     "acknowledged",
     "asked",
     "began",
     "cancelled",
+    "clock set",
     "crashed",
     "delivered",
     "ended",
@@ -123,6 +126,7 @@ impl What {
             Self::TooLate { .. } => "too late",
             Self::Failed { .. } => "failed",
             Self::Trouble { what } => what,
+            Self::ClockSet { .. } => "clock set",
             Self::Crashed => "crashed",
             Self::Lapsed => "lapsed",
             Self::Asked { .. } => "asked",
@@ -130,31 +134,6 @@ impl What {
             Self::Ended { report: Err(_) } => "gave up",
             Self::Healed => "healed",
         }
-    }
-}
-
-/// A clock that shows the same date whenever the test runs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct WorldClock {
-    clock: TokioClock,
-    began: Timestamp,
-}
-
-impl WorldClock {
-    pub(super) fn starting_now() -> Self {
-        let clock = TokioClock::starting_now();
-        Self { clock, began: clock.now() }
-    }
-
-    /// The time since the world began.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.clock.now().since(self.began)
-    }
-}
-
-impl Clock for WorldClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix_ms(1_700_000_000_000) + self.elapsed()
     }
 }
 

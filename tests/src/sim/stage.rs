@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use worker_core::{Client, DrainReport, EnqueueErrorKind, RunError, Worker, WorkerBuilder};
 
 use crate::sim::{
+    clock::{WallClock, WorldClock, draw_off_ms},
     plan::{JobPlan, Plan, Type},
-    record::{Record, What, WorldClock},
+    record::{Record, What},
     tasks::{prepared, registry},
 };
 
@@ -27,7 +28,7 @@ use crate::sim::{
 pub(super) struct Stage {
     pub(super) plan: Plan,
     pub(super) seed: u64,
-    pub(super) clock: WorldClock,
+    clock: WorldClock,
     pub(super) record: Record,
     last_process: AtomicU64,
     /// How often each job was put off so far.
@@ -91,6 +92,39 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// The wall clock of another machine, which is right.
+    pub(super) fn clock(&self) -> WallClock {
+        WallClock::of(self.clock)
+    }
+
+    /// Whether wall clocks are set in this world: in some, so that dates can be held to the millisecond in the others.
+    pub(super) fn clocks_are_set(&self) -> bool {
+        self.rng(6).u8(..3) == 0
+    }
+
+    /// Sets these clocks, one now and then, to some other date.
+    pub(super) async fn set_clocks(self: Arc<Self>, clocks: Vec<WallClock>) {
+        let mut rng = self.rng(7);
+        loop {
+            sleep(Duration::from_millis(rng.u64(0..20_000))).await;
+            if let Some(clock) = rng.choice(&clocks) {
+                self.set_clock(clock, draw_off_ms(&mut rng));
+            }
+        }
+    }
+
+    /// Sets all of them right.
+    pub(super) fn set_right(&self, clocks: &[WallClock]) {
+        if self.clocks_are_set() {
+            clocks.iter().for_each(|clock| self.set_clock(clock, 0));
+        }
+    }
+
+    fn set_clock(&self, clock: &WallClock, off_ms: i64) {
+        let by_ms = clock.set(off_ms);
+        self.record.write(0, What::ClockSet { off_ms, by_ms });
     }
 
     /// A generator for one actor, so that no other can change what it draws.

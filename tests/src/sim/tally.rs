@@ -6,9 +6,12 @@
 //! * With faults, a job may run and end again, but never more often than its retries and the faults allow, never
 //!   as an attempt that it does not have, and only workers that died or were cut off make it a crashed one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use worker_core::{FailureKind, broker::STARTS_MAX};
+use worker_core::{FailureKind, UNKNOWN_JOB_PATIENCE_DEFAULT, broker::STARTS_MAX};
 
 use crate::sim::{
     plan::Plan,
@@ -31,7 +34,7 @@ pub(super) fn tally(plan: &Plan, calm: bool, record: &[Entry], ended: &Ended) ->
     demand(!unlimited, "a queue was consumed without a limit".into());
     demand(left.is_empty(), format!("never came to an end: {left:?}"));
     let (mut acknowledged, mut runs, mut returns) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-    let (mut faults, mut troubles) = (0_usize, 0_u64);
+    let (mut faults, mut troubles, mut moved) = (0_usize, 0_u64, Duration::ZERO);
     for Entry { what, .. } in record {
         match what {
             What::Acknowledged { job } => drop(acknowledged.insert(job.as_str())),
@@ -40,6 +43,7 @@ pub(super) fn tally(plan: &Plan, calm: bool, record: &[Entry], ended: &Ended) ->
                 returns.entry(job.as_str()).or_insert_with(Vec::new).push(*attempt);
             }
             What::Trouble { .. } => (faults, troubles) = (faults + 1, troubles + 1),
+            What::ClockSet { by_ms, .. } => moved += Duration::from_millis(by_ms.unsigned_abs()),
             What::Crashed | What::Lapsed | What::Asked { .. } => faults += 1,
             What::Started { .. } => troubles += 1,
             _ => {}
@@ -66,6 +70,8 @@ pub(super) fn tally(plan: &Plan, calm: bool, record: &[Entry], ended: &Ended) ->
             let may = match kind {
                 FailureKind::Crashed => dead.starts >= STARTS_MAX && faults >= STARTS_MAX as usize,
                 FailureKind::Expired => job.expires_in.is_some(),
+                // Workers that do not know it saw it wait for longer than it has.
+                FailureKind::UnknownJob => moved >= UNKNOWN_JOB_PATIENCE_DEFAULT,
                 kind => {
                     (kind, dead.attempts) == (expected.err().unwrap_or(FailureKind::Error), failed) && expected.is_err()
                 }

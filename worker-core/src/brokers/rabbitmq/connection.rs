@@ -34,6 +34,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// A connection that lived this long was a good one: the pauses begin anew.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
+/// Why a connection that lives is given up.
+pub(super) const SILENT: &str = "the server confirms nothing any more";
+
 /// Where tasks run, who waits for them, and when they must end.
 #[derive(Debug, Clone)]
 pub(super) struct Tasks {
@@ -58,6 +61,32 @@ pub(super) struct Up {
     pub(super) link: Box<dyn Link>,
     /// Cancelled when the connection is gone.
     pub(super) lost: CancellationToken,
+    /// When the server last confirmed something on it, or took messages again.
+    heard: Mutex<Instant>,
+    /// Whoever publishes on it has found it to be of no use.
+    given_up: CancellationToken,
+}
+
+impl Up {
+    fn new(link: Box<dyn Link>) -> Self {
+        let (lost, given_up) = (CancellationToken::new(), CancellationToken::new());
+        Self { link, lost, heard: Mutex::new(monotonic_now()), given_up }
+    }
+
+    /// The server has confirmed something.
+    pub(super) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = monotonic_now();
+    }
+
+    /// Whether the server has confirmed anything on any channel after `since`.
+    pub(super) fn was_heard(&self, since: Instant) -> bool {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) > since
+    }
+
+    /// Ends the connection though it lives: the next is made, to the next node where there are several.
+    pub(super) fn give_up(&self) {
+        self.given_up.cancel();
+    }
 }
 
 /// How the connection is.
@@ -107,7 +136,12 @@ impl Connection {
     /// The living connection, however long that takes; `None` when there will be none.
     pub(super) async fn up(self: &Arc<Self>) -> Option<Arc<Up>> {
         self.start();
-        match self.wait_for(|state| !matches!(state, State::Down(_))).await {
+        let is_decided = |state: &State| match state {
+            State::Down(_) => false,
+            State::Up(up) => !up.given_up.is_cancelled(),
+            State::Closed => true,
+        };
+        match self.wait_for(is_decided).await {
             State::Up(up) => Some(up),
             _ => None,
         }
@@ -241,7 +275,7 @@ impl Connection {
 
     /// Lets others use the connection until it is gone; why it went.
     async fn watch(&self, link: Box<dyn Link>, epoch: u64) -> LinkError {
-        let up = Arc::new(Up { link, lost: CancellationToken::new() });
+        let up = Arc::new(Up::new(link));
         if epoch > 1 {
             metrics::counter!(RECONNECTS).increment(1);
             tracing::info!(target: TARGET, connection = %self.purpose, epoch, "connected to RabbitMQ again");
@@ -254,9 +288,13 @@ impl Connection {
                 up.link.close().await;
                 closed()
             }
+            () = up.given_up.cancelled() => LinkError::new(LinkErrorKind::Gone, SILENT),
         };
         self.set(State::Down(Some(error.clone())));
         up.lost.cancel();
+        if up.given_up.is_cancelled() {
+            up.link.close().await;
+        }
         error
     }
 }

@@ -12,6 +12,8 @@ pub enum Mutant {
     AckBeforeConfirm,
     /// A message counts as taken once it is written.
     ConfirmIgnored,
+    /// A confirm is waited for without end.
+    NoConfirmTimeout,
     /// A message that was refused counts as taken.
     NackIgnored,
     /// A message that no queue takes does not come back.
@@ -37,9 +39,10 @@ pub enum Mutant {
 #[cfg(feature = "simulation")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AckBeforeConfirm,
         Self::ConfirmIgnored,
+        Self::NoConfirmTimeout,
         Self::NackIgnored,
         Self::NotMandatory,
         Self::DeathCopied,

@@ -76,7 +76,7 @@ impl Publisher {
     pub(super) fn start(connection: &Arc<Connection>, tasks: &Tasks, timeout: Duration, channels: NonZeroU8) -> Self {
         let start = |_| {
             let (sender, commands) = mpsc::channel(WINDOW);
-            tasks.spawn(Actor::new(Arc::clone(connection), commands, None, tasks.closing.clone()).run());
+            tasks.spawn(Actor::new(Arc::clone(connection), commands, None, timeout, tasks.closing.clone()).run());
             sender
         };
         let all = || (0..channels.get()).map(start).collect();
@@ -94,7 +94,7 @@ impl Publisher {
         callers: Arc<Callers>,
     ) -> Self {
         let (sender, commands) = mpsc::channel(WINDOW);
-        tasks.spawn(Actor::new(Arc::clone(connection), commands, Some(callers), tasks.closing.clone()).run());
+        tasks.spawn(Actor::new(Arc::clone(connection), commands, Some(callers), timeout, tasks.closing.clone()).run());
         Self { channels: [sender].into(), exchanges: [].into(), timeout }
     }
 

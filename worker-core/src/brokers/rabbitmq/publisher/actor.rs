@@ -29,7 +29,7 @@ use super::{Answer, Command, PublishError};
 use crate::{
     broker::Callers,
     brokers::rabbitmq::{
-        connection::{Connection, Up},
+        connection::{Connection, SILENT, Up},
         declare::broker_error,
         link::{Address, Channel, Confirmation, LinkError, LinkErrorKind, Returned},
         mutant::{self, Mutant},
@@ -69,6 +69,8 @@ pub(super) struct Actor {
     /// Why nothing is written now.
     why: String,
     why_kind: LinkErrorKind,
+    /// For how long a server that confirms nothing may just be slow.
+    patience: Duration,
     closing: CancellationToken,
 }
 
@@ -147,6 +149,7 @@ impl Actor {
         connection: Arc<Connection>,
         commands: mpsc::Receiver<Command>,
         callers: Option<Arc<Callers>>,
+        timeout: Duration,
         closing: CancellationToken,
     ) -> Self {
         Self {
@@ -160,6 +163,8 @@ impl Actor {
             warned: false,
             why: "there is no connection yet".into(),
             why_kind: LinkErrorKind::Gone,
+            // What waited before it was written is overdue sooner.
+            patience: timeout / 2,
             closing,
         }
     }
@@ -257,7 +262,11 @@ impl Actor {
         let mut broken = None;
         let (mut block, mut outstanding) = (Block::default(), Outstanding::default());
         loop {
-            block.notice(up.link.blocked().as_deref());
+            let blocked = up.link.blocked();
+            if blocked.is_some() || block.told {
+                up.hear(); // That it confirms nothing has its reason.
+            }
+            block.notice(blocked.as_deref());
             outstanding.notice(self.pending.len());
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
@@ -279,7 +288,7 @@ impl Actor {
                     while let Some(Some(next)) = confirms.next().now_or_never() {
                         batch.push(next);
                     }
-                    if let Some(error) = self.resolve(batch) {
+                    if let Some(error) = self.resolve(up, batch) {
                         broken.get_or_insert(error);
                     }
                 }
@@ -294,8 +303,8 @@ impl Actor {
                         self.because(LinkError::blocked(reason));
                     }
                     self.expire_waiting();
-                    if self.expire_pending(confirms.len(), blocked.as_deref()) {
-                        broken = Some(LinkError::new(LinkErrorKind::Gone, "the server confirms nothing any more"));
+                    if self.expire_pending(confirms.len(), up, blocked.as_deref()) {
+                        broken = Some(LinkError::new(LinkErrorKind::Gone, SILENT));
                         confirms.clear();
                     }
                 }
@@ -374,9 +383,12 @@ impl Actor {
     }
 
     /// Tells the callers; an error where the channel is broken.
-    fn resolve(&mut self, batch: Vec<(u64, Result<Confirmation, LinkError>)>) -> Option<LinkError> {
+    fn resolve(&mut self, up: &Up, batch: Vec<(u64, Result<Confirmation, LinkError>)>) -> Option<LinkError> {
         for returned in batch.iter().filter_map(|(_, answer)| answer.as_ref().ok()?.returned.clone()) {
             *self.returned.entry(returned).or_default() += 1;
+        }
+        if batch.iter().any(|(_, answer)| answer.is_ok()) {
+            up.hear();
         }
         let mut broken = None;
         for (slot, answer) in batch {
@@ -421,6 +433,9 @@ impl Actor {
 
     fn deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|command| command.deadline);
+        if mutant::is(Mutant::NoConfirmTimeout) {
+            return waiting;
+        }
         let pending = self.awaited().next().map(|pending| pending.deadline);
         waiting.into_iter().chain(pending).min()
     }
@@ -434,9 +449,20 @@ impl Actor {
         }
     }
 
-    /// Tells those whose confirm is overdue; whether the window is full of nothing but such.
-    fn expire_pending(&mut self, in_flight: usize, blocked: Option<&str>) -> bool {
+    /// Tells those whose confirm is overdue; whether the channel is of no more use: its window is full of nothing but
+    /// such, or nothing was confirmed on the whole connection since the first of them was written. So it was on a node
+    /// of 3.10 that had lost its cluster: its heartbeats went on, and the confirms did not come after it was back either.
+    fn expire_pending(&mut self, in_flight: usize, up: &Up, blocked: Option<&str>) -> bool {
         let now = monotonic_now();
+        if mutant::is(Mutant::NoConfirmTimeout) {
+            return false;
+        }
+        let overdue = self.awaited().next().filter(|pending| pending.deadline <= now).map(|pending| pending.written);
+        let is_silent = blocked.is_none()
+            && overdue.is_some_and(|written| now - written >= self.patience && !up.was_heard(written));
+        if is_silent {
+            up.give_up();
+        }
         let text = blocked.map_or_else(
             || "the server has not confirmed it in time".to_owned(),
             |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
@@ -447,7 +473,7 @@ impl Actor {
                 drop(answer.send(Err(PublishError::Unknown(LinkErrorKind::Gone, text.clone()))));
             }
         }
-        in_flight >= WINDOW && self.awaited().next().is_none()
+        is_silent || (in_flight >= WINDOW && self.awaited().next().is_none())
     }
 }
 

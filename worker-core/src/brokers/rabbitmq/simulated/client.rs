@@ -267,7 +267,7 @@ impl Core {
             match published {
                 Ok(Published { routed: false, .. }) if to.mandatory => {
                     answers.push(Answer::InOrder(Box::new(move || core.keep(back))));
-                    answers.push(Answer::InOrder(Box::new(move || confirm(published))));
+                    answers.push(Answer::ConfirmInOrder(Box::new(move || confirm(published))));
                 }
                 Ok(_) => answers.push(Answer::Confirm(Box::new(move || confirm(published)))),
                 Err(_) => answers.push(Answer::InOrder(Box::new(move || confirm(published)))),

@@ -98,6 +98,8 @@ struct World {
     latency: RangeInclusive<u64>,
     /// How much longer a confirm may take.
     confirming: RangeInclusive<u64>,
+    /// A connection that publishes now gets no confirm any more.
+    silent: bool,
     connections: BTreeMap<u64, (Arc<Pipes>, u64)>,
     last_connection: u64,
     last_process: u64,
@@ -122,6 +124,7 @@ impl SimulatedServer {
             rng: Rng::with_seed(seed),
             latency: 0..=0,
             confirming: 0..=0,
+            silent: false,
             connections: BTreeMap::new(),
             last_connection: 0,
             last_process: 0,
@@ -165,6 +168,13 @@ impl SimulatedServer {
     pub fn alarm(&self, reason: Option<&str>) {
         self.inner.lock().alarm = reason.map(str::to_owned);
         self.inner.alarmed.notify_waiters();
+    }
+
+    /// Who publishes on a connection from now on gets no confirm on it any more, to its end, though everything else is
+    /// answered, and may have published or not. With `false` new connections are well again. So a node of 3.10 was
+    /// that had lost the others of its cluster.
+    pub fn silence(&self, silent: bool) {
+        self.inner.lock().silent = silent;
     }
 
     /// It dies: all connections are gone, and nobody gets one until it [starts](Self::start) again. What it has
@@ -305,6 +315,16 @@ impl Inner {
         Duration::from_millis(rng.u64(latency.clone()))
     }
 
+    /// The server reads a publish of this connection: whether it may confirm it, and does by it what it asks for.
+    fn confirms(&self, pipes: &Pipes) -> (bool, bool) {
+        let world = &mut *self.lock();
+        if world.silent {
+            pipes.silence();
+        }
+        let confirms = !pipes.is_silent();
+        (confirms, confirms || world.rng.bool())
+    }
+
     fn toss(&self) -> bool {
         self.lock().rng.bool()
     }
@@ -348,13 +368,19 @@ impl Inner {
     }
 
     /// The server reads a request of this connection.
-    fn act(&self, pipes: &Pipes, act: Act) {
+    fn act(&self, pipes: &Pipes, publishes: bool, act: Act) {
+        let (confirms, acts) = if publishes { self.confirms(pipes) } else { (true, true) };
+        if !acts {
+            return pipes.keep_silent(act);
+        }
         let mut answers = Vec::new();
         self.change(|state| answers = act(state, monotonic_now()));
         for answer in answers {
             match answer {
                 Answer::InOrder(deed) => pipes.answer(self.delay(), deed),
+                Answer::Confirm(deed) | Answer::ConfirmInOrder(deed) if !confirms => pipes.keep_silent(deed),
                 Answer::Confirm(deed) => pipes.confirm(self.delay_of_confirm(), deed),
+                Answer::ConfirmInOrder(deed) => pipes.answer(self.delay(), deed),
             }
         }
     }

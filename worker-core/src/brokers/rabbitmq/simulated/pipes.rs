@@ -4,6 +4,7 @@
 //! way when the connection is cut may have been read by the other side or not.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -34,6 +35,8 @@ pub(super) enum Answer {
     InOrder(Deed),
     /// A confirm, which others may overtake.
     Confirm(Deed),
+    /// A confirm after all that was sent before, which has come back.
+    ConfirmInOrder(Deed),
 }
 
 /// A request on its way.
@@ -57,6 +60,8 @@ pub(super) struct Pipes {
     block_changed: Notify,
     back: Mutex<Back>,
     stirred: Notify,
+    /// What the client waits for in vain, where no publish of it is confirmed any more.
+    unsaid: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
 }
 
 /// What is on its way to the client.
@@ -80,6 +85,7 @@ impl Pipes {
             block_changed: Notify::new(),
             back: Mutex::default(),
             stirred: Notify::new(),
+            unsaid: Mutex::default(),
         };
         (Arc::new(wire), received)
     }
@@ -141,6 +147,20 @@ impl Pipes {
         self.stirred.notify_one();
     }
 
+    /// From now on nothing that is published is confirmed.
+    pub(super) fn silence(&self) {
+        lock(&self.unsaid).get_or_insert_default();
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        lock(&self.unsaid).is_some()
+    }
+
+    /// Keeps what is not said until the connection is gone: who waits for it must not learn that it never comes.
+    pub(super) fn keep_silent(&self, unsaid: impl Any + Send) {
+        lock(&self.unsaid).get_or_insert_default().push(Box::new(unsaid));
+    }
+
     /// Carries requests to the server until the connection is gone; then the server knows of its end.
     pub(super) async fn carry(
         self: Arc<Self>,
@@ -166,14 +186,14 @@ impl Pipes {
                 () = self.gone.cancelled() => {
                     // It may have arrived all the same.
                     if server.toss() {
-                        server.act(&self, act);
+                        server.act(&self, publishes, act);
                     }
                     break;
                 }
                 () = arrived => {
                     let dies = process.step();
                     if dies.is_none_or(|acts| acts) {
-                        server.act(&self, act);
+                        server.act(&self, publishes, act);
                     }
                     if dies.is_some() {
                         process.dead.store(true, Ordering::SeqCst);
@@ -184,6 +204,13 @@ impl Pipes {
             }
         }
         server.forget(&self);
+        self.say_nothing_more();
+    }
+
+    /// Who still waits for an answer learns that there is none.
+    fn say_nothing_more(&self) {
+        let (deeds, unsaid) = (std::mem::take(&mut lock(&self.back).deeds), lock(&self.unsaid).take());
+        drop((deeds, unsaid));
     }
 
     /// Carries answers to the client until the connection is gone.
@@ -198,7 +225,7 @@ impl Pipes {
             };
             tokio::select! {
                 biased;
-                () = self.gone.cancelled() => return lock(&self.back).deeds.clear(),
+                () = self.gone.cancelled() => return self.say_nothing_more(),
                 () = arrives => {
                     let deed = lock(&self.back).deeds.pop_first();
                     if let Some((_, deed)) = deed {
