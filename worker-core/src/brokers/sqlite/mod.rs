@@ -20,6 +20,7 @@ pub(crate) mod fuzz;
 mod holder;
 mod inspect;
 mod keeper;
+mod mutant;
 mod replies;
 mod rescue;
 mod schema;
@@ -42,6 +43,9 @@ use crate::{
     error::{BrokerError, BrokerErrorKind, CallFailure, EnqueueFailure},
     reply::Reply,
 };
+
+#[cfg(feature = "simulation")]
+pub use mutant::{Mutant, mutate};
 
 /// How long a write waits for another process's before it is given up: 5 s.
 /// Writes take milliseconds; a longer wait means that a process hangs with the lock.
@@ -108,7 +112,8 @@ impl SqliteBroker {
     /// Cancel safe: at most the file is left behind.
     pub async fn open(path: impl Into<PathBuf>, options: SqliteOptions) -> Result<Self, BrokerError> {
         let path = path.into();
-        let opening = tokio::task::spawn_blocking(move || Shared::open(&path, options));
+        let mutant = mutant::chosen();
+        let opening = tokio::task::spawn_blocking(move || Shared::open(&path, options, mutant));
         let shared = opening.await.unwrap_or_else(|error| {
             Err(BrokerError::new(BrokerErrorKind::Permanent, "opening the database was interrupted").because(error))
         })?;

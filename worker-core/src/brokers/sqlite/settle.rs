@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, named_params, params};
 use tokio::sync::oneshot;
 
 use crate::{
-    broker::{Begin, Delivery, SettleError, Settler, Ticket, Unsettled, attempts_failed},
+    broker::{Begin, Delivery, Receipt, SettleError, Settler, Ticket, Unsettled, attempts_failed},
     brokers::sqlite::{
         consume::Half,
         enqueue::{due_ms, ms},
         holder::Slot,
+        mutant::Mutant,
         replies::{self, Way},
         shared::{Holder, lock, now_ms},
         writer::{Fault, Write, WriteError},
@@ -137,16 +138,28 @@ impl Write for Settle {
 }
 
 impl Settle {
+    /// The job, and by which holder and fence it must be handed out still.
+    fn hand_out(&self, db: &Connection) -> rusqlite::Result<(i64, i64, i64)> {
+        let Receipt { epoch, tag, part } = self.delivery.receipt;
+        let named = (tag.cast_signed(), epoch.cast_signed(), part.cast_signed());
+        if self.half.shared.mutant != Some(Mutant::NotFenced) {
+            return Ok(named);
+        }
+        let mut of_now = db.prepare_cached("SELECT seq, holder, fence FROM jobs WHERE seq = ?1 AND state = 3")?;
+        let found = of_now.query_row(params![named.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        Ok(found.optional()?.unwrap_or(named))
+    }
+
     fn ack(&self, db: &Connection) -> rusqlite::Result<bool> {
-        let receipt = self.delivery.receipt;
+        let (seq, holder, fence) = self.hand_out(db)?;
         let deleted = db
             .prepare_cached("DELETE FROM jobs WHERE seq = ?1 AND holder = ?2 AND fence = ?3")?
-            .execute(params![receipt.tag.cast_signed(), receipt.epoch.cast_signed(), receipt.part.cast_signed()])?;
+            .execute(params![seq, holder, fence])?;
         Ok(deleted == 1)
     }
 
     fn bury(&self, db: &Connection, failure: &Failure) -> rusqlite::Result<bool> {
-        let receipt = self.delivery.receipt;
+        let (seq, holder, fence) = self.hand_out(db)?;
         let inserted = db
             .prepare_cached(
                 "INSERT INTO dead_letters (queue, id, name, attempts, starts, kind, error, died_ms, enqueued_ms,
@@ -159,9 +172,9 @@ impl Settle {
                 ":kind": failure.kind.as_str(),
                 ":error": failure.message,
                 ":now": now_ms(),
-                ":seq": receipt.tag.cast_signed(),
-                ":holder": receipt.epoch.cast_signed(),
-                ":fence": receipt.part.cast_signed(),
+                ":seq": seq,
+                ":holder": holder,
+                ":fence": fence,
             })?;
         Ok(inserted == 1)
     }
@@ -175,7 +188,7 @@ impl Settle {
         unknown_since_ms: Option<i64>,
         failure: Option<&Failure>,
     ) -> rusqlite::Result<bool> {
-        let receipt = self.delivery.receipt;
+        let (seq, holder, fence) = self.hand_out(db)?;
         let updated = db
             .prepare_cached(
                 "UPDATE jobs SET
@@ -192,9 +205,9 @@ impl Settle {
                 ":error": failure.map(ToString::to_string),
                 ":unknown_since_ms": unknown_since_ms,
                 ":due_ms": due_ms,
-                ":seq": receipt.tag.cast_signed(),
-                ":holder": receipt.epoch.cast_signed(),
-                ":fence": receipt.part.cast_signed(),
+                ":seq": seq,
+                ":holder": holder,
+                ":fence": fence,
             })?;
         Ok(updated == 1)
     }

@@ -22,6 +22,7 @@ use crate::{
         files::{Files, beside},
         holder::HolderFile,
         keeper::Keeper,
+        mutant::Mutant,
         replies,
         rescue::Leave,
         schema,
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     folder: PathBuf,
     pub(super) files: Arc<Files>,
     pub(super) options: SqliteOptions,
+    /// As which variant it behaves, in tests.
+    pub(super) mutant: Option<Mutant>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) waiting: Arc<Semaphore>,
     bells: Mutex<HashMap<QueueName, watch::Sender<()>>>,
@@ -67,7 +70,7 @@ pub(super) struct Holder {
 }
 
 impl Shared {
-    pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<Arc<Self>, BrokerError> {
+    pub(super) fn open(path: &Path, options: SqliteOptions, mutant: Option<Mutant>) -> Result<Arc<Self>, BrokerError> {
         if options.lease < LEASE_MIN {
             let (lease, min) = (humantime::format_duration(options.lease), humantime::format_duration(LEASE_MIN));
             let message = format!("the lease is {lease}; it must be at least {min}");
@@ -85,6 +88,7 @@ impl Shared {
             folder: beside(&path, "-workers"),
             files: Arc::new(files),
             options,
+            mutant,
             inbox: Arc::default(),
             waiting: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
             bells: Mutex::default(),
