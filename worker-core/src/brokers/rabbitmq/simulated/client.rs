@@ -64,7 +64,7 @@ struct SimulatedLink {
 
 impl Drop for SimulatedLink {
     fn drop(&mut self) {
-        self.pipes.end("it was dropped");
+        self.server.end(&self.pipes, "it was dropped");
     }
 }
 
@@ -112,10 +112,9 @@ impl Link for SimulatedLink {
             state.disconnect(id, now);
             vec![Answer::InOrder(Box::new(move || answer.send(()).unwrap_or_default()))]
         };
-        let due = monotonic_now() + self.server.delay();
-        self.pipes.send(Frame { due, publishes: false, act: Box::new(act) });
+        self.server.send(&self.pipes, Frame { publishes: false, act: Box::new(act) });
         drop(timeout(CLOSE_WAIT_MAX, answered).await);
-        self.pipes.end("it was closed");
+        self.server.end(&self.pipes, "it was closed");
     }
 }
 
@@ -227,7 +226,7 @@ impl Core {
     }
 
     fn send(&self, publishes: bool, act: Act) {
-        self.pipes.send(Frame { due: monotonic_now() + self.server.delay(), publishes, act });
+        self.server.send(&self.pipes, Frame { publishes, act });
     }
 
     /// What comes in on `given`, until it was cancelled or the channel is over.

@@ -19,7 +19,7 @@ pub(super) fn deaths(message: &Message) -> impl Iterator<Item = (String, String)
 
 /// The message of `stored`, with the death that it has died now.
 pub(super) fn with_death(stored: &Stored, queue: &str, reason: &str) -> Message {
-    let mut message = stored.message.clone();
+    let mut message = Message::clone(&stored.message);
     let mut table = message.properties.headers().clone().unwrap_or_default();
     let mut earlier = match table.inner().get("x-death") {
         Some(AMQPValue::FieldArray(array)) => array.as_slice().to_vec(),

@@ -14,9 +14,9 @@ mod refusal;
 mod state;
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     ops::RangeInclusive,
-    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,12 +25,16 @@ use std::{
 };
 
 use fastrand::Rng;
-use tokio::{runtime::Handle, sync::Notify, time::sleep_until};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 use tokio_util::task::TaskTracker;
 
 use self::{
     client::SimulatedDialer,
-    pipes::{Act, Answer, Pipes},
+    pipes::{Answer, Arrival, Connected, Deed, Frame, Pipes, Timeline},
     state::{Given, Outgoing, State},
 };
 use crate::{
@@ -81,15 +85,19 @@ impl Process {
 
 struct Inner {
     world: Mutex<World>,
-    /// Its queues have changed.
-    changed: Notify,
-    /// It takes messages, or does not any more. Wakes those who wait in their order, as a `watch` would not.
-    alarmed: Notify,
+    /// Something is to happen before what it waits for.
+    sooner: Notify,
     tasks: TaskTracker,
 }
 
+/// What is dropped without the lock: who waits for it wakes, and may ask.
+type Lost = Vec<Box<dyn Any + Send>>;
+
 struct World {
     state: State,
+    timeline: Timeline,
+    /// Until when it waits for something to happen.
+    waits_until: Option<Instant>,
     up: bool,
     /// Why it takes no messages, if it does not.
     alarm: Option<String>,
@@ -100,7 +108,7 @@ struct World {
     confirming: RangeInclusive<u64>,
     /// A connection that publishes now gets no confirm any more.
     silent: bool,
-    connections: BTreeMap<u64, (Arc<Pipes>, u64)>,
+    connections: BTreeMap<u64, Connected>,
     last_connection: u64,
     last_process: u64,
     /// How often whoever sent a message did not learn in time what became of it, by its id.
@@ -119,6 +127,8 @@ impl SimulatedServer {
         let modern = Server::new("RabbitMQ", version).nack_is_free();
         let world = World {
             state: State::new(modern),
+            timeline: Timeline::default(),
+            waits_until: None,
             up: true,
             alarm: None,
             rng: Rng::with_seed(seed),
@@ -130,14 +140,8 @@ impl SimulatedServer {
             last_process: 0,
             unknown: BTreeMap::new(),
         };
-        let inner = Inner {
-            world: Mutex::new(world),
-            changed: Notify::new(),
-            alarmed: Notify::new(),
-            tasks: TaskTracker::new(),
-        };
-        let inner = Arc::new(inner);
-        drop(inner.tasks.spawn_on(expire(Arc::clone(&inner)), &Handle::current()));
+        let inner = Arc::new(Inner { world: Mutex::new(world), sooner: Notify::new(), tasks: TaskTracker::new() });
+        drop(inner.tasks.spawn_on(run(Running(Arc::clone(&inner))), &Handle::current()));
         Self { inner, version }
     }
 
@@ -166,8 +170,13 @@ impl SimulatedServer {
 
     /// It takes no messages for this reason, or takes them again.
     pub fn alarm(&self, reason: Option<&str>) {
-        self.inner.lock().alarm = reason.map(str::to_owned);
-        self.inner.alarmed.notify_waiters();
+        let mut world = self.inner.lock();
+        world.alarm = reason.map(str::to_owned);
+        let World { connections, timeline, .. } = &mut *world;
+        for (id, _) in connections.iter().filter(|(_, connected)| !connected.held.is_empty()) {
+            timeline.put(monotonic_now(), *id, Arrival::Resume);
+        }
+        self.inner.hurry(&world);
     }
 
     /// Who publishes on a connection from now on gets no confirm on it any more, to its end, though everything else is
@@ -183,9 +192,7 @@ impl SimulatedServer {
         let mut world = self.inner.lock();
         world.up = false;
         world.state.die();
-        let open: Vec<_> = world.connections.values().map(|(pipes, _)| Arc::clone(pipes)).collect();
-        drop(world);
-        open.iter().for_each(|pipes| pipes.end("the server died"));
+        self.inner.end_all(&mut world, "the server died", |_| true);
     }
 
     /// It is there again.
@@ -195,8 +202,7 @@ impl SimulatedServer {
 
     /// Ends all connections, as an operator can.
     pub fn close_all_connections(&self) {
-        let open: Vec<_> = self.inner.lock().connections.values().map(|(pipes, _)| Arc::clone(pipes)).collect();
-        open.iter().for_each(|pipes| pipes.end("CONNECTION_FORCED - closed by an operator"));
+        self.inner.end_all(&mut self.inner.lock(), "CONNECTION_FORCED - closed by an operator", |_| true);
     }
 
     /// How many messages each queue has, delivered or not.
@@ -249,7 +255,10 @@ impl SimulatedServer {
 
     /// Deletes a queue with all that is in it, as an operator can.
     pub fn delete_queue(&self, name: &str) {
-        self.inner.change(|state| state.delete(name));
+        let mut world = self.inner.lock();
+        world.state.delete(name);
+        world.follow();
+        self.inner.hurry(&world);
     }
 }
 
@@ -268,7 +277,8 @@ impl SimulatedProcess {
 
     /// Its connections are cut; it may make others.
     pub fn cut(&self) {
-        self.server.cut(&self.process);
+        let is_own = |pipes: &Pipes| pipes.process.number == self.process.number;
+        self.server.end_all(&mut self.server.lock(), "the connection was cut", is_own);
     }
 
     /// How many requests of it the server has read so far.
@@ -301,109 +311,190 @@ impl Inner {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cut(&self, process: &Process) {
-        let world = self.lock();
-        let own = world.connections.values().filter(|(_, number)| *number == process.number);
-        let own: Vec<_> = own.map(|(pipes, _)| Arc::clone(pipes)).collect();
-        drop(world);
-        own.iter().for_each(|pipes| pipes.end("the connection was cut"));
-    }
-
     /// How long the next thing takes.
     fn delay(&self) -> Duration {
-        let World { rng, latency, .. } = &mut *self.lock();
-        Duration::from_millis(rng.u64(latency.clone()))
+        self.lock().delay()
     }
 
-    /// The server reads a publish of this connection: whether it may confirm it, and does by it what it asks for.
-    fn confirms(&self, pipes: &Pipes) -> (bool, bool) {
-        let world = &mut *self.lock();
-        if world.silent {
-            pipes.silence();
+    /// Something may have been put on the timeline.
+    fn hurry(&self, world: &World) {
+        let next = world.timeline.next();
+        if next.is_some_and(|next| world.waits_until.is_none_or(|until| next < until)) {
+            self.sooner.notify_one();
         }
-        let confirms = !pipes.is_silent();
-        (confirms, confirms || world.rng.bool())
     }
 
-    fn toss(&self) -> bool {
-        self.lock().rng.bool()
-    }
-
-    fn connect(self: &Arc<Self>, process: &Arc<Process>) -> Result<Arc<Pipes>, LinkError> {
+    fn connect(&self, process: &Arc<Process>) -> Result<Arc<Pipes>, LinkError> {
         let mut world = self.lock();
         if !world.up || process.dead.load(Ordering::SeqCst) {
             return Err(LinkError::new(LinkErrorKind::Gone, "connection refused"));
         }
         world.last_connection += 1;
-        let (pipes, frames) = Pipes::new(world.last_connection);
-        world.connections.insert(pipes.id, (Arc::clone(&pipes), process.number));
-        drop(world);
-        let handle = Handle::current();
-        drop(self.tasks.spawn_on(Arc::clone(&pipes).carry(Arc::clone(self), Arc::clone(process), frames), &handle));
-        drop(self.tasks.spawn_on(Arc::clone(&pipes).carry_back(), &handle));
+        let pipes = Pipes::new(world.last_connection, Arc::clone(process));
+        world.connections.insert(pipes.id, Connected::new(Arc::clone(&pipes)));
         Ok(pipes)
     }
 
-    /// The connection is over.
-    fn forget(&self, pipes: &Pipes) {
-        self.lock().connections.remove(&pipes.id);
-        self.change(|state| state.disconnect(pipes.id, monotonic_now()));
-        // The other side learns of it, if it has not ended it itself.
-        pipes.end("the connection ended");
-    }
-
-    /// Waits, with a publish of this connection in hand, until messages are taken.
-    async fn let_in(&self, pipes: &Pipes) {
-        loop {
-            let mut changed = pin!(self.alarmed.notified());
-            changed.as_mut().enable();
-            let alarm = self.lock().alarm.clone();
-            let is_over = alarm.is_none();
-            pipes.block(alarm);
-            if is_over {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// The server reads a request of this connection.
-    fn act(&self, pipes: &Pipes, publishes: bool, act: Act) {
-        let (confirms, acts) = if publishes { self.confirms(pipes) } else { (true, true) };
-        if !acts {
-            return pipes.keep_silent(act);
-        }
-        let mut answers = Vec::new();
-        self.change(|state| answers = act(state, monotonic_now()));
-        for answer in answers {
-            match answer {
-                Answer::InOrder(deed) => pipes.answer(self.delay(), deed),
-                Answer::Confirm(deed) | Answer::ConfirmInOrder(deed) if !confirms => pipes.keep_silent(deed),
-                Answer::Confirm(deed) => pipes.confirm(self.delay_of_confirm(), deed),
-                Answer::ConfirmInOrder(deed) => pipes.answer(self.delay(), deed),
-            }
-        }
-    }
-
-    /// Changes what the server knows, and sends what follows from it.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    /// Sends a request; lost where there is no connection any more.
+    fn send(&self, pipes: &Pipes, frame: Frame) {
         let world = &mut *self.lock();
-        change(&mut world.state);
-        world.state.expire(monotonic_now());
-        world.state.deliver();
-        for Outgoing { connection, way, given } in std::mem::take(&mut world.state.outgoing) {
-            let delay = Duration::from_millis(world.rng.u64(world.latency.clone()));
-            if let Some((pipes, _)) = world.connections.get(&connection) {
-                pipes.answer(delay, Box::new(move || give(&way, given)));
-            }
+        if pipes.gone.is_cancelled() {
+            return;
         }
-        self.changed.notify_one();
+        let delay = world.delay();
+        if let Some(connected) = world.connections.get_mut(&pipes.id) {
+            world.timeline.put(connected.request_arrives(delay), pipes.id, Arrival::Request(frame));
+        }
+        self.hurry(world);
     }
 
-    /// How long the next confirm takes.
-    fn delay_of_confirm(&self) -> Duration {
-        let World { rng, latency, confirming, .. } = &mut *self.lock();
-        Duration::from_millis(rng.u64(latency.clone()) + rng.u64(confirming.clone()))
+    /// Ends a connection; the server learns of it, after what it may still read.
+    fn end(&self, pipes: &Pipes, why: &str) {
+        self.end_all(&mut self.lock(), why, |other| other.id == pipes.id);
+    }
+
+    fn end_all(&self, world: &mut World, why: &str, which: impl Fn(&Pipes) -> bool) {
+        world.end_all(why, which);
+        self.hurry(world);
+    }
+}
+
+impl World {
+    fn delay(&mut self) -> Duration {
+        Duration::from_millis(self.rng.u64(self.latency.clone()))
+    }
+
+    /// When something happens next.
+    fn next(&mut self) -> Option<Instant> {
+        self.timeline.next().into_iter().chain(self.state.next_expiry()).min()
+    }
+
+    fn end_all(&mut self, why: &str, which: impl Fn(&Pipes) -> bool) {
+        let Self { connections, timeline, .. } = self;
+        let living = connections.values().map(|connected| &connected.pipes).filter(|pipes| !pipes.gone.is_cancelled());
+        for pipes in living.filter(|pipes| which(pipes)) {
+            pipes.end(why);
+            timeline.put(monotonic_now(), pipes.id, Arrival::End { may_arrive: true });
+        }
+    }
+
+    /// Something arrives; what the client does then, and what nobody waits for any more, both without the lock.
+    fn arrive(&mut self, id: u64, arrival: Arrival) -> (Option<Deed>, Lost) {
+        let lives = |connected: &&mut Connected| !connected.pipes.gone.is_cancelled();
+        match arrival {
+            Arrival::End { may_arrive } => return (None, self.disconnect(id, may_arrive)),
+            Arrival::Answer(deed) => match self.connections.get_mut(&id).filter(lives) {
+                Some(_) => return (Some(deed), Lost::new()),
+                None => return (None, vec![Box::new(deed)]),
+            },
+            Arrival::Request(frame) => match self.connections.get_mut(&id) {
+                Some(connected) => connected.held.push_back(frame),
+                None => return (None, vec![Box::new(frame.act)]),
+            },
+            Arrival::Resume => {}
+        }
+        self.read(id);
+        (None, Lost::new())
+    }
+
+    /// Reads what has arrived on a connection, up to a publish that is not taken now.
+    fn read(&mut self, id: u64) {
+        while let Some(connected) = self.connections.get_mut(&id).filter(|it| !it.pipes.gone.is_cancelled()) {
+            let Some(Frame { publishes, .. }) = connected.held.front() else { return };
+            if *publishes {
+                connected.pipes.block(self.alarm.as_deref());
+                if self.alarm.is_some() {
+                    return;
+                }
+            }
+            let Some(frame) = connected.held.pop_front() else { return };
+            let process = Arc::clone(&connected.pipes.process);
+            let dies = process.step();
+            if dies.is_none_or(|acts| acts) {
+                self.act(id, frame);
+            }
+            if dies.is_some() {
+                process.dead.store(true, Ordering::SeqCst);
+                // On the connection on which it died nothing more is read.
+                self.timeline.put(monotonic_now(), id, Arrival::End { may_arrive: false });
+                self.end_all("the connection was cut", |pipes| pipes.process.number == process.number);
+            }
+        }
+    }
+
+    /// The server acts by a request.
+    fn act(&mut self, id: u64, Frame { publishes, act }: Frame) {
+        let Some(connected) = self.connections.get_mut(&id) else { return };
+        if publishes && self.silent {
+            connected.silence();
+        }
+        let confirms = !(publishes && connected.is_silent());
+        if !confirms && self.rng.bool() {
+            return connected.keep_silent(act);
+        }
+        let answers = act(&mut self.state, monotonic_now());
+        self.follow();
+        for answer in answers {
+            let delay = self.delay();
+            let (due, deed) = match answer {
+                Answer::Confirm(deed) | Answer::ConfirmInOrder(deed) if !confirms => {
+                    if let Some(connected) = self.connections.get_mut(&id) {
+                        connected.keep_silent(deed);
+                    }
+                    continue;
+                }
+                Answer::Confirm(deed) => {
+                    let more = Duration::from_millis(self.rng.u64(self.confirming.clone()));
+                    (monotonic_now() + delay + more, deed)
+                }
+                Answer::InOrder(deed) | Answer::ConfirmInOrder(deed) => {
+                    let Some(connected) = self.connections.get_mut(&id) else { return };
+                    (connected.answer_arrives(delay), deed)
+                }
+            };
+            self.timeline.put(due, id, Arrival::Answer(deed));
+        }
+    }
+
+    /// Sends what follows from what has changed.
+    fn follow(&mut self) {
+        self.state.expire(monotonic_now());
+        self.state.deliver();
+        for Outgoing { connection, way, given } in std::mem::take(&mut self.state.outgoing) {
+            let delay = self.delay();
+            if let Some(connected) = self.connections.get_mut(&connection) {
+                let due = connected.answer_arrives(delay);
+                self.timeline.put(due, connection, Arrival::Answer(Box::new(move || give(&way, given))));
+            }
+        }
+    }
+
+    /// A connection is over; what was on its way and is lost.
+    fn disconnect(&mut self, id: u64, may_arrive: bool) -> Lost {
+        let Some(connected) = self.connections.get_mut(&id) else { return Lost::new() };
+        let mut held = std::mem::take(&mut connected.held);
+        let mut lost = Lost::new();
+        for arrival in self.timeline.take_all(id) {
+            match arrival {
+                Arrival::Request(frame) => held.push_back(frame),
+                Arrival::Answer(deed) => lost.push(Box::new(deed)),
+                Arrival::Resume | Arrival::End { .. } => {}
+            }
+        }
+        // The next may have arrived all the same.
+        if may_arrive && !held.is_empty() && self.rng.bool() {
+            held.pop_front().into_iter().for_each(|frame| self.act(id, frame));
+        }
+        lost.extend(held.into_iter().map(|frame| -> Box<dyn Any + Send> { Box::new(frame.act) }));
+        // Who still waits for an answer learns that there is none.
+        lost.extend(self.timeline.take_all(id).into_iter().filter_map(|arrival| match arrival {
+            Arrival::Answer(deed) => Some(Box::new(deed) as Box<dyn Any + Send>),
+            _ => None,
+        }));
+        lost.extend(self.connections.remove(&id).into_iter().flat_map(Connected::unsaid));
+        self.state.disconnect(id, monotonic_now());
+        self.follow();
+        lost
     }
 }
 
@@ -411,10 +502,36 @@ fn give(way: &state::Way, given: Given) {
     drop(way.send(given));
 }
 
-/// Lets what has waited too long go on, as long as the runtime lives.
-async fn expire(inner: Arc<Inner>) {
+/// The task of a server that runs. With it goes what is on its way, which would keep the server alive.
+struct Running(Arc<Inner>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut world = self.0.lock();
+        let left = (std::mem::take(&mut world.timeline), std::mem::take(&mut world.connections));
+        drop(world);
+        drop(left);
+    }
+}
+
+/// Lets everything happen when it is time, as long as the runtime lives.
+async fn run(running: Running) {
+    let inner = &*running.0;
     loop {
-        let next = inner.lock().state.next_expiry();
+        loop {
+            let mut world = inner.lock();
+            let Some((connection, arrival)) = world.timeline.take(monotonic_now()) else { break };
+            let (deed, lost) = world.arrive(connection, arrival);
+            drop(world);
+            drop(lost);
+            deed.into_iter().for_each(|deed| deed());
+        }
+        let next = {
+            let mut world = inner.lock();
+            world.follow();
+            world.waits_until = world.next();
+            world.waits_until
+        };
         let waited = async {
             match next {
                 Some(next) => sleep_until(next).await,
@@ -423,8 +540,8 @@ async fn expire(inner: Arc<Inner>) {
         };
         tokio::select! {
             biased;
-            () = waited => inner.change(|_| {}),
-            () = inner.changed.notified() => {}
+            () = waited => {}
+            () = inner.sooner.notified() => {}
         }
     }
 }

@@ -5,19 +5,19 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, mpsc},
-    time::{Instant, sleep_until},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Process, state::State};
+use super::{Process, state::State};
 use crate::{
     brokers::rabbitmq::link::{LinkError, LinkErrorKind},
     time::monotonic_now,
@@ -41,16 +41,15 @@ pub(super) enum Answer {
 
 /// A request on its way.
 pub(super) struct Frame {
-    pub(super) due: Instant,
     /// A publish: the server reads none during an alarm, and nothing behind it.
     pub(super) publishes: bool,
     pub(super) act: Act,
 }
 
-/// One connection, as both sides see it.
+/// One connection, as its client sees it.
 pub(super) struct Pipes {
     pub(super) id: u64,
-    frames: mpsc::UnboundedSender<Frame>,
+    pub(super) process: Arc<Process>,
     pub(super) gone: CancellationToken,
     why: Mutex<Option<LinkError>>,
     /// Why the server takes no publishes, if it does not.
@@ -58,36 +57,18 @@ pub(super) struct Pipes {
     /// That has changed. Wakes those who wait in their order: a `watch` would wake them in any, and one seed would give
     /// two records.
     block_changed: Notify,
-    back: Mutex<Back>,
-    stirred: Notify,
-    /// What the client waits for in vain, where no publish of it is confirmed any more.
-    unsaid: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
-}
-
-/// What is on its way to the client.
-#[derive(Default)]
-struct Back {
-    deeds: BTreeMap<(Instant, u64), Deed>,
-    count: u64,
-    /// When the last that keeps its order arrives.
-    last: Option<Instant>,
 }
 
 impl Pipes {
-    pub(super) fn new(id: u64) -> (Arc<Self>, mpsc::UnboundedReceiver<Frame>) {
-        let (frames, received) = endless();
-        let wire = Self {
+    pub(super) fn new(id: u64, process: Arc<Process>) -> Arc<Self> {
+        Arc::new(Self {
             id,
-            frames,
+            process,
             gone: CancellationToken::new(),
             why: Mutex::default(),
             blocked: Mutex::default(),
             block_changed: Notify::new(),
-            back: Mutex::default(),
-            stirred: Notify::new(),
-            unsaid: Mutex::default(),
-        };
-        (Arc::new(wire), received)
+        })
     }
 
     /// Why there is no connection any more.
@@ -106,9 +87,10 @@ impl Pipes {
     }
 
     /// Tells the client whether the server takes publishes.
-    pub(super) fn block(&self, reason: Option<String>) {
-        let before = std::mem::replace(&mut *lock(&self.blocked), reason.clone());
-        if before != reason {
+    pub(super) fn block(&self, reason: Option<&str>) {
+        let mut blocked = lock(&self.blocked);
+        if blocked.is_some() != reason.is_some() {
+            *blocked = reason.map(str::to_owned);
             self.block_changed.notify_waiters();
         }
     }
@@ -125,123 +107,103 @@ impl Pipes {
             changed.await;
         }
     }
+}
 
-    /// Sends a request; lost where there is no connection any more.
-    pub(super) fn send(&self, frame: Frame) {
-        drop(self.frames.send(frame));
+/// One connection, as the server sees it.
+pub(super) struct Connected {
+    pub(super) pipes: Arc<Pipes>,
+    /// Read, and not acted by until the alarm is over: a publish, and what came behind it.
+    pub(super) held: VecDeque<Frame>,
+    /// When the last request arrives, and the last answer that keeps its order.
+    last: (Option<Instant>, Option<Instant>),
+    /// What the client waits for in vain, where no publish of it is confirmed any more.
+    unsaid: Option<Vec<Box<dyn Any + Send>>>,
+}
+
+impl Connected {
+    pub(super) const fn new(pipes: Arc<Pipes>) -> Self {
+        Self { pipes, held: VecDeque::new(), last: (None, None), unsaid: None }
     }
 
-    /// Sends to the client what arrives after `delay`, and after all that was sent before.
-    pub(super) fn answer(&self, delay: Duration, deed: Deed) {
-        let mut back = lock(&self.back);
-        let due = back.last.into_iter().chain([monotonic_now() + delay]).max();
-        back.last = due;
-        back.insert(due.unwrap_or_else(monotonic_now), deed);
-        self.stirred.notify_one();
+    /// When a request arrives that is sent now and takes so long.
+    pub(super) fn request_arrives(&mut self, delay: Duration) -> Instant {
+        after(&mut self.last.0, delay)
     }
 
-    /// The same for a confirm, which others may overtake.
-    pub(super) fn confirm(&self, delay: Duration, deed: Deed) {
-        let mut back = lock(&self.back);
-        back.insert(monotonic_now() + delay, deed);
-        self.stirred.notify_one();
+    /// The same for an answer.
+    pub(super) fn answer_arrives(&mut self, delay: Duration) -> Instant {
+        after(&mut self.last.1, delay)
     }
 
     /// From now on nothing that is published is confirmed.
-    pub(super) fn silence(&self) {
-        lock(&self.unsaid).get_or_insert_default();
+    pub(super) fn silence(&mut self) {
+        self.unsaid.get_or_insert_default();
     }
 
-    pub(super) fn is_silent(&self) -> bool {
-        lock(&self.unsaid).is_some()
+    pub(super) const fn is_silent(&self) -> bool {
+        self.unsaid.is_some()
+    }
+
+    /// What was not said.
+    pub(super) fn unsaid(self) -> Vec<Box<dyn Any + Send>> {
+        self.unsaid.unwrap_or_default()
     }
 
     /// Keeps what is not said until the connection is gone: who waits for it must not learn that it never comes.
-    pub(super) fn keep_silent(&self, unsaid: impl Any + Send) {
-        lock(&self.unsaid).get_or_insert_default().push(Box::new(unsaid));
-    }
-
-    /// Carries requests to the server until the connection is gone; then the server knows of its end.
-    pub(super) async fn carry(
-        self: Arc<Self>,
-        server: Arc<Inner>,
-        process: Arc<Process>,
-        mut frames: mpsc::UnboundedReceiver<Frame>,
-    ) {
-        loop {
-            let frame = tokio::select! {
-                biased;
-                () = self.gone.cancelled() => break,
-                frame = frames.recv() => frame,
-            };
-            let Some(Frame { due, publishes, act }) = frame else { break };
-            let arrived = async {
-                sleep_until(due).await;
-                if publishes {
-                    server.let_in(&self).await;
-                }
-            };
-            tokio::select! {
-                biased;
-                () = self.gone.cancelled() => {
-                    // It may have arrived all the same.
-                    if server.toss() {
-                        server.act(&self, publishes, act);
-                    }
-                    break;
-                }
-                () = arrived => {
-                    let dies = process.step();
-                    if dies.is_none_or(|acts| acts) {
-                        server.act(&self, publishes, act);
-                    }
-                    if dies.is_some() {
-                        process.dead.store(true, Ordering::SeqCst);
-                        server.cut(&process);
-                        break;
-                    }
-                }
-            }
-        }
-        server.forget(&self);
-        self.say_nothing_more();
-    }
-
-    /// Who still waits for an answer learns that there is none.
-    fn say_nothing_more(&self) {
-        let (deeds, unsaid) = (std::mem::take(&mut lock(&self.back).deeds), lock(&self.unsaid).take());
-        drop((deeds, unsaid));
-    }
-
-    /// Carries answers to the client until the connection is gone.
-    pub(super) async fn carry_back(self: Arc<Self>) {
-        loop {
-            let next = lock(&self.back).deeds.first_key_value().map(|((due, _), _)| *due);
-            let arrives = async {
-                match next {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = self.gone.cancelled() => return self.say_nothing_more(),
-                () = arrives => {
-                    let deed = lock(&self.back).deeds.pop_first();
-                    if let Some((_, deed)) = deed {
-                        deed();
-                    }
-                }
-                () = self.stirred.notified() => {}
-            }
-        }
+    pub(super) fn keep_silent(&mut self, unsaid: impl Any + Send) {
+        self.unsaid.get_or_insert_default().push(Box::new(unsaid));
     }
 }
 
-impl Back {
-    fn insert(&mut self, due: Instant, deed: Deed) {
-        self.count += 1;
-        self.deeds.insert((due, self.count), deed);
+/// Not before the last one.
+fn after(last: &mut Option<Instant>, delay: Duration) -> Instant {
+    let due = monotonic_now() + delay;
+    let due = last.map_or(due, |last| last.max(due));
+    *last = Some(due);
+    due
+}
+
+/// Something that happens at the other end of a connection.
+pub(super) enum Arrival {
+    Request(Frame),
+    Answer(Deed),
+    /// The alarm is over: what was held is acted by.
+    Resume,
+    /// The connection is over; whether the next request may have arrived all the same.
+    End {
+        may_arrive: bool,
+    },
+}
+
+/// All that is on its way, by when it arrives and in the order in which it was sent.
+#[derive(Default)]
+pub(super) struct Timeline {
+    arrivals: BTreeMap<(Instant, u64), (u64, Arrival)>,
+    sent: u64,
+}
+
+impl Timeline {
+    pub(super) fn put(&mut self, due: Instant, connection: u64, arrival: Arrival) {
+        self.sent += 1;
+        self.arrivals.insert((due, self.sent), (connection, arrival));
+    }
+
+    /// When the next arrives.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.arrivals.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// What has arrived by now, the first of it.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(u64, Arrival)> {
+        let first = self.arrivals.first_entry().filter(|first| first.key().0 <= now)?;
+        Some(first.remove())
+    }
+
+    /// All of one connection, in order.
+    pub(super) fn take_all(&mut self, connection: u64) -> Vec<Arrival> {
+        let of_it = self.arrivals.iter().filter(|(_, (of, _))| *of == connection).map(|(place, _)| *place);
+        let places: Vec<_> = of_it.collect();
+        places.iter().filter_map(|place| self.arrivals.remove(place)).map(|(_, arrival)| arrival).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ const QUORUM_PRIORITY_MAX: u8 = 31;
 /// A message in a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
     /// By which exchange and key it came.
     pub(super) exchange: String,
     pub(super) key: String,
@@ -34,6 +35,23 @@ pub(super) struct Stored {
     /// How often it was given out.
     pub(super) acquired: u32,
     expires: Option<Instant>,
+}
+
+impl Stored {
+    /// What a client sees: with what the server has counted.
+    pub(super) fn as_delivered(&self, is_counted: bool) -> Message {
+        let mut message = Message::clone(&self.message);
+        let delivered = (self.count > 0).then_some(("x-delivery-count", self.count));
+        let acquired = (is_counted && self.acquired > 0).then_some(("x-acquired-count", self.acquired));
+        if delivered.is_some() || acquired.is_some() {
+            let mut table = message.properties.headers().clone().unwrap_or_default();
+            for (name, count) in delivered.into_iter().chain(acquired) {
+                table.insert(name.into(), AMQPValue::LongLongInt(count.into()));
+            }
+            message.properties = message.properties.with_headers(table);
+        }
+        message
+    }
 }
 
 /// Where a message waits: the first comes first.
@@ -111,7 +129,7 @@ impl Queue {
     }
 
     /// Takes a message; what it drops for it, if anything.
-    pub(super) fn push(&mut self, message: Message, exchange: &str, key: &str, now: Instant) -> Option<Stored> {
+    pub(super) fn push(&mut self, message: Arc<Message>, exchange: &str, key: &str, now: Instant) -> Option<Stored> {
         let priority = *message.properties.priority();
         let rank = match (self.quorum, self.number("x-max-priority")) {
             (true, _) if self.modern => priority.unwrap_or(QUORUM_PRIORITY).min(QUORUM_PRIORITY_MAX),

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use tokio::time::Instant;
 
 use super::{
@@ -96,13 +97,17 @@ pub(super) struct State {
     stirred: BTreeSet<String>,
     /// Messages that have left one queue and are not in the next yet.
     under_way: Vec<UnderWay>,
+    /// Nothing has waited too long before this time, as long as nothing has moved.
+    next_expiry: Option<Instant>,
+    /// Something has moved since that was looked up.
+    moved: bool,
 }
 
 /// A message between two queues, which is lost where the server dies.
 struct UnderWay {
     arrives: Instant,
     targets: BTreeSet<String>,
-    message: Message,
+    message: Arc<Message>,
     exchange: String,
     key: String,
 }
@@ -130,6 +135,8 @@ impl State {
             deliveries: 0,
             stirred: BTreeSet::new(),
             under_way: Vec::new(),
+            next_expiry: None,
+            moved: false,
         }
     }
 
@@ -174,6 +181,7 @@ impl State {
 
     pub(super) fn delete(&mut self, name: &str) {
         let Some(queue) = self.queues.remove(name) else { return };
+        self.moved = true;
         self.bindings.retain(|binding| binding.queue.as_str() != name);
         for (connection, channel, tag) in queue.consumers {
             let ended = self.channels.get_mut(&(connection, channel)).and_then(|state| state.consumers.remove(&tag));
@@ -255,7 +263,7 @@ impl State {
         if self.full && !targets.is_empty() {
             return Ok(Published { taken: false, routed: true });
         }
-        let taken = self.put(&targets, &message, &to.exchange, &to.key, now);
+        let taken = self.put(&targets, &Arc::new(message), &to.exchange, &to.key, now);
         Ok(Published { taken, routed: !targets.is_empty() })
     }
 
@@ -272,7 +280,14 @@ impl State {
     }
 
     /// Puts a copy into each queue; whether all took it.
-    fn put(&mut self, targets: &BTreeSet<String>, message: &Message, exchange: &str, key: &str, now: Instant) -> bool {
+    fn put(
+        &mut self,
+        targets: &BTreeSet<String>,
+        message: &Arc<Message>,
+        exchange: &str,
+        key: &str,
+        now: Instant,
+    ) -> bool {
         let mut taken = true;
         for name in targets {
             let Some(queue) = self.queues.get_mut(name) else { continue };
@@ -280,7 +295,8 @@ impl State {
                 taken = false;
                 continue;
             }
-            let dropped = queue.push(message.clone(), exchange, key, now);
+            let dropped = queue.push(Arc::clone(message), exchange, key, now);
+            self.moved = true;
             self.stirred.insert(name.clone());
             if let Some(dropped) = dropped {
                 self.forward(name, dropped, "maxlen", now);
@@ -296,25 +312,25 @@ impl State {
         let safe = source.forwards_at_least_once();
         let is_at_once = safe || !source.quorum;
         let key = key.unwrap_or_else(|| stored.key.clone());
-        let message = with_death(&stored, queue, reason);
+        let message = Arc::new(with_death(&stored, queue, reason));
         // What went round in a circle without being refused once is dropped without a word.
         let circled =
             |target: &String| deaths(&stored.message).any(|(queue, reason)| queue == *target && reason != "rejected");
-        let targets: BTreeSet<_> = match self.targets(&exchange, &key, &message) {
-            Ok(targets) => targets.into_iter().filter(|target| !circled(target)).collect(),
-            Err(_) => BTreeSet::new(),
-        };
-        let nowhere = self.targets(&exchange, &key, &message).is_ok_and(|targets| targets.is_empty());
+        let routed = self.targets(&exchange, &key, &message);
+        let nowhere = routed.as_ref().is_ok_and(BTreeSet::is_empty);
+        let targets: BTreeSet<_> = routed.unwrap_or_default().into_iter().filter(|target| !circled(target)).collect();
         let full = targets.iter().any(|name| self.queues.get(name).is_some_and(Queue::refuses));
         if safe && (nowhere || full) {
             if let Some(source) = self.queues.get_mut(queue) {
                 source.hold(stored, now + FORWARD_AGAIN);
+                self.moved = true;
             }
             return;
         }
         if is_at_once {
             self.put(&targets, &message, &exchange, &key, now);
         } else {
+            self.moved = true;
             self.under_way.push(UnderWay { arrives: now + BETWEEN, targets, message, exchange, key });
         }
     }
@@ -326,6 +342,10 @@ impl State {
 
     /// Lets what has waited too long go on.
     pub(super) fn expire(&mut self, now: Instant) {
+        if self.next_expiry().is_none_or(|next| next > now) {
+            return;
+        }
+        self.moved = true;
         for UnderWay { targets, message, exchange, key, .. } in
             self.under_way.extract_if(.., |it| it.arrives <= now).collect::<Vec<_>>()
         {
@@ -342,8 +362,12 @@ impl State {
     }
 
     /// When something has waited too long next.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.queues.values().filter_map(Queue::expires).chain(self.under_way.iter().map(|it| it.arrives)).min()
+    pub(super) fn next_expiry(&mut self) -> Option<Instant> {
+        if std::mem::take(&mut self.moved) {
+            let under_way = self.under_way.iter().map(|it| it.arrives);
+            self.next_expiry = self.queues.values().filter_map(Queue::expires).chain(under_way).min();
+        }
+        self.next_expiry
     }
 
     // --- consuming ------------------------------------------------------------
@@ -395,6 +419,7 @@ impl State {
     }
 
     pub(super) fn get(&mut self, channel: ChannelId, name: &str) -> Result<Option<(Incoming, u32)>, LinkError> {
+        self.moved = true;
         let queue = self.reachable(channel.0, name)?;
         let Some(stored) = queue.pop() else { return Ok(None) };
         let left = u32::try_from(queue.ready()).unwrap_or(u32::MAX);
@@ -413,7 +438,7 @@ impl State {
     ) -> Option<Incoming> {
         let state = self.channels.get_mut(&channel)?;
         state.last_tag += 1;
-        let message = as_delivered(&stored, is_counted);
+        let message = stored.as_delivered(is_counted);
         let incoming = Incoming { tag: state.last_tag, redelivered: stored.acquired > 0, message };
         state.unacked.insert(state.last_tag, Unacked { queue: queue.to_owned(), stored, consumer });
         Some(incoming)
@@ -448,6 +473,7 @@ impl State {
         };
         let next = queue.consumers.iter().position(has_room)?;
         let stored = queue.pop()?;
+        self.moved = true;
         queue.consumers.rotate_left(next + 1);
         let id = queue.consumers.back()?.clone();
         Some((id, stored, queue.quorum && modern))
@@ -495,6 +521,7 @@ impl State {
     fn come_back(&mut self, unacked: Unacked, how: Return, now: Instant) {
         let Unacked { queue: name, stored, .. } = unacked;
         let Some(queue) = self.queues.get_mut(&name) else { return };
+        self.moved = true;
         match queue.give_back(stored, how) {
             Back::Waits => drop(self.stirred.insert(name)),
             Back::Dead(stored) => self.forward(&name, *stored, "delivery_limit", now),
@@ -559,26 +586,6 @@ fn headers(table: &FieldTable) -> Headers {
         headers.insert(name.as_str(), from_amqp(value));
     }
     headers
-}
-
-/// A message as a client sees it: with what the server has counted.
-fn as_delivered(stored: &Stored, is_counted: bool) -> Message {
-    let mut message = stored.message.clone();
-    let mut counts = Vec::new();
-    if stored.count > 0 {
-        counts.push(("x-delivery-count", stored.count));
-    }
-    if is_counted && stored.acquired > 0 {
-        counts.push(("x-acquired-count", stored.acquired));
-    }
-    if !counts.is_empty() {
-        let mut table = message.properties.headers().clone().unwrap_or_default();
-        for (name, count) in counts {
-            table.insert(name.into(), AMQPValue::LongLongInt(count.into()));
-        }
-        message.properties = message.properties.with_headers(table);
-    }
-    message
 }
 
 /// What comes back to a publisher.
