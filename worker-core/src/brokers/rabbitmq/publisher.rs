@@ -63,7 +63,7 @@ pub(super) struct Publisher {
 
 struct Command {
     to: Address,
-    message: Message,
+    message: Arc<Message>,
     deadline: Instant,
     answer: Answer,
 }
@@ -113,7 +113,7 @@ impl Publisher {
         message: Message,
         within: Duration,
     ) -> Result<(), PublishError> {
-        let told = self.hand_over(to, message, monotonic_now() + within).await.await;
+        let told = self.hand_over(to, Arc::new(message), monotonic_now() + within).await.await;
         count(&told);
         told
     }
@@ -132,7 +132,8 @@ impl Publisher {
     /// through an exchange: of several queues one may have refused it, and the others have it.
     pub(super) async fn begin(&self, to: Address, message: Message) -> BoxFuture<'static, Result<(), PublishError>> {
         let deadline = monotonic_now() + self.timeout;
-        let first = self.hand_over(to.clone(), message.clone(), deadline).await;
+        let message = Arc::new(message);
+        let first = self.hand_over(to.clone(), Arc::clone(&message), deadline).await;
         let may_repeat = to.exchange.is_empty();
         let publisher = self.clone();
         async move {
@@ -140,7 +141,7 @@ impl Publisher {
             while told == Err(PublishError::Nacked) && may_repeat && monotonic_now() + pause < deadline {
                 sleep(pause).await;
                 pause = (pause * 2).min(AGAIN.1);
-                told = match publisher.hand_over(to.clone(), message.clone(), deadline).await.await {
+                told = match publisher.hand_over(to.clone(), Arc::clone(&message), deadline).await.await {
                     // The one that was refused may have been taken all the same.
                     Err(PublishError::NotSent(..)) => Err(PublishError::Nacked),
                     told => told,
@@ -169,7 +170,7 @@ impl Publisher {
     async fn hand_over(
         &self,
         to: Address,
-        message: Message,
+        message: Arc<Message>,
         deadline: Instant,
     ) -> BoxFuture<'static, Result<(), PublishError>> {
         let (answer, answered) = oneshot::channel();

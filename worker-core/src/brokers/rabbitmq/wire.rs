@@ -391,10 +391,11 @@ fn kept(original: &BasicProperties) -> BasicProperties {
 /// `message`, with by which exchange and key it came, unless it says so already: the first is what counts,
 /// and a copy goes through the default one.
 pub(super) fn came_by(message: Message, exchange: &str, key: &str) -> Message {
-    let mut table = message.properties.headers().clone().unwrap_or_default();
-    if exchange.is_empty() || table.contains_key(ORIGIN_EXCHANGE) {
+    let says_so = |table: &FieldTable| table.contains_key(ORIGIN_EXCHANGE);
+    if exchange.is_empty() || message.properties.headers().as_ref().is_some_and(says_so) {
         return message;
     }
+    let mut table = message.properties.headers().clone().unwrap_or_default();
     insert(&mut table, ORIGIN_EXCHANGE, AMQPValue::LongString(exchange.into()));
     insert(&mut table, ORIGIN_KEY, AMQPValue::LongString(key.into()));
     Message { properties: message.properties.with_headers(table), ..message }
