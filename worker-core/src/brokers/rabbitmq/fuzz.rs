@@ -131,7 +131,7 @@ pub fn envelope(input: &[u8]) {
     assert!(wire::failure_of(message).message.len() <= FAILURE_BYTES_MAX);
     assert!(wire::death_date(&Copy::of(message).dead(&queue(), &error(), 1, DeathDate(7)).message()).0 == 7);
     drop(wire::read_reply(message));
-    if let Onward::Due(queue, target, copy) = onward(message, NOW) {
+    if let Onward::Due(queue, target, copy, _) = onward(message, NOW) {
         assert!(target == queue.as_str() || target == format!("{queue}_suspects"), "{target}");
         assert_eq!((copy.header(wire::DUE_AT), copy.header(wire::QUEUE)), (None, None));
     }
