@@ -5,7 +5,7 @@
 
 /// A variant that is known to be bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, dead_code, reason = "only simulations choose one"))]
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub, reason = "only simulations choose one"))]
 pub enum Mutant {
     /// A settlement of an old hand-out is accepted.
     NotFenced,
