@@ -56,8 +56,11 @@ pub(super) fn parse(text: &str) -> Result<ManagementUrl, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("has a `?` or `#`; write those of a password as `%3F` and `%23`, and {FORM}"));
     }
-    // What stands before such a `/` was taken for the host, and the rest would be shown as the path.
-    if url.path().contains('@') {
+    // What stands before such a `/` was taken for the host, and the rest would be shown as the path. In the text: a
+    // `..` behind it takes the `@` out of the path.
+    let begins = |c: char| matches!(c, '/' | '\\') || c.is_whitespace() || c.is_control();
+    let rest = text.split_once(':').map_or(text, |(_, rest)| rest.trim_start_matches(begins));
+    if rest.find(['/', '\\']).is_some_and(|at| rest[at..].contains('@')) {
         return Err(format!(
             "has an `@` behind a `/`; write those of a user or password as `%40` and `%2F`, and {FORM}"
         ));
@@ -124,6 +127,7 @@ mod tests {
             ("http://u:/hunter2@mq", "`%2F`"),
             ("http://u:1/hunter2@mq:15672", "`%2F`"),
             ("http://u:1\\hunter2@mq", "`%2F`"),
+            ("http://u:1/hunter2@mq/..", "`%2F`"),
         ] {
             let refused = parse(text).unwrap_err();
             assert!(said == "hunter2" || refused.contains(said), "{text}: {refused}");
