@@ -261,6 +261,7 @@ impl Name {
             }
             Self::Long => Plan {
                 jobs: 2_000,
+                producers: 1,
                 mix: Mix { fails_once: 0, fails: 0, kills: 0, takes_time: 1, millis_max: 2_000 },
                 concurrency: 50,
                 prefetch: 60,
