@@ -16,10 +16,10 @@
 //! | `it/macros`, `ui` | what `#[job]` says about mistakes | `cargo test -p worker-tests macros::` |
 //! | [`mod@rabbit`] | RabbitMQ nodes of the tests' own | `cargo test -p worker-tests rabbit::` |
 //!
-//! `cargo test -p worker-tests` runs everything; all tests are independent and
+//! `cargo test -p worker-tests` runs everything but the torture, which `tests/run.sh` runs alone; all tests are independent and
 //! run in parallel. Time is virtual wherever the broker allows it, so a test
 //! may wait for an hour; where it is real, nothing waits longer than it must,
-//! and [`eventually`](eventually::eventually) is the only place that polls.
+//! and [`eventually`](eventually::eventually) is the only place that polls, but for the torture.
 //!
 //! A broker joins by implementing [`BrokerFixture`](fixture::BrokerFixture)
 //! and one line, [`conformance!`].

@@ -72,7 +72,8 @@ async fn a_return_that_comes_too_late_says_nothing_of_the_next_try_under_the_sam
 #[tokio::test(start_paused = true)]
 async fn a_connection_on_which_no_confirm_comes_any_more_is_left_for_a_new_one() {
     let server = SimulatedServer::new("3.10.8", 0);
-    let client = process_of(&server);
+    let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(TokioClock::starting_now()));
+    let client = Client::new(Arc::new(broker));
     client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
     let connections = server.connections();
     server.silence(true);
@@ -83,8 +84,23 @@ async fn a_connection_on_which_no_confirm_comes_any_more_is_left_for_a_new_one()
     server.silence(false);
     client.enqueue(error.into_job().unwrap()).await.unwrap();
     let elapsed = asked.elapsed();
-    assert!((2_000..2_200).contains(&elapsed.as_millis()), "after {elapsed:?}");
+    assert!((10_000..10_200).contains(&elapsed.as_millis()), "after {elapsed:?}");
     assert_eq!(server.connections(), connections + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_with_little_patience_does_not_leave_a_server_that_is_slow_for_some_seconds() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let client = process_of(&server);
+    client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
+    let connections = server.connections();
+    server.slow(0..=0, 7_000..=7_000);
+    let error = client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Indeterminate, "{error}");
+    sleep(Duration::from_secs(6)).await;
+    server.slow(0..=0, 0..=0);
+    client.enqueue(Mark { n: 2, millis: 0 }).await.unwrap();
+    assert_eq!(server.connections(), connections);
 }
 
 #[tokio::test(start_paused = true)]

@@ -75,6 +75,13 @@ impl Fault {
         matches!(self, Self::Silence | Self::Mute | Self::Deaf)
     }
 
+    /// Whether a node is lost by it, to its clients or to the others.
+    #[must_use]
+    pub const fn costs_nodes(self) -> bool {
+        let dies = matches!(self, Self::KillNode | Self::KillLeader | Self::RestartNode | Self::FreezeNode);
+        dies || self.is_of_the_network() || matches!(self, Self::Partition)
+    }
+
     /// Whether connections are lost by it.
     #[must_use]
     pub const fn costs_connections(self) -> bool {
@@ -140,7 +147,7 @@ const BASE: Plan = Plan {
 /// The plans by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Name {
-    /// RabbitMQ: one of each fault, in two minutes
+    /// RabbitMQ: every fault that one node can have, in two minutes
     Smoke,
     /// SQLite: processes that are killed and frozen, in half a minute
     SmokeSqlite,

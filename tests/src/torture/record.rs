@@ -152,7 +152,7 @@ impl Reader {
     }
 }
 
-/// How many records are in the files of a folder whose names begin so.
+/// How many records are in the files of a folder whose names begin so; logs have none.
 ///
 /// # Errors
 ///
@@ -161,7 +161,9 @@ pub fn count(folder: &Path, begins: &str) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(begins) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(begins) && !name.ends_with(".log") {
             bytes += entry.metadata()?.len();
         }
     }
@@ -189,6 +191,7 @@ mod tests {
         assert_eq!(reader.more().unwrap(), []);
         (&writer.0).write_all(&bytes[10..]).unwrap();
         assert_eq!(reader.more().unwrap(), [record(u64::MAX)]);
+        fs::write(folder.path().join("worker-0.log"), [b' '; 4 * BYTES]).unwrap();
         assert_eq!(count(folder.path(), "worker").unwrap(), 3);
     }
 

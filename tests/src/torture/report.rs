@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     check::Tally,
     nemesis::Deed,
-    plan::Plan,
+    plan::{Fault, Plan},
     record::{Event, Record},
 };
 
@@ -35,6 +35,8 @@ pub struct Report {
     pub duplicates_max: u64,
     /// The most jobs that these faults may let look like killers.
     pub innocent_max: u64,
+    /// The most jobs that can have gone with queues that were deleted.
+    pub gone_max: u64,
     /// After a fault of the servers, until a job began, in milliseconds.
     pub resumed: Option<Quantiles>,
     /// What is not as promised; nothing, where the run is valid.
@@ -82,15 +84,17 @@ pub fn resumed(deeds: &[Deed], records: &[Record]) -> Option<Quantiles> {
 /// The most ends beyond the first that these faults can make.
 ///
 /// A worker that is lost leaves what it holds unacknowledged, and so does each whose connection is lost; an enqueue
-/// whose outcome nobody knows is tried once more. A node that is killed may move an expired job once more out of the
-/// queue in which it waited for its retry.
+/// whose outcome nobody knows is tried once more. A node that is lost may move an expired job once more out of the queue
+/// in which it waited for its retry.
 #[must_use]
 pub fn duplicates_max(plan: &Plan, deeds: &[Deed], worker_starts: usize, tally: &Tally) -> u64 {
     // The suspects' lane holds one beside the prefetched.
     let held = u64::from(plan.prefetch) + 1;
     let lost_workers = worker_starts.saturating_sub(plan.workers) as u64;
     let lost_connections = deeds.iter().filter(|deed| deed.fault.costs_connections()).count() as u64;
-    (lost_workers + lost_connections * plan.workers as u64) * held + tally.unknown + tally.duplicated_later
+    let is_node_lost = deeds.iter().any(|deed| deed.fault.costs_nodes());
+    let moved_twice = if is_node_lost { tally.duplicated_later } else { 0 };
+    (lost_workers + lost_connections * plan.workers as u64) * held + tally.unknown + moved_twice
 }
 
 impl fmt::Display for Report {
@@ -115,7 +119,8 @@ impl fmt::Display for Report {
             format!("{} of them taken for killers of their workers, and {} are not", tally.crashed, tally.innocent);
         line("dead", tally.dead, &crashed)?;
         line("lost", tally.lost, "acknowledged, and came to no end")?;
-        line("gone", tally.gone, "acknowledged, and in a queue when it was deleted with all that was in it")?;
+        let bound = format!("acknowledged, and in a queue when it was deleted; {} at most were", self.gone_max);
+        line("gone", tally.gone, &bound)?;
         line("unexpected", tally.unexpected, "came, and nobody had enqueued them")?;
         line("conflicting", tally.conflicting, "both succeeded and dead")?;
         line("misjudged", tally.misjudged, "came to another end than they were meant to")?;
@@ -153,6 +158,15 @@ pub(super) fn verdict(f: &mut fmt::Formatter<'_>, problems: &[String]) -> fmt::R
     write!(f, "{}", if problems.is_empty() { "valid" } else { "NOT VALID" })
 }
 
+/// The most jobs that can have gone with queues that were deleted, of which they had `found` a moment before: those, and
+/// what producers enqueued and workers gave back in that moment.
+#[must_use]
+pub fn gone_max(plan: &Plan, deeds: &[Deed], found: u64) -> u64 {
+    const IN_A_MOMENT: u64 = 500;
+    let deletions = deeds.iter().filter(|deed| deed.fault == Fault::DeleteQueue).count() as u64;
+    found + deletions * (IN_A_MOMENT + plan.workers as u64 * u64::from(plan.prefetch))
+}
+
 /// The most jobs that these faults can let look like killers of their workers without being any.
 ///
 /// The start that convicts is one alone in its process, so that a worker that is lost convicts one job at most; and so
@@ -166,7 +180,6 @@ pub fn innocent_max(plan: &Plan, deeds: &[Deed], worker_starts: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::torture::plan::Fault;
 
     #[test]
     fn the_pause_after_a_fault_lasts_until_the_next_start() {

@@ -27,7 +27,7 @@ use super::{
     nemesis::{Deed, Scene, order},
     plan::{Fault, Place, Plan},
     record::{Reader, Record},
-    report::{Report, duplicates_max, innocent_max, resumed},
+    report::{Report, duplicates_max, gone_max, innocent_max, resumed},
     stage::{PASSWORD, Stage},
 };
 
@@ -144,6 +144,7 @@ pub async fn run(name: &str, plan: &Plan, seed: u64, folder: &Path, progress: Ar
         duplicates_max: duplicates_max(plan, &deeds, starts(&workers), &tally),
         innocent_max: innocent_max(plan, &deeds, starts(&workers)),
         resumed: resumed(&deeds, &records),
+        gone_max: gone_max(plan, &deeds, scene.gone.load(Ordering::Relaxed)),
         tally,
         problems,
     };
@@ -246,6 +247,10 @@ fn problems_of(plan: &Plan, report: &Report, deeds: &[Deed]) -> Vec<String> {
     if report.tally.slowest_answer_ms > ANSWER_MS_MAX {
         let waited = report.tally.slowest_answer_ms;
         problems.push(format!("a producer was told nothing for {waited} ms, and an enqueue has 10 s"));
+    }
+    if report.tally.gone > report.gone_max {
+        let (gone, max) = (report.tally.gone, report.gone_max);
+        problems.push(format!("{gone} jobs are gone, and the queues that were deleted had {max} at most"));
     }
     if innocent > report.innocent_max {
         let max = report.innocent_max;

@@ -5,7 +5,7 @@
 //! about a job.
 
 use std::{
-    fmt::{self, Debug},
+    fmt::{self, Debug, Write as _},
     io::{self, IsTerminal as _, Write},
 };
 
@@ -82,7 +82,10 @@ where
 
 /// One field on one line, whoever wrote the text: a server's word with a line's end in it would be a line of its own.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
-    let value = format!("{value:?}");
+    let mut text = String::new();
+    // An error of the value's own is passed on: `format!` would panic.
+    write!(text, "{value:?}")?;
+    let value = text;
     match field.name() {
         "message" => writer.write_str(&escape(&value)),
         name => write!(writer, "{name}={}", escape(&value)),

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +23,9 @@ use crate::{
 /// The first and the longest pause after the broker failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// The longest where a source failed: it tries by itself and only tells, so that to pause is
-/// to leave lying what it has fetched meanwhile. It is logged no more often for that.
-const PAUSE_SOURCE_MAX: Duration = Duration::from_secs(1);
+/// The longest between two failures of a source: it tries by itself and only tells. It is asked again at once, so that
+/// what it has by then does not lie; one that fails over and over is not asked more often than this for long.
+const PAUSE_SOURCE_MAX: Duration = Duration::from_millis(500);
 
 /// A source that failed and has then waited this long without an error works again. An
 /// empty queue would not tell otherwise.
@@ -96,6 +96,7 @@ impl Fetching {
         pause: &mut Pause,
     ) -> Result<(), BrokerError> {
         let mut failing = false;
+        let mut next_failure = monotonic_now();
         loop {
             let batch = tokio::select! {
                 biased;
@@ -124,7 +125,8 @@ impl Fetching {
                 Err(error) if error.kind() == BrokerErrorKind::Transient => {
                     failing = true;
                     self.board.failing(&error);
-                    pause.after(&error, PAUSE_SOURCE_MAX).await;
+                    pause.until(next_failure).await;
+                    next_failure = monotonic_now() + pause.grow(&error, PAUSE_SOURCE_MAX);
                 }
                 Err(error) => return Err(error),
             }
@@ -153,7 +155,8 @@ impl Pause {
         (self.next, self.silent_until) = (PAUSE.0, None);
     }
 
-    async fn after(&mut self, error: &BrokerError, longest: Duration) {
+    /// How long the next pause is, which is told now and then.
+    fn grow(&mut self, error: &BrokerError, longest: Duration) -> Duration {
         let pause = self.next.min(longest).mul_f64(1.0 + fastrand::f64() / 2.0);
         let now = monotonic_now();
         if self.silent_until.is_none_or(|until| until <= now) {
@@ -161,9 +164,18 @@ impl Pause {
             self.silent_until = Some(now + self.next);
         }
         self.next = (self.next * 2).min(PAUSE.1);
+        pause
+    }
+
+    async fn after(&mut self, error: &BrokerError, longest: Duration) {
+        let over = monotonic_now() + self.grow(error, longest);
+        self.until(over).await;
+    }
+
+    async fn until(&self, over: Instant) {
         tokio::select! {
             () = self.draining.cancelled() => {}
-            () = sleep(pause) => {}
+            () = sleep_until(over) => {}
         }
     }
 }

@@ -49,7 +49,7 @@ use crate::jobs::Suspicions;
 records are.
 
 Examples:
-  cargo torture run smoke                        one of each fault, in two minutes
+  cargo torture run smoke                        every fault one node can have, in two minutes
   cargo torture run million --seed 17            with the faults in another order
   cargo torture shutdowns --meanwhile frozen     SIGTERM while the server answers to nobody
   cargo torture mutants                          whether it finds what is known to be bad
@@ -81,7 +81,7 @@ enum Command {
         #[arg(long, value_delimiter = ',', value_parser = fault, value_name = "FAULT=TIMES")]
         faults: Option<Vec<(Fault, usize)>>,
     },
-    /// Run a plan with each variant that is known to be bad: every one must be caught
+    /// Run a plan with each variant that is known to be bad, and tell which are caught; exits with 1 when one is not
     Mutants {
         /// Decides over the faults, as of `run`
         #[arg(long, default_value_t = 1)]

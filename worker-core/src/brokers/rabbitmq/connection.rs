@@ -78,9 +78,22 @@ impl Up {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = monotonic_now();
     }
 
-    /// Whether the server has confirmed anything on any channel after `since`.
-    pub(super) fn was_heard(&self, since: Instant) -> bool {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) > since
+    /// When the server last confirmed something on any channel, or took messages again.
+    pub(super) fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing may be written on it any more: it is lost, or was given up.
+    pub(super) fn is_over(&self) -> bool {
+        self.lost.is_cancelled() || self.given_up.is_cancelled()
+    }
+
+    /// Resolves when that is so.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = self.lost.cancelled() => {}
+            () = self.given_up.cancelled() => {}
+        }
     }
 
     /// Ends the connection though it lives: the next is made, to the next node where there are several.

@@ -48,6 +48,9 @@ use crate::{
 /// The first and the longest pause before a queue is consumed again that could not be.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// A queue that was consumed this long was so well: the pauses begin anew.
+const GOOD_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a queue may be without consumer until that is reported, and how often from then on:
 /// a worker takes a second of silence for soundness.
 const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(500));
@@ -128,7 +131,7 @@ impl Lane {
                     match self.serve(lines).await {
                         Left::Ended => break,
                         Left::Lost(error) => {
-                            if began.elapsed() >= PAUSE.1 {
+                            if began.elapsed() >= GOOD_AFTER {
                                 pause = PAUSE.0;
                             }
                             error

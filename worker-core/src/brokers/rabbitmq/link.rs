@@ -32,6 +32,9 @@ pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Publish,
+    /// Calls, and the replies to them: apart, so that those who wait for a reply do not lose it with a connection that
+    /// is given up because of what others publish.
+    Call,
     Consume,
     /// Questions, and reading dead letters. What is not there closes the channel on which it was looked for, and
     /// `lapin` never uses that channel's number again: after 2,047 such answers the connection has to be made anew.
@@ -44,6 +47,7 @@ impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Publish => "publish",
+            Self::Call => "call",
             Self::Consume => "consume",
             Self::Ask => "ask",
             Self::Reply => "reply",
@@ -226,6 +230,11 @@ impl LinkError {
     pub(super) fn no_answer(to: &str) -> Self {
         let within = humantime::format_duration(ANSWER_WAIT_MAX);
         Self::new(LinkErrorKind::Gone, format!("no answer to {to} within {within}"))
+    }
+
+    /// Whether the server has not answered at all, though the connection lives as far as is known.
+    pub(super) fn is_no_answer(&self) -> bool {
+        self.kind == LinkErrorKind::Gone && self.text.starts_with("no answer to ")
     }
 }
 

@@ -181,16 +181,18 @@ impl RabbitBroker {
         let publish = Connection::new(Purpose::Publish, Arc::clone(&dialer), &redial, plumbing.clone());
         let answering = Answering::start(&dialer, &redial, &plumbing, options);
         let asking = Connection::new(Purpose::Ask, Arc::clone(&dialer), &redial, plumbing.clone());
+        let calls = Connection::new(Purpose::Call, Arc::clone(&dialer), &redial, plumbing.clone());
         let consume = Connection::new(Purpose::Consume, dialer, &redial, plumbing.clone());
         let publisher = Publisher::start(&publish, &plumbing, options.confirm_timeout, options.channels);
         let callers = Arc::<Callers>::default();
-        let calling = Publisher::calling(&publish, &plumbing, options.confirm_timeout, Arc::clone(&callers));
+        let calling = Publisher::calling(&calls, &plumbing, options.confirm_timeout, Arc::clone(&callers));
         let declarer = Declarer::new(asking, options);
         let app_id = options.app_id.clone();
         let shared = Shared {
             held_at_most: (!server.lets_consumers_hold()).then_some(options.consumer_timeout),
             server,
             publish,
+            calls,
             consume,
             answering,
             publisher,
@@ -382,6 +384,7 @@ impl Drop for RabbitBroker {
         self.shared.plumbing.closing.cancel();
         self.shared.consume.hang_up();
         self.shared.publish.hang_up();
+        self.shared.calls.hang_up();
         self.shared.answering.hang_up();
         self.shared.declarer.hang_up();
     }

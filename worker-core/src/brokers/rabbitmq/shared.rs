@@ -41,6 +41,7 @@ pub(super) struct Shared {
     /// How long a delivery may be held; `None` where we say it ourselves.
     pub(super) held_at_most: Option<Duration>,
     pub(super) publish: Arc<Connection>,
+    pub(super) calls: Arc<Connection>,
     pub(super) consume: Arc<Connection>,
     pub(super) publisher: Publisher,
     /// Publishes what is called: its replies come by the channel of the call.
@@ -134,6 +135,7 @@ impl Shared {
         self.declarer.hang_up();
         self.consume.hang_up();
         self.publish.hang_up();
+        self.calls.hang_up();
         self.plumbing.tracker.close();
         drop(timeout(CLOSE_WAIT.1, self.plumbing.tracker.wait()).await);
     }

@@ -43,6 +43,10 @@ use crate::{
 /// (21,400 a second with 100, 25,500 with 1,000).
 pub(super) const WINDOW: usize = 500;
 
+/// How long at least a server may confirm nothing at all before its connection is given up, however impatient those are
+/// who publish: a leader's election takes seconds.
+const SILENCE_MIN: Duration = Duration::from_secs(10);
+
 /// The pause before a channel is opened again that could not be or was closed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
@@ -163,8 +167,7 @@ impl Actor {
             warned: false,
             why: "there is no connection yet".into(),
             why_kind: LinkErrorKind::Gone,
-            // What waited before it was written is overdue sooner.
-            patience: timeout / 2,
+            patience: timeout.max(SILENCE_MIN),
             closing,
         }
     }
@@ -227,6 +230,9 @@ impl Actor {
                 match opened.await {
                     Ok((channel, replies)) => Ok(Some((up, channel, replies))),
                     Err(error) => {
+                        if error.is_no_answer() && up.link.blocked().is_none() {
+                            up.give_up();
+                        }
                         sleep(REOPEN_PAUSE).await;
                         Err(error)
                     }
@@ -268,6 +274,11 @@ impl Actor {
             }
             block.notice(blocked.as_deref());
             outstanding.notice(self.pending.len());
+            if broken.is_none() && up.is_over() {
+                // Another channel of it has found that out. What waits is written on the next.
+                broken = Some(self.connection.error().unwrap_or_else(silent));
+                confirms.clear();
+            }
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
             } else if confirms.is_empty() || self.awaited().next().is_none() {
@@ -279,7 +290,7 @@ impl Actor {
                 return closed();
             }
             let blocked = up.link.blocked();
-            let deadline = self.deadline();
+            let deadline = self.deadline(up);
             tokio::select! {
                 biased;
                 Some(first) = confirms.next(), if !confirms.is_empty() => {
@@ -298,13 +309,14 @@ impl Actor {
                     }
                 }
                 error = &mut gone, if broken.is_none() => broken = Some(error),
+                () = up.over(), if broken.is_none() => {}
                 () = at(deadline) => {
                     if let Some(reason) = &blocked {
                         self.because(LinkError::blocked(reason));
                     }
                     self.expire_waiting();
                     if self.expire_pending(confirms.len(), up, blocked.as_deref()) {
-                        broken = Some(LinkError::new(LinkErrorKind::Gone, SILENT));
+                        broken = Some(silent());
                         confirms.clear();
                     }
                 }
@@ -431,13 +443,19 @@ impl Actor {
         self.pending.values().filter(|pending| pending.answer.is_some())
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, up: &Up) -> Option<Instant> {
         let waiting = self.waiting.front().map(|command| command.deadline);
         if mutant::is(Mutant::NoConfirmTimeout) {
             return waiting;
         }
         let pending = self.awaited().next().map(|pending| pending.deadline);
-        waiting.into_iter().chain(pending).min()
+        waiting.into_iter().chain(pending).chain(self.silent_at(up)).min()
+    }
+
+    /// When the connection is of no more use unless something is confirmed before; `None` where nothing is open.
+    fn silent_at(&self, up: &Up) -> Option<Instant> {
+        let oldest = self.pending.values().next()?;
+        Some(oldest.written.max(up.heard()) + self.patience)
     }
 
     fn expire_waiting(&mut self) {
@@ -450,16 +468,14 @@ impl Actor {
     }
 
     /// Tells those whose confirm is overdue; whether the channel is of no more use: its window is full of nothing but
-    /// such, or nothing was confirmed on the whole connection since the first of them was written. So it was on a node
-    /// of 3.10 that had lost its cluster: its heartbeats went on, and the confirms did not come after it was back either.
+    /// such, or nothing was confirmed on the whole connection for long. So it was on a node of 3.10 that had lost its
+    /// cluster: its heartbeats went on, and the confirms did not come after it was back either.
     fn expire_pending(&mut self, in_flight: usize, up: &Up, blocked: Option<&str>) -> bool {
         let now = monotonic_now();
         if mutant::is(Mutant::NoConfirmTimeout) {
             return false;
         }
-        let overdue = self.awaited().next().filter(|pending| pending.deadline <= now).map(|pending| pending.written);
-        let is_silent = blocked.is_none()
-            && overdue.is_some_and(|written| now - written >= self.patience && !up.was_heard(written));
+        let is_silent = blocked.is_none() && self.silent_at(up).is_some_and(|silent_at| silent_at <= now);
         if is_silent {
             up.give_up();
         }
@@ -475,6 +491,10 @@ impl Actor {
         }
         is_silent || (in_flight >= WINDOW && self.awaited().next().is_none())
     }
+}
+
+fn silent() -> LinkError {
+    LinkError::new(LinkErrorKind::Gone, SILENT)
 }
 
 /// Resolves at `deadline`; never where there is none.
