@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 /// What a file grows by, on a `tmpfs`.
-const PAGE: u64 = 4_096;
+const PAGE: usize = 4_096;
 
 /// A small file system of its own. Part of it can be taken by a file that is removed later.
 #[derive(Debug)]
@@ -49,16 +49,16 @@ impl SmallDisk {
     /// It cannot be written to, for another reason than that it is full.
     pub fn fill_but(&self, pages: u64) -> io::Result<()> {
         let mut ballast = File::options().create(true).append(true).open(self.ballast())?;
-        let page = [0; PAGE as usize];
+        let page = [0; PAGE];
         let mut taken = ballast.metadata()?.len();
         loop {
             match ballast.write_all(&page) {
-                Ok(()) => taken += PAGE,
+                Ok(()) => taken += PAGE as u64,
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
                 Err(error) => return Err(error),
             }
         }
-        ballast.set_len(taken.saturating_sub(pages * PAGE))
+        ballast.set_len(taken.saturating_sub(pages * PAGE as u64))
     }
 
     /// Gives back what was taken.

@@ -217,7 +217,6 @@ async fn a_lock_that_another_program_keeps_is_a_bounded_wait_and_a_clear_error()
 async fn a_full_disk_is_a_clear_error_and_nothing_is_lost() {
     let disk = match SmallDisk::mount(1 << 20) {
         Ok(disk) => disk,
-        #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
         Err(error) => return eprintln!("skipped: {error}"),
     };
     let path = disk.path().join("jobs.db");

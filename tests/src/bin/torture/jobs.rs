@@ -40,7 +40,7 @@ pub(crate) async fn toil(
     match fails {
         false => Ok(()),
         // By the ladder, and twice through its last level.
-        true if n / 32 % 2 == 0 => Err(JobError::retry_in(WAIT, "fails on purpose, and chooses its pause")),
+        true if (n / 32).is_multiple_of(2) => Err(JobError::retry_in(WAIT, "fails on purpose, and chooses its pause")),
         true => Err(JobError::from("fails on purpose")),
     }
 }
