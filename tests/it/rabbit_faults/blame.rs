@@ -94,13 +94,13 @@ async fn a_job_whose_connection_is_lost_four_times_is_not_called_a_killer_by_the
     let jobs = 40;
     crew.enqueue((0..jobs).map(|n| Mark { n, millis: 4_000 })).await;
     let mut started = 0;
-    for lost in 1..=4 {
+    // Whoever is back first may have taken all.
+    let losses = || workers.iter().map(|worker| worker.log().matches("deliveries were lost").count()).sum::<usize>();
+    for _ in 0..4 {
         scene.wait_for(started + 4, "start").await;
+        let before = losses();
         assert!(shared_node().close_connections_of(scene.vhost.name()).await >= 2);
-        for worker in &workers {
-            let said = || worker.log().matches("deliveries were lost").count() >= lost;
-            eventually_within(LONG, "the worker lost its deliveries", || async { said().then_some(()) }).await;
-        }
+        eventually_within(LONG, "deliveries were lost", || async { (losses() > before).then_some(()) }).await;
         started = crew.count("start");
     }
     scene.wait_until_done().await;
