@@ -75,7 +75,6 @@ case $rabbitmq in
     ;;
 esac
 install /usr/bin/python3 python3
-install ip iproute2 # parts the nodes of a cluster, in a network namespace
 # Clients of another make are in an environment that the tests make, with the Python of the machine and not of PATH.
 /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || install "python3 -m venv" python3-venv
 for component in rustfmt clippy; do

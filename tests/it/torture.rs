@@ -49,19 +49,6 @@ fn a_server_that_is_away_costs_a_worker_little() {
 
 #[test]
 #[ignore = "tests/run.sh runs it alone"]
-fn nodes_that_stop_hearing_each_other_without_a_word_lose_nothing() {
-    let mut apart = Command::new("unshare");
-    apart.args(["--net", "--pid", "--fork", "--mount-proc", "--map-root-user", "true"]);
-    match apart.output() {
-        Ok(tried) if tried.status.success() => {
-            torture(&["run", "silence", "--jobs", "4000", "--faults", "silence=1,deaf=1,kill-worker=2"]);
-        }
-        tried => eprintln!("skipped: a network of its own cannot be had here ({tried:?}); run as root"),
-    }
-}
-
-#[test]
-#[ignore = "tests/run.sh runs it alone"]
 fn a_disk_that_is_full_at_any_page_loses_nothing_and_all_goes_on_when_it_has_room() {
     match SmallDisk::mount(1 << 20) {
         Ok(_) => torture(&["full", "--pages", "60"]),

@@ -25,6 +25,10 @@ use crate::{
 /// a suspect there looks soon; the longest is for what another left, who died before it looked.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
+/// The pause before the first look. To ask a queue of RabbitMQ 3.10 whose process is only starting, as that of one that
+/// another worker declares at this moment, ends the whole connection (541, `noproc`), and costs all that was delivered.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+
 /// The pause before a suspects' queue is looked for again that is not there.
 const PAUSE_MISSING: Duration = Duration::from_secs(10);
 
@@ -46,7 +50,8 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn new(permits: Arc<Semaphore>) -> Self {
-        Self { permits, acquiring: None, permit: None, asking: None, next: monotonic_now(), pause: PAUSE.0 }
+        let next = monotonic_now() + PAUSE_FIRST;
+        Self { permits, acquiring: None, permit: None, asking: None, next, pause: PAUSE.0 }
     }
 
     /// Looks when it is time; what was found, if anything. Never while one is in hand.
