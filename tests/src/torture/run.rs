@@ -72,6 +72,7 @@ pub async fn run(name: &str, plan: &Plan, seed: u64, folder: &Path, progress: Ar
     let stage = Stage::set(plan.place, folder).await;
     let broker = stage.version().await;
     let (workers, producers) = crews(name, plan, &stage.url(), folder);
+    declare(&stage, plan, folder).await;
     let (end_work, end_production) = (CancellationToken::new(), CancellationToken::new());
     let scene = Scene {
         stage: &stage,
@@ -151,6 +152,21 @@ pub async fn run(name: &str, plan: &Plan, seed: u64, folder: &Path, progress: Ar
     let more = problems_of(plan, &report, &deeds);
     report.problems.extend(more);
     report
+}
+
+/// Makes all queues, down to those for waits, before anything is harmed, as `topology apply` does for an operator: what a
+/// server of 3.10 was just asked to make when it is killed or cut off is lost with it, which is not what is tested.
+async fn declare(stage: &Stage, plan: &Plan, folder: &Path) {
+    let Stage::Nodes(nodes) = stage else { return };
+    let settings = environment(plan, &stage.url(), GRACE);
+    let apply = Slot::new(folder, "topology".to_owned(), &["work", "topology", "apply"], &settings);
+    apply.start();
+    let ended = apply.ended().await;
+    let log = || fs::read_to_string(folder.join("topology.log")).unwrap_or_default();
+    assert!(ended.success(), "the queues could not be made: {ended}\n{}", log());
+    for (node, _) in nodes {
+        node.keep_new_queues().await;
+    }
 }
 
 /// All processes of a plan, of which none runs yet.
