@@ -7,13 +7,14 @@ use std::{
 
 use tokio::time::sleep;
 use worker_core::{
-    Client, EnqueueErrorKind, TokioClock,
+    EnqueueErrorKind, Registry, TokioClock,
     brokers::rabbitmq::{RabbitOptions, SimulatedServer},
+    prelude::*,
 };
 use worker_tests::rabbit::{Direction, Proxy, shared_node};
 
 use super::scene::Scene;
-use crate::system::crew::Mark;
+use crate::{bench::Running, system::crew::Mark};
 
 #[tokio::test]
 async fn without_its_confirm_a_job_may_or_may_not_be_enqueued_and_is_tried_again_as_the_same() {
@@ -121,6 +122,34 @@ async fn one_confirm_that_does_not_come_costs_its_neighbours_no_connection() {
     assert_eq!(unconfirmed.unwrap_err().kind(), EnqueueErrorKind::Indeterminate);
     client.enqueue(Mark { n: 3, millis: 0 }).await.unwrap();
     assert_eq!(server.connections(), connections);
+}
+
+#[job(queue = "slow_calls")]
+async fn think() -> JobResult<u64> {
+    sleep(Duration::from_secs(30)).await;
+    Ok(42)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_reply_does_not_lose_it_with_a_connection_that_is_left() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let (client, other) = (process_of(&server), process_of(&server));
+    let running = Running::start(Worker::builder(&other).registry(Registry::new().with::<think>()));
+    let call = async { client.call(think::new()).timeout("60s").await };
+    let others = async {
+        sleep(Duration::from_secs(5)).await;
+        client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
+        let connections = server.connections();
+        server.silence(true);
+        drop(client.enqueue(Mark { n: 1, millis: 0 }).await.unwrap_err());
+        sleep(Duration::from_secs(12)).await;
+        server.silence(false);
+        client.enqueue(Mark { n: 2, millis: 0 }).await.unwrap();
+        assert!(server.connections() > connections, "the one that confirmed nothing was left");
+    };
+    let (reply, ()) = tokio::join!(call, others);
+    assert_eq!(reply.unwrap(), 42);
+    running.stop().await;
 }
 
 /// One that waits for a confirm for 2 s.

@@ -185,6 +185,27 @@ mod tests {
         assert!(machines["message"].as_str().unwrap().ends_with("\u{9b}31m\u{202e}\r"), "JSON says the same");
     }
 
+    /// As a date does that is told to be shown in a way that there is not.
+    struct Unshowable;
+
+    impl fmt::Display for Unshowable {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Err(fmt::Error)
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_shown_panics_in_no_log_call() {
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let to = Arc::clone(&written);
+        let people = lines_for_people(EnvFilter::new("info"), move || To(Arc::clone(&to)), false);
+        tracing::subscriber::with_default(people, || {
+            tracing::info!(date = %Unshowable, "at {Unshowable}");
+            tracing::info!("and the next");
+        });
+        assert!(String::from_utf8(written.lock().unwrap().clone()).unwrap().contains("and the next"));
+    }
+
     struct To(Arc<Mutex<Vec<u8>>>);
 
     impl Write for To {

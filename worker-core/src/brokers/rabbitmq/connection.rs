@@ -83,17 +83,14 @@ impl Up {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing may be written on it any more: it is lost, or was given up.
-    pub(super) fn is_over(&self) -> bool {
-        self.lost.is_cancelled() || self.given_up.is_cancelled()
+    /// Whether nothing may be written on it any more, though it lives.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.is_cancelled()
     }
 
     /// Resolves when that is so.
-    pub(super) async fn over(&self) {
-        tokio::select! {
-            () = self.lost.cancelled() => {}
-            () = self.given_up.cancelled() => {}
-        }
+    pub(super) async fn given_up(&self) {
+        self.given_up.cancelled().await;
     }
 
     /// Ends the connection though it lives: the next is made, to the next node where there are several.

@@ -215,11 +215,13 @@ pub(super) enum LinkErrorKind {
 pub(super) struct LinkError {
     pub(super) kind: LinkErrorKind,
     pub(super) text: String,
+    /// Whether the server has not answered at all, though the connection lives as far as is known.
+    pub(super) is_unanswered: bool,
 }
 
 impl LinkError {
     pub(super) fn new(kind: LinkErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        Self { kind, text: text.into(), is_unanswered: false }
     }
 
     /// An alarm, by its name.
@@ -229,12 +231,8 @@ impl LinkError {
 
     pub(super) fn no_answer(to: &str) -> Self {
         let within = humantime::format_duration(ANSWER_WAIT_MAX);
-        Self::new(LinkErrorKind::Gone, format!("no answer to {to} within {within}"))
-    }
-
-    /// Whether the server has not answered at all, though the connection lives as far as is known.
-    pub(super) fn is_no_answer(&self) -> bool {
-        self.kind == LinkErrorKind::Gone && self.text.starts_with("no answer to ")
+        let text = format!("no answer to {to} within {within}");
+        Self { is_unanswered: true, ..Self::new(LinkErrorKind::Gone, text) }
     }
 }
 

@@ -290,50 +290,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::{Context, Handler, Job, JobResult, Registry};
-
-    #[derive(Serialize, Deserialize)]
-    struct Everything {
-        text: String,
-        number: u64,
-        list: Vec<String>,
-        nested: Option<Inner>,
-        any: Option<serde_json::Value>,
-        id: Option<Id>,
-    }
-
-    #[derive(Serialize, Deserialize)]
-    struct Inner {
-        ratio: f64,
-    }
-
-    /// A text whose type does not say so.
-    #[derive(Serialize, Deserialize)]
-    struct Id(String);
-
-    impl Job for Everything {
-        const NAME: &'static str = "everything";
-        type Return = ();
-    }
-
-    const fn argument(name: &'static str, type_text: &'static str, required: bool) -> Argument {
-        Argument { name, type_text, required }
-    }
-
-    impl Handler for Everything {
-        const ARGUMENTS: Arguments = Arguments::Named(&[
-            argument("text", "String", true),
-            argument("number", "u64", true),
-            argument("list", "Vec<String>", true),
-            argument("nested", "Option<Inner>", false),
-            argument("any", "Option<serde_json::Value>", false),
-            argument("id", "Option<Id>", false),
-        ]);
-
-        async fn run(self, _: Context) -> JobResult<()> {
-            Ok(())
-        }
-    }
+    use crate::{Context, Handler, Job, JobResult, Registry, cli::enqueue::sample::Everything};
 
     /// An object whose decoder buffers, so that its errors name no place.
     #[derive(Serialize, Deserialize)]

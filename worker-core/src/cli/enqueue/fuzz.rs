@@ -2,60 +2,13 @@
 
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::arguments::{Wrong, payload};
-use crate::{
-    handler::{Argument, Arguments, Context, Handler},
-    job::Job,
-    outcome::JobResult,
-    registry::Registry,
+use super::{
+    arguments::{Wrong, payload},
+    sample::Everything,
 };
-
-/// A job that takes something of each kind.
-#[derive(Serialize, Deserialize)]
-struct Everything {
-    text: String,
-    number: u64,
-    list: Vec<String>,
-    nested: Option<Inner>,
-    any: Option<Value>,
-    id: Option<Id>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Inner {
-    ratio: f64,
-}
-
-/// A text whose type does not say so.
-#[derive(Serialize, Deserialize)]
-struct Id(String);
-
-const fn argument(name: &'static str, type_text: &'static str, required: bool) -> Argument {
-    Argument { name, type_text, required }
-}
-
-impl Job for Everything {
-    const NAME: &'static str = "everything";
-    type Return = ();
-}
-
-impl Handler for Everything {
-    const ARGUMENTS: Arguments = Arguments::Named(&[
-        argument("text", "String", true),
-        argument("number", "u64", true),
-        argument("list", "Vec<String>", false),
-        argument("nested", "Option<Inner>", false),
-        argument("any", "Option<Value>", false),
-        argument("id", "Option<Id>", false),
-    ]);
-
-    async fn run(self, _: Context) -> JobResult<()> {
-        Ok(())
-    }
-}
+use crate::registry::Registry;
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new().with::<Everything>());
 

@@ -6,6 +6,8 @@ mod bulk;
 pub(crate) mod fuzz;
 mod lines;
 mod options;
+#[cfg(any(test, feature = "fuzzing"))]
+mod sample;
 mod tally;
 
 use clap::Args;

@@ -230,7 +230,7 @@ impl Actor {
                 match opened.await {
                     Ok((channel, replies)) => Ok(Some((up, channel, replies))),
                     Err(error) => {
-                        if error.is_no_answer() && up.link.blocked().is_none() {
+                        if error.is_unanswered && up.link.blocked().is_none() {
                             up.give_up();
                         }
                         sleep(REOPEN_PAUSE).await;
@@ -274,9 +274,15 @@ impl Actor {
             }
             block.notice(blocked.as_deref());
             outstanding.notice(self.pending.len());
-            if broken.is_none() && up.is_over() {
-                // Another channel of it has found that out. What waits is written on the next.
-                broken = Some(self.connection.error().unwrap_or_else(silent));
+            if broken.is_none() && up.is_given_up() {
+                // Another channel of it has found that out. What waits is written on the next; what was confirmed is
+                // told, and the rest will not be.
+                broken = Some(silent());
+                let mut confirmed = Vec::new();
+                while let Some(Some(next)) = confirms.next().now_or_never() {
+                    confirmed.push(next);
+                }
+                drop(self.resolve(up, confirmed));
                 confirms.clear();
             }
             if broken.is_none() {
@@ -309,7 +315,7 @@ impl Actor {
                     }
                 }
                 error = &mut gone, if broken.is_none() => broken = Some(error),
-                () = up.over(), if broken.is_none() => {}
+                () = up.given_up(), if broken.is_none() => {}
                 () = at(deadline) => {
                     if let Some(reason) = &blocked {
                         self.because(LinkError::blocked(reason));
