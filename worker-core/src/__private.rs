@@ -1,6 +1,6 @@
 //! What code written by `#[job]` may name, and nothing else may.
 
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroUsize};
 
 pub use inventory;
 pub use serde;
@@ -50,6 +50,14 @@ pub const fn shards(shards: u8) -> NonZeroU8 {
     match NonZeroU8::new(shards) {
         Some(shards) => shards,
         None => NonZeroU8::MIN,
+    }
+}
+
+/// Up to so many jobs in a message, which `#[job]` has checked.
+pub const fn bundle(most: u16) -> NonZeroU16 {
+    match NonZeroU16::new(most) {
+        Some(most) => most,
+        None => NonZeroU16::MIN,
     }
 }
 

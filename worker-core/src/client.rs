@@ -7,6 +7,7 @@
 mod call;
 mod declared;
 mod health;
+mod many;
 mod meter;
 mod publish;
 mod shards;
@@ -14,7 +15,6 @@ mod shards;
 use std::{
     collections::HashSet,
     fmt,
-    future::Future,
     mem,
     sync::{Arc, Mutex},
     task::Poll,
@@ -43,6 +43,7 @@ use crate::{
 pub use call::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout};
 #[cfg(feature = "cli")]
 pub(crate) use health::fill_running;
+pub use many::EnqueueAll;
 pub use health::{HEALTH_WAIT_DEFAULT, Health, HealthCheck, Presence, QueueHealth};
 
 /// How long an enqueue waits for the broker's answer before it says that it does not know.
@@ -192,7 +193,8 @@ impl Client {
     /// [`enqueue_stream`](Self::enqueue_stream). For jobs of several types,
     /// [`erase`](crate::Enqueue::erase) each.
     ///
-    /// Not all or nothing: one job that is refused costs its neighbours nothing.
+    /// Not all or nothing: one job that is refused costs its neighbours nothing. Of very many small ones,
+    /// [`bundle`](EnqueueAll::bundle) puts several into one message.
     ///
     /// # Errors
     ///
@@ -214,13 +216,11 @@ impl Client {
     /// # Ok(()) }
     /// # fn main() {}
     /// ```
-    pub fn enqueue_all<I>(&self, jobs: I) -> impl Future<Output = Vec<Result<Enqueued, EnqueueError>>> + Send + use<I>
+    pub fn enqueue_all<I>(&self, jobs: I) -> EnqueueAll
     where
         I: IntoIterator<Item: Enqueueable>,
     {
-        let jobs: Vec<_> = jobs.into_iter().map(Enqueueable::prepare).collect();
-        let client = self.clone();
-        async move { client.enqueue_stream(stream::iter(jobs)).collect().await }
+        EnqueueAll::new(self.clone(), jobs.into_iter().map(Enqueueable::prepare).collect())
     }
 
     /// Enqueues a stream of jobs, however long, with an answer for each, in their order.

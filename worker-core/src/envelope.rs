@@ -22,7 +22,7 @@
 //! | last error | header `x-last-error` | `last_error` | 2 KiB |
 //! | starts that never ended | header `x-starts` | `starts` | 3 |
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, num::NonZeroU16, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -54,13 +54,20 @@ pub const HEADERS_BYTES_MAX: usize = 16 << 10;
 /// How deep a header's value may be nested.
 pub const HEADER_DEPTH_MAX: usize = 8;
 
+/// The most jobs in one bundle: with a thousand small jobs in a message the broker costs nothing any more.
+pub const BUNDLE_MAX: u16 = 1_000;
+
+/// The most bytes of one bundle: of larger jobs its message costs little, and a consumer has its prefetch of them in memory.
+pub const BUNDLE_BYTES_MAX: usize = 256 << 10;
+
 /// Headers that the framework or a broker writes; an application cannot.
-const RESERVED: [&str; 21] = [
+const RESERVED: [&str; 22] = [
     // RabbitMQ sends a message to these queues, too.
     "BCC",
     "CC",
     "x-acquired-count",
     "x-attempts",
+    "x-bundle",
     CALL_RETRIES,
     "x-death",
     "x-delivery-count",
@@ -114,6 +121,9 @@ pub struct Envelope {
     pub unknown_since: Option<Timestamp>,
     /// Who waits for what it returns, where somebody does: then it is a *call*.
     pub caller: Option<Caller>,
+    /// How many jobs may be in one message with it, where the broker has messages: leave, and no part of the job. None on
+    /// a delivery.
+    pub bundle: Option<NonZeroU16>,
 }
 
 /// Who waits for the reply of a job.
@@ -143,6 +153,7 @@ impl Envelope {
             expires_at: None,
             unknown_since: None,
             caller: None,
+            bundle: None,
         }
     }
 }

@@ -85,6 +85,17 @@ pub enum EnqueueFailure {
     Unknown(BrokerError),
 }
 
+impl EnqueueFailure {
+    /// The same failure once more, for the next job it concerns.
+    pub(crate) fn copy(&self) -> Self {
+        match self {
+            Self::Refused(error) => Self::Refused(error.copy()),
+            Self::Unroutable => Self::Unroutable,
+            Self::Unknown(error) => Self::Unknown(error.copy()),
+        }
+    }
+}
+
 /// Why a call has no reply.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -3,7 +3,7 @@
 mod options;
 
 use std::{
-    num::NonZeroU8,
+    num::{NonZeroU8, NonZeroU16},
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    envelope::{Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
+    envelope::{BUNDLE_MAX, Body, Due, Envelope, Headers, PAYLOAD_BYTES_MAX, Priority, Route, delay_problem},
     exchange::key_problem,
     id::JobId,
     name::{InvalidName, JobName, QueueName},
@@ -71,6 +71,8 @@ struct Asked {
     via: Option<(String, String)>,
     /// What decides into which shard of the queue it goes.
     shard_key: Option<String>,
+    /// How many jobs may be in its message.
+    bundle: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +146,37 @@ impl<J> Enqueue<J> {
         self
     }
 
+    /// In one message with others, up to `most` in all: 1 to 1,000; 1 is a message of its own, and otherwise the enqueue
+    /// is refused.
+    ///
+    /// For many small jobs: what a broker carries is messages, and of fewer it carries many times as many jobs. Those
+    /// that are enqueued by one call ([`Client::enqueue_all`](crate::Client::enqueue_all), or a stream), go to the same
+    /// queue and are due at the same time travel together, at most 256 KiB of them. Each stays a job of its own, with an
+    /// answer, an id, retries and a dead letter. What changes is what a crash repeats: a message is acknowledged when all
+    /// its jobs are settled, so a worker that dies in the middle of one runs those again that it had finished. Where a
+    /// job that takes long is among them, its neighbours are acknowledged when it ends.
+    ///
+    /// A bundle has one place in its queue: a job that asks for a priority too, or goes through an exchange, is
+    /// refused. Where the type asks for it ([`JobOptions::bundle`]) such a job travels alone. Brokers without
+    /// messages (SQLite, memory) write the jobs of one call together anyway, and make no difference.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use worker_core::{Client, prelude::*};
+    /// # #[job] async fn resize(image: u64) {}
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// for answer in client.enqueue_all((0..10_000).map(resize::new)).bundle(100).await {
+    ///     answer?;
+    /// }
+    /// # Ok(()) }
+    /// # fn main() {}
+    /// ```
+    pub fn bundle(mut self, most: u16) -> Self {
+        self.asked.bundle = Some(most);
+        self
+    }
+
     /// What one is asked for that somebody waits for: it expires `after` it, unless another date was asked for.
     ///
     /// # Errors
@@ -152,6 +185,9 @@ impl<J> Enqueue<J> {
     pub(crate) fn for_caller(mut self, after: Duration) -> Result<Self, String> {
         if self.asked.due != Due::Now {
             return Err("it is a call and would be delayed: wait, and call then".into());
+        }
+        if self.asked.bundle.is_some_and(|most| most > 1) {
+            return Err("it is a call, whose answer would wait for its neighbours: leave `bundle` out".into());
         }
         if self.asked.via.is_some() {
             return Err(
@@ -207,6 +243,8 @@ pub struct Prepared {
     queue_options: QueueOptions,
     /// What is asked of its queue as a whole, after a shard was chosen.
     sharded: Option<QueueOptions>,
+    /// How many jobs may be in its message.
+    bundle: Option<NonZeroU16>,
     asked: Asked,
 }
 
@@ -327,7 +365,17 @@ impl Prepared {
                 Route::Exchange { name: exchange, key: key.clone(), mandatory: true }
             }
         };
-        Ok(Self { name, queue, body: Body(body), route, priority, queue_options, sharded: None, asked })
+        let ranks = asked.priority.is_some() || options.priority != Priority::DEFAULT;
+        let bundle = bundle(asked.bundle, options.bundle, ranks, asked.via.is_some()).map_err(invalid)?;
+        Ok(Self { name, queue, body: Body(body), route, priority, queue_options, sharded: None, bundle, asked })
+    }
+
+    /// With leave to share a message, as [`Enqueue::bundle`] gives it.
+    pub(crate) fn bundled(mut self, most: u16) -> Result<Self, InvalidJob> {
+        let ranks = self.asked.priority.is_some() || self.priority != self.queue_options.usual();
+        self.bundle = bundle(Some(most), None, ranks, !matches!(self.route, Route::Queue(_)))
+            .map_err(|problem| InvalidJob::new(self.name.as_str(), problem))?;
+        Ok(self)
     }
 
     /// Chooses the shard, once and for all: from then on it asks for that queue alone, so that what is tried
@@ -392,7 +440,25 @@ impl Prepared {
             expires_at,
             unknown_since: None,
             caller: None,
+            bundle: self.bundle,
         })
+    }
+}
+
+/// How many jobs may be in one message with one that asks for `asked`, and whose type asks for `usual`.
+fn bundle(asked: Option<u16>, usual: Option<NonZeroU16>, ranks: bool, is_sent_on: bool) -> Result<Option<NonZeroU16>, String> {
+    let most = asked.map_or_else(|| usual.map_or(1, NonZeroU16::get), |most| most);
+    if !(1..=BUNDLE_MAX).contains(&most) {
+        return Err(format!("its bundle would have {most} jobs; 1 to {BUNDLE_MAX} are possible, and 1 is none"));
+    }
+    let hindrance = match (ranks, is_sent_on) {
+        (true, _) => "asks for a priority: a bundle has one place in its queue",
+        (_, true) => "goes through an exchange, which chooses for each job",
+        _ => return Ok(NonZeroU16::new(most).filter(|most| most.get() > 1)),
+    };
+    match asked {
+        Some(2..) => Err(format!("it asks for a bundle and {hindrance}; leave one of them out")),
+        _ => Ok(None),
     }
 }
 

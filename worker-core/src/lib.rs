@@ -123,7 +123,7 @@ pub use worker_macros::{Event, job};
 
 pub use crate::{
     client::{
-        CALL_TIMEOUT_DEFAULT, Call, CallTimeout, Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, Enqueued,
+        CALL_TIMEOUT_DEFAULT, Call, CallTimeout, Client, ClientOptions, ENQUEUE_TIMEOUT_DEFAULT, EnqueueAll, Enqueued,
         HEALTH_WAIT_DEFAULT, Health, HealthCheck, Presence, QueueHealth,
     },
     envelope::{Headers, Priority},

@@ -22,6 +22,7 @@ pub(crate) struct Args {
     pub(crate) aliases: Vec<LitStr>,
     pub(crate) backoff: Option<LitStr>,
     pub(crate) bind: Vec<LitStr>,
+    pub(crate) bundle: Option<LitInt>,
     pub(crate) concurrency: Option<LitInt>,
     pub(crate) dead_letter_queue: Option<LitStr>,
     pub(crate) dead_letter_ttl: Option<LitStr>,
@@ -48,7 +49,7 @@ struct Known {
 
 /// Every option. `crate` is not among those that are listed to people: it is
 /// for crates that re-export this one.
-const OPTIONS: [Known; 17] = [
+const OPTIONS: [Known; 18] = [
     Known {
         name: "aliases",
         example: r#"aliases = ["old_name"]"#,
@@ -63,6 +64,11 @@ const OPTIONS: [Known; 17] = [
         name: "bind",
         example: r#"bind = ["order.*"]"#,
         read: |args, value| value.names().map(|keys| args.bind = keys),
+    },
+    Known {
+        name: "bundle",
+        example: "bundle = 100",
+        read: |args, value| value.number().map(|number| args.bundle = number),
     },
     Known {
         name: "concurrency",
@@ -129,9 +135,11 @@ const OPTIONS: [Known; 17] = [
 ];
 
 /// What people write who come from another framework, and what it is called here.
-const ELSEWHERE: [(&str, &str); 28] = [
+const ELSEWHERE: [(&str, &str); 30] = [
     ("attempts", MAX_ATTEMPTS),
     ("autoretry_for", "every error is retried; to give up at once return `JobError::discard(why)`"),
+    ("batch", BUNDLE),
+    ("batch_size", BUNDLE),
     ("binding_key", BIND),
     ("binding_keys", BIND),
     ("countdown", DELAY),
@@ -162,6 +170,7 @@ const ELSEWHERE: [(&str, &str); 28] = [
     ("wait", DELAY),
     ("x_max_priority", r#"write `max_priority = 10`, beside `queue_type = "classic"`"#),
 ];
+const BUNDLE: &str = "write `bundle = 100`: how many jobs may travel in one message";
 const BIND: &str = r#"write `bind = ["order.*"]`, beside `on = "events"`"#;
 const DEAD_LETTER_QUEUE: &str =
     r#"write `dead_letter_queue = "orders_dead"`; without it dead letters are in the queue's name and `_dlq`"#;

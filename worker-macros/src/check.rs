@@ -20,6 +20,7 @@ use crate::{
 const NAME_BYTES_MAX: usize = 128;
 const NAME_FIX: &str = "use 1 to 128 of the characters a-z A-Z 0-9 . _ : -";
 const MAX_RETRIES_MAX: u32 = 1_000;
+const BUNDLE_MAX: u32 = 1_000;
 pub(crate) const PRIORITY_MAX: u32 = 31;
 
 /// The options with values that make sense; what was not given, or was refused, is left to its default.
@@ -32,6 +33,7 @@ pub(crate) struct Options {
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) priority: Option<u32>,
     pub(crate) asked: Asked,
+    pub(crate) bundle: Option<u32>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) on: Option<Listening>,
 }
@@ -70,11 +72,25 @@ pub(crate) fn options(args: &Args, function: &Ident, mistakes: &mut Mistakes) ->
             checked_number(number, "priority", 0..=PRIORITY_MAX, fix, mistakes)
         }),
         asked: asked(args, mistakes),
+        bundle: args.bundle.as_ref().and_then(|number| bundle(number, args, mistakes)),
         concurrency: args.concurrency.as_ref().and_then(|number| {
             let fix = "write 1 or more: how many run at once in one worker; without the option there is no limit";
             checked_number(number, "concurrency", 1..=u32::MAX, fix, mistakes)
         }),
     }
+}
+
+fn bundle(number: &LitInt, args: &Args, mistakes: &mut Mistakes) -> Option<u32> {
+    let fix = "write 1 to 1000: how many jobs may travel in one message; 100 small ones is usual";
+    let bundle = checked_number(number, "bundle", 1..=BUNDLE_MAX, fix, mistakes);
+    if let Some(priority) = &args.priority
+        && bundle != Some(1)
+    {
+        let what = format!("a bundle has one place in its queue, and its jobs no priority: {}", text(priority));
+        mistakes.add(priority, what, "remove `bundle`, or `priority`");
+        return None;
+    }
+    bundle
 }
 
 pub(crate) fn checked_name(literal: &LitStr, what: &str, mistakes: &mut Mistakes) -> Option<String> {

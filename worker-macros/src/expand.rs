@@ -89,6 +89,7 @@ impl Job<'_> {
         let timeout = options.timeout_ms.map(millis).into_iter();
         let priority = options.priority.map(Literal::u32_unsuffixed).into_iter();
         let queue = self.queue();
+        let bundle = options.bundle.map(Literal::u32_unsuffixed).into_iter();
         let concurrency = options.concurrency.map(Literal::u32_unsuffixed).into_iter();
         let aliases = &options.aliases;
         let aliases = (!aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
@@ -102,6 +103,7 @@ impl Job<'_> {
                 #(.timeout(#timeout))*
                 #(.priority(#private::priority(#priority)))*
                 #queue
+                #(.bundle(#private::bundle(#bundle)))*
                 #(.concurrency(#private::concurrency(#concurrency)))*
                 #aliases
                 #on

@@ -126,6 +126,7 @@ use crate::{
 /// | `dead_letter_queue` | where RabbitMQ keeps the queue's dead letters, for a queue of others whose dead letters have a name already | the queue's name and `_dlq` |
 /// | `dead_letter_ttl` | after how long RabbitMQ **deletes** a dead letter, seen by a person or not | never |
 /// | `shards` | 1 to 64: how many queues of the broker it is, see [below](#what-a-queue-is); not beside `on` | 1 |
+/// | `bundle` | 1 to 1000: how many of the jobs that one call enqueues may travel in one message, which is for many small ones; see `Enqueue::bundle`. Not beside `priority` | 1: each in its own |
 /// | `concurrency` | 1 or more: how many run at once in one worker | as many as the worker has slots |
 /// | `crate` | the path of `worker_core`, for crates that re-export it: `crate = my_framework::worker_core` | `::worker_core` |
 ///

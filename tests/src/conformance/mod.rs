@@ -5,6 +5,7 @@
 //! nothing on it and fails by panicking. Where a broker lacks a capability,
 //! the case that needs it says so and another asserts the refusal.
 
+pub mod bundles;
 pub mod calls;
 pub mod dead;
 pub mod delay;
@@ -139,6 +140,15 @@ macro_rules! conformance {
                 settling_a_suspect_wakes_a_consumer_that_waits_for_the_next
                 each_subscription_owns_a_suspect_of_its_own
                 waiting_suspects_take_no_room
+            }
+            bundles {
+                each_job_of_a_bundle_is_delivered_as_it_was_sent_and_in_its_order
+                jobs_of_a_bundle_are_settled_each_in_its_own_way
+                a_released_job_does_not_wait_for_its_bundle
+                stopping_gives_back_the_jobs_of_a_bundle_that_nobody_took
+                a_bundle_half_done_comes_back_as_what_is_left
+                a_death_brings_back_a_bundle_that_was_not_all_settled
+                a_delayed_bundle_comes_when_it_is_due
             }
             calls {
                 a_call_is_answered_with_what_its_job_is_acknowledged_with

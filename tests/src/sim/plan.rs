@@ -65,6 +65,8 @@ pub(super) struct JobPlan {
     pub(super) delay: Duration,
     pub(super) expires_in: Option<Duration>,
     pub(super) priority: u8,
+    /// How many may be in one message with it; then it asks for no priority.
+    pub(super) bundle: u16,
 }
 
 impl JobPlan {
@@ -148,5 +150,6 @@ fn job(rng: &mut Rng, n: u32) -> JobPlan {
         delay: if rng.u8(..3) == 0 { ms(rng, 0..20_000) } else { Duration::ZERO },
         expires_in: (rng.u8(..8) == 0).then(|| ms(rng, 0..30_000)),
         priority: if rng.u8(..4) == 0 { rng.u8(..32) } else { 4 },
+        bundle: 1,
     }
 }

@@ -249,17 +249,29 @@ impl World {
         let (_, client, process) = self.incarnate(self.clocks[0].clone());
         let mut jobs = self.stage.plan.jobs.clone();
         jobs.sort_by_key(|job| job.enqueue_at);
-        for mut job in jobs {
-            if !self.modern {
-                // A quorum queue has none there, and a job that asks for one is refused.
-                job.priority = 4;
+        // In some worlds several jobs share a message.
+        let mut of_bundles = self.stage.rng(8);
+        let bundle = [1, 1, 3, 8][of_bundles.usize(..4)];
+        while !jobs.is_empty() {
+            let count = of_bundles.usize(1..=usize::from(bundle)).min(jobs.len());
+            let mut together: Vec<_> = jobs.drain(..count).collect();
+            for job in &mut together {
+                job.bundle = bundle;
+                if !self.modern {
+                    // A quorum queue has none there, and a job that asks for one is refused.
+                    job.priority = 4;
+                }
             }
-            sleep(job.enqueue_at.saturating_sub(self.stage.record.now())).await;
+            let last = together.iter().map(|job| job.enqueue_at).max().unwrap_or_default();
+            sleep(last.saturating_sub(self.stage.record.now())).await;
             if self.has_trouble() && rng.u8(..40) == 0 {
                 self.stage.record.write(0, What::Trouble { what: "producer cut" });
                 process.cut();
             }
-            self.stage.enqueue(&client, &job, &mut rng).await;
+            match &*together {
+                [job] => self.stage.enqueue(&client, job, &mut rng).await,
+                jobs => self.stage.enqueue_all(&client, jobs, &mut rng).await,
+            }
         }
         client.close().await.unwrap();
     }

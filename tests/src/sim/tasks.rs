@@ -52,7 +52,8 @@ pub(super) fn registry(types: &[Type]) -> Registry {
 /// The job of this plan, ready to be enqueued.
 pub(super) fn prepared(plan: &JobPlan) -> Prepared {
     fn with<J: Job>(job: J, plan: &JobPlan) -> Prepared {
-        let job = Enqueue::new(job).id(plan.id.parse().unwrap()).delay(plan.delay).priority(plan.priority);
+        let job = Enqueue::new(job).id(plan.id.parse().unwrap()).delay(plan.delay);
+        let job = if plan.bundle > 1 { job.bundle(plan.bundle) } else { job.priority(plan.priority) };
         let job = if let Some(time) = plan.expires_in { job.expires_in(time) } else { job };
         job.erase().unwrap()
     }

@@ -115,6 +115,8 @@ pub struct Plan {
     pub concurrency: u16,
     /// and how many it holds.
     pub prefetch: u16,
+    /// How many jobs may be in one message.
+    pub bundle: u16,
     /// What happens, and how often.
     pub faults: Vec<(Fault, usize)>,
     /// The most duplicates in a hundred jobs, where the plan has such a goal.
@@ -138,6 +140,7 @@ const BASE: Plan = Plan {
     backlog: 10_000,
     concurrency: 16,
     prefetch: 32,
+    bundle: 1,
     faults: Vec::new(),
     duplicates_percent_max: None,
     resumes_ms_max: None,
@@ -151,6 +154,8 @@ pub enum Name {
     Smoke,
     /// SQLite: processes that are killed and frozen, in half a minute
     SmokeSqlite,
+    /// RabbitMQ: jobs of which ten share a message
+    Bundles,
     /// RabbitMQ: a million jobs, 12 kills of the server, 300 of workers, 30 resets, 4 alarms
     Million,
     /// RabbitMQ: three nodes, 200,000 jobs, 6 leaders killed, 6 partitions
@@ -195,6 +200,20 @@ impl Name {
                     (Fault::DiskAlarm, 1),
                     (Fault::ConsumerTimeout, 1),
                     (Fault::DeleteQueue, 1),
+                ],
+                ..BASE
+            },
+            Self::Bundles => Plan {
+                prefetch: 8,
+                bundle: 10,
+                faults: vec![
+                    (Fault::KillWorker, 6),
+                    (Fault::RestartWorker, 3),
+                    (Fault::KillProducer, 1),
+                    (Fault::KillNode, 1),
+                    (Fault::CloseConnections, 2),
+                    (Fault::Reset, 1),
+                    (Fault::ConsumerTimeout, 1),
                 ],
                 ..BASE
             },

@@ -89,7 +89,7 @@ pub fn resumed(deeds: &[Deed], records: &[Record]) -> Option<Quantiles> {
 #[must_use]
 pub fn duplicates_max(plan: &Plan, deeds: &[Deed], worker_starts: usize, tally: &Tally) -> u64 {
     // The suspects' lane holds one beside the prefetched.
-    let held = u64::from(plan.prefetch) + 1;
+    let held = u64::from(plan.prefetch) * u64::from(plan.bundle) + 1;
     let lost_workers = worker_starts.saturating_sub(plan.workers) as u64;
     let lost_connections = deeds.iter().filter(|deed| deed.fault.costs_connections()).count() as u64;
     let is_node_lost = deeds.iter().any(|deed| deed.fault.costs_nodes());
@@ -164,7 +164,7 @@ pub(super) fn verdict(f: &mut fmt::Formatter<'_>, problems: &[String]) -> fmt::R
 pub fn gone_max(plan: &Plan, deeds: &[Deed], found: u64) -> u64 {
     const IN_A_MOMENT: u64 = 500;
     let deletions = deeds.iter().filter(|deed| deed.fault == Fault::DeleteQueue).count() as u64;
-    found + deletions * (IN_A_MOMENT + plan.workers as u64 * u64::from(plan.prefetch))
+    found + deletions * (IN_A_MOMENT + plan.workers as u64 * u64::from(plan.prefetch) * u64::from(plan.bundle))
 }
 
 /// The most jobs that these faults can let look like killers of their workers without being any.

@@ -31,7 +31,8 @@
 //! * **D3** A delayed job is never delivered early, and promptly when due. Dates have whole milliseconds.
 //! * **D4** A delayed job holds up no other.
 //! * **D5** A subscription never owns more than its prefetch of unsettled deliveries, and, where
-//!   [`Capabilities::exact_blame`] is not set, one suspect beside them.
+//!   [`Capabilities::exact_blame`] is not set, one suspect beside them. Of jobs that share a message
+//!   it counts the messages.
 //! * **D6** [`Source::next_batch`] gives at most what was asked, waits while there is nothing, and wakes when a job arrives.
 //! * **D7** Dropping the future of `next_batch` loses no delivery.
 //! * **D8** A subscription gets jobs of its queue only.
@@ -104,6 +105,19 @@
 //! * **C6** The reply finds the caller whichever process settles the job.
 //! * **C7** A dead letter has no caller any more: replayed, it is a job that nobody waits for.
 //! * **C8** Closing the caller's broker ends its calls with an error.
+//!
+//! # Bundles
+//!
+//! Jobs that are enqueued together and may share a message ([`Envelope::bundle`]) do so where [`Capabilities::bundles`]
+//! is set; where it is not, that makes no difference.
+//!
+//! * **B1** Each is delivered as a job of its own, with all that it was sent with, in its order and when it is due.
+//! * **B2** Each is settled by itself, and what becomes of one changes no other: it is released, retried or dead-lettered
+//!   at once, also while others of its bundle run.
+//! * **B3** A ticket may wait until all jobs of the bundle are settled.
+//! * **B4** What was given back of a bundle comes back as any job does, and what was settled of it does not.
+//! * **B5** Where a process dies with a bundle of which one job was not settled, all of it comes back, where the capability
+//!   is set: also what was acknowledged.
 //!
 //! # Inspection
 //!

@@ -105,7 +105,7 @@ impl Declared {
 pub struct Subscription {
     /// The queue.
     pub queue: QueueName,
-    /// The most unsettled deliveries to own.
+    /// The most unsettled deliveries to own; of jobs that share a message, the most messages.
     pub prefetch: NonZeroU16,
 }
 
@@ -152,6 +152,9 @@ pub struct Capabilities {
     pub exchanges: bool,
     /// [`Broker::call`](super::Broker::call) works.
     pub calls: bool,
+    /// Jobs that [may](crate::Enqueue::bundle) share a message do, and are acknowledged together. Without it each is
+    /// stored and settled by itself.
+    pub bundles: bool,
     /// The server's product and version, where there is a server.
     pub server: Option<String>,
 }
@@ -174,6 +177,7 @@ impl Capabilities {
             ranks_returned: false,
             exchanges: false,
             calls: false,
+            bundles: false,
             server: None,
         }
     }

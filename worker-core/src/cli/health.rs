@@ -42,7 +42,7 @@ JSON:
    "error": text or null, "capabilities": {"broker", "durable", "shared",
    "retry_is_atomic", "exact_blame", "keeps_place", "counts_all", "priorities",
    "two_priorities", "queue_priorities", "ranks_returned", "exchanges", "calls",
-   "server": text or null} or null},
+   "bundles", "server": text or null} or null},
    "queues": [{"queue", "exists", "ready", "running", "delayed", "dead",
    "consumers"}]}; "exists" and numbers are null where the broker cannot
    tell; a remark is about what is not known, and makes nothing unhealthy"#)]
@@ -220,6 +220,7 @@ fn abilities(capabilities: &Capabilities) -> String {
         (capabilities.ranks_returned, "priorities kept on hand-back"),
         (capabilities.exchanges, "exchanges"),
         (capabilities.calls, "calls"),
+        (capabilities.bundles, "bundles"),
     ];
     let server = capabilities.server.as_deref();
     server.into_iter().chain(can.iter().filter(|(yes, _)| *yes).map(|(_, what)| *what)).collect::<Vec<_>>().join(", ")

@@ -1,7 +1,7 @@
 //! How a job is run and retried, and what it asks of its queue.
 
 use std::{
-    num::{NonZeroU8, NonZeroUsize},
+    num::{NonZeroU8, NonZeroU16, NonZeroUsize},
     time::Duration,
 };
 
@@ -34,6 +34,8 @@ pub struct JobOptions {
     pub dead_letter_ttl: Option<Duration>,
     /// See [`QueueOptions::shards`]; the same for all jobs of one queue.
     pub shards: Option<NonZeroU8>,
+    /// How many jobs may share a message where many are enqueued at once; see [`Enqueue::bundle`](crate::Enqueue::bundle).
+    pub bundle: Option<NonZeroU16>,
     /// How many of this type run at once in one worker; `None` for as many as there are slots.
     pub concurrency: Option<NonZeroUsize>,
     /// Other names under which it may arrive: what it was called before.
@@ -74,6 +76,7 @@ impl JobOptions {
         dead_letter_queue: None,
         dead_letter_ttl: None,
         shards: None,
+        bundle: None,
         concurrency: None,
         aliases: &[],
         on: None,
@@ -132,6 +135,14 @@ impl JobOptions {
     #[must_use]
     pub const fn shards(mut self, shards: NonZeroU8) -> Self {
         self.shards = Some(shards);
+        self
+    }
+
+    /// In one message with up to so many others, where many are enqueued at once: 1 to 1,000. See
+    /// [`Enqueue::bundle`](crate::Enqueue::bundle).
+    #[must_use]
+    pub const fn bundle(mut self, most: NonZeroU16) -> Self {
+        self.bundle = Some(most);
         self
     }
 

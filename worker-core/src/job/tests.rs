@@ -112,3 +112,44 @@ fn a_key_has_no_effect_without_shards_nor_through_an_exchange() {
     via.choose_shard(|_, _| panic!("its bindings say where it goes"));
     assert!(matches!(via.route(), Route::Exchange { .. }));
 }
+
+/// The most jobs in a message with this one.
+fn bundle_of(job: impl Enqueueable) -> Option<u16> {
+    stamped(job).unwrap().bundle.map(NonZeroU16::get)
+}
+
+#[test]
+fn a_job_shares_a_message_where_its_type_or_its_enqueue_says_so() {
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Small {}
+    impl Job for Small {
+        const NAME: &'static str = "small";
+        const OPTIONS: JobOptions = JobOptions::DEFAULT.bundle(NonZeroU16::new(50).unwrap());
+        type Return = ();
+    }
+    let small = || Enqueue::new(Small {});
+    assert_eq!((bundle_of(ping()), bundle_of(ping().bundle(2)), bundle_of(ping().bundle(1))), (None, Some(2), None));
+    assert_eq!((bundle_of(small()), bundle_of(small().bundle(1)), bundle_of(small().bundle(9))), (Some(50), None, Some(9)));
+    // What cannot travel in company travels alone, unless company was asked for.
+    assert_eq!((bundle_of(small().priority(9)), bundle_of(small().via("events", "k"))), (None, None));
+    let together = ping().erase().unwrap().bundled(1_000).unwrap();
+    assert_eq!(bundle_of(together), Some(1_000));
+}
+
+#[test]
+fn a_bundle_is_refused_where_its_jobs_have_no_common_place() {
+    let refusals = [
+        (stamped(ping().bundle(0)), "its bundle would have 0 jobs; 1 to 1000 are possible"),
+        (stamped(ping().bundle(1_001)), "its bundle would have 1001 jobs"),
+        (stamped(ping().bundle(2).priority(4)), "it asks for a bundle and asks for a priority"),
+        (stamped(ping().bundle(2).via("events", "k")), "it asks for a bundle and goes through an exchange"),
+        (ping().priority(9).erase().unwrap().bundled(2).map(|_| unreachable!()), "asks for a priority"),
+    ];
+    for (refusal, part) in refusals {
+        let error = refusal.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let called = ping().bundle(2).for_caller(Duration::from_secs(1)).unwrap_err();
+    assert!(called.contains("leave `bundle` out"), "{called}");
+    assert!(ping().bundle(1).for_caller(Duration::from_secs(1)).is_ok());
+}

@@ -22,14 +22,15 @@ use crate::{
     broker::{Begin, Delivery, Receipt, SettleError, Settler, Source, Subscription, Ticket},
     brokers::rabbitmq::{
         adopt,
-        course::{Alibi, Held, Line, Place},
+        course::{Alibi, Carried, Held, Line, Place},
         declare::broker_error,
         lane::Lane,
         porter,
         shared::Shared,
         stack,
-        wire::Decoded,
+        wire::{Decoded, Message},
     },
+    envelope::{BUNDLE_MAX, Envelope, Route},
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     settlement::Settlement,
@@ -99,7 +100,7 @@ impl Table {
             if state.outlived.len() > OUTLIVED_MAX {
                 state.outlived.clear();
             }
-            state.outlived.extend(lost.values().map(|held| held.id.clone()));
+            state.outlived.extend(lost.values().map(Held::carrier));
             lost.len()
         })
     }
@@ -126,7 +127,7 @@ impl Table {
         line: Line,
         tag: u64,
         decoded: Decoded,
-        message: super::wire::Message,
+        message: Message,
     ) {
         self.change(|state| {
             state.next += 1;
@@ -135,7 +136,7 @@ impl Table {
             let held = Held {
                 line,
                 tag,
-                message,
+                carried: Carried::Alone(message),
                 id: envelope.id.clone(),
                 attempt: retries + 1,
                 caller: envelope.caller.clone(),
@@ -144,6 +145,23 @@ impl Table {
             let counts = (held.attempt, starts);
             state.fetched.push_back(Delivery::new(envelope, queue.clone(), counts, receipt, state.lost.clone()));
             state.owned.insert(state.next, held);
+        });
+    }
+
+    /// Hands the jobs of a bundle to the worker.
+    pub(super) fn fetch_bundle(&self, tag: u64, jobs: Vec<Envelope>, retries: u32, message: Message) {
+        let (bundle, attempt) = (Arc::new(message), retries + 1);
+        self.change(|state| {
+            for (part, envelope) in (0..).zip(jobs) {
+                let Route::Queue(queue) = &envelope.route else { continue };
+                let queue = queue.clone();
+                state.next += 1;
+                let (id, carried) = (envelope.id.clone(), Carried::Bundled(Arc::clone(&bundle), envelope.clone()));
+                let held = Held { line: Line::Main, tag, carried, id, attempt, caller: None };
+                let receipt = Receipt { epoch: state.epoch, tag: state.next, part };
+                state.fetched.push_back(Delivery::new(envelope, queue, (attempt, 0), receipt, state.lost.clone()));
+                state.owned.insert(state.next, held);
+            }
         });
     }
 
@@ -160,11 +178,13 @@ impl Table {
         })
     }
 
-    /// Everything that is owned, which it is no more.
+    /// Everything that is owned, in the order of its arrival, which it is no more.
     pub(super) fn take_all(&self) -> Vec<Held> {
         self.change(|state| {
             state.fetched.clear();
-            std::mem::take(&mut state.owned).into_values().collect()
+            let mut owned: Vec<_> = std::mem::take(&mut state.owned).into_iter().collect();
+            owned.sort_unstable_by_key(|(arrival, _)| *arrival);
+            owned.into_iter().map(|(_, held)| held).collect()
         })
     }
 
@@ -308,8 +328,8 @@ pub(super) async fn consume(
     shared.warn_of_stack.call_once(stack::warn);
     porter::start(shared);
     let table = Arc::new(Table::default());
-    // One settlement per owned delivery, one suspect, and the stop.
-    let (commands, received) = mpsc::channel(usize::from(subscription.prefetch.get()) + 8);
+    // One settlement per owned delivery, of which a message may have many, one suspect, and the stop.
+    let (commands, received) = mpsc::channel(usize::from(subscription.prefetch.get()) * usize::from(BUNDLE_MAX) + 8);
     let lane = Lane::new(Arc::clone(shared), subscription, Arc::clone(&table), received);
     shared.lanes.spawn(lane.run());
     let half = Arc::new(Half { table, commands });

@@ -5,16 +5,16 @@
 //! only those that came back are watched. Each move is a copy with one more
 //! start on it, so that all workers share the count, without a database.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     broker::{STARTS_MAX, attempts_failed, crashed},
     brokers::rabbitmq::{
-        topology::{self, Ladder, Level, Rung, Rungs},
+        bundle, topology::{self, Ladder, Level, Rung, Rungs},
         version::Server,
         wire::{self, Copy, DeathDate, Decoded, Incoming, Message},
     },
-    envelope::Caller,
+    envelope::{Caller, Envelope},
     name::QueueName,
     outcome::{Failure, FailureKind},
     reply::Reply,
@@ -34,6 +34,10 @@ pub(super) enum Line {
 pub(super) enum Arrival {
     /// Hand it to the worker.
     Deliver(Box<Decoded>),
+    /// It is a bundle: hand its jobs to the worker.
+    Unpack { jobs: Vec<Envelope>, retries: u32 },
+    /// It is a bundle that came back: each of its jobs goes on by itself, into this line of its queue.
+    Scatter { into: Line, messages: Vec<Message> },
     /// Its worker may have died of it: it goes on in the suspects' line with these starts.
     Suspect { starts: u32 },
     /// Its worker lives, as far as can be seen: it goes back where it was, without the mark.
@@ -82,6 +86,13 @@ pub(super) fn arrival(
     let is_counted = server.nack_is_free() && incoming.message.header("x-acquired-count").is_some();
     let came_back =
         incoming.message.delivery_count() > 0 && server.nack_is_free() || incoming.redelivered && !is_counted;
+    if bundle::is_bundle(&incoming.message) {
+        return match bundle::unpack(&incoming.message, &decoded.envelope) {
+            Err(what) => undecodable(what),
+            Ok(jobs) if !came_back && line == Line::Main => Arrival::Unpack { jobs, retries: decoded.retries },
+            Ok(jobs) => scatter(&incoming.message, &jobs, line, alibi),
+        };
+    }
     if !came_back {
         return Arrival::Deliver(Box::new(decoded));
     }
@@ -98,6 +109,18 @@ pub(super) fn arrival(
         return Arrival::Bury { failure, attempts, starts };
     }
     Arrival::Suspect { starts }
+}
+
+/// Takes a bundle apart that came back. Whichever of its jobs its worker died of, each is watched by itself from then
+/// on; and where none is to blame, because a connection was lost, what is done of them is done for good the next time.
+fn scatter(message: &Message, jobs: &[Envelope], line: Line, alibi: Alibi) -> Arrival {
+    let is_suspect = line == Line::Suspects || alibi == Alibi::None;
+    let copy = |job| {
+        let single = bundle::single(message, job);
+        if is_suspect { single.integer(wire::STARTS, 1) } else { single }.message()
+    };
+    let into = if is_suspect { Line::Suspects } else { Line::Main };
+    Arrival::Scatter { into, messages: jobs.iter().map(copy).collect() }
 }
 
 /// Where a copy goes.
@@ -144,16 +167,41 @@ pub(super) struct Held {
     pub(super) line: Line,
     /// What the channel knows it by.
     pub(super) tag: u64,
-    pub(super) message: Message,
+    pub(super) carried: Carried,
     pub(super) id: crate::id::JobId,
     pub(super) attempt: u32,
     /// Who waits for it.
     pub(super) caller: Option<Caller>,
 }
 
+/// How a job came.
+#[derive(Debug, Clone)]
+pub(super) enum Carried {
+    /// In a message of its own.
+    Alone(Message),
+    /// In a bundle, as this job of it.
+    Bundled(Arc<Message>, Envelope),
+}
+
 impl Held {
     fn copy(&self) -> Copy {
-        Copy::of(&self.message).id(&self.id)
+        match &self.carried {
+            Carried::Alone(message) => Copy::of(message).id(&self.id),
+            Carried::Bundled(bundle, job) => bundle::single(bundle, job),
+        }
+    }
+
+    /// What came with it, and goes when all of that is settled.
+    pub(super) const fn bundled(&self) -> Option<(&Arc<Message>, &Envelope)> {
+        match &self.carried {
+            Carried::Alone(_) => None,
+            Carried::Bundled(bundle, job) => Some((bundle, job)),
+        }
+    }
+
+    /// What the server knows it by when it comes back.
+    pub(super) fn carrier(&self) -> crate::id::JobId {
+        self.bundled().map_or_else(|| self.id.clone(), |(bundle, _)| bundle.id())
     }
 }
 
@@ -217,9 +265,9 @@ pub(super) fn step(
 ///
 /// Where a `basic.nack` marks and counts it, as a death of its worker would (before
 /// 4.3, and in a classic queue), a copy leaves no trace. Ten restarts of a worker with 200 prefetched
-/// jobs would otherwise make 2,000 suspects.
+/// jobs would otherwise make 2,000 suspects. One job of a bundle cannot be given back in any other way.
 pub(super) fn give_back(held: &Held, nack_is_free: bool) -> Step {
-    if nack_is_free { Step::Requeue } else { Step::Publish(held.line.place(), held.copy().message()) }
+    if nack_is_free && held.bundled().is_none() { Step::Requeue } else { Step::Publish(held.line.place(), held.copy().message()) }
 }
 
 fn later(copy: Copy, target: Place, after: Duration, queue: &QueueName, ladder: &Ladder, now: Timestamp) -> Step {

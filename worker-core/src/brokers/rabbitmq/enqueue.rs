@@ -6,6 +6,7 @@ use futures_util::future::{BoxFuture, join_all};
 
 use crate::{
     brokers::rabbitmq::{
+        bundle,
         course::{Place, delayed},
         declare::broker_error,
         exchanges,
@@ -23,15 +24,26 @@ use crate::{
 type Pending = BoxFuture<'static, Result<(), EnqueueFailure>>;
 
 pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<Result<(), EnqueueFailure>> {
-    let mut answers: Vec<Pending> = Vec::with_capacity(batch.len());
-    for envelope in batch {
+    let count = batch.len();
+    let (mut carried, mut pending) = (Vec::with_capacity(count), Vec::<Pending>::with_capacity(count));
+    for packed in bundle::pack(batch) {
+        let message = bundle::encode(&packed, &shared.app_id);
         // Sent one after the other, so that they keep their order; confirmed all together.
-        answers.push(match begin(shared, &shared.publisher, &envelope).await {
+        pending.push(match publish(shared, &shared.publisher, &packed.envelope, message).await {
             Ok(pending) => pending,
             Err(failure) => Box::pin(std::future::ready(Err(failure))),
         });
+        carried.push(packed.jobs);
     }
-    join_all(answers).await
+    let told = carried.into_iter().zip(join_all(pending).await);
+    let mut answers: Vec<_> = (0..count).map(|_| Ok(())).collect();
+    for (jobs, told) in told {
+        // What became of a message became of each job in it.
+        if let Err(failure) = told {
+            jobs.into_iter().for_each(|job| answers[job] = Err(failure.copy()));
+        }
+    }
+    answers
 }
 
 /// Sends a job by one of the publishers; what is returned waits for its confirm.
@@ -40,11 +52,20 @@ pub(super) async fn begin(
     publisher: &Publisher,
     envelope: &Envelope,
 ) -> Result<Pending, EnqueueFailure> {
+    publish(shared, publisher, envelope, wire::encode(envelope, &shared.app_id)).await
+}
+
+/// Sends `message` to where `envelope` goes, and when that says.
+async fn publish(
+    shared: &Arc<Shared>,
+    publisher: &Publisher,
+    envelope: &Envelope,
+    message: Message,
+) -> Result<Pending, EnqueueFailure> {
     shared.check().map_err(EnqueueFailure::Refused)?;
     if envelope.priority != Priority::DEFAULT {
         ranked(shared, envelope).await.map_err(EnqueueFailure::Refused)?;
     }
-    let message = wire::encode(envelope, &shared.app_id);
     match &envelope.route {
         Route::Queue(queue) => to_queue(shared, publisher, queue, envelope.due, message).await,
         Route::Exchange { .. } if envelope.due != Due::Now => {

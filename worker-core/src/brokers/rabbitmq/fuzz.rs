@@ -13,12 +13,13 @@ use lapin::{
 use crate::{
     broker::STARTS_MAX,
     brokers::rabbitmq::{
+        bundle,
         course::{Alibi, Arrival, Line, Onward, arrival, onward},
         headers::{DEPTH_MAX, from_amqp, integer, is_too_deep, text, to_amqp, within},
         version::Server,
         wire::{self, Copy, DeathDate, Decoded, Incoming, Message},
     },
-    envelope::{Priority, depth},
+    envelope::{BUNDLE_MAX, Envelope, Priority, depth},
     id::JOB_ID_BYTES_MAX,
     name::{NAME_BYTES_MAX, QueueName},
     outcome::{FAILURE_BYTES_MAX, Failure, FailureKind},
@@ -118,6 +119,11 @@ pub fn envelope(input: &[u8]) {
     let Incoming { message, .. } = &incoming;
     match arrival(&incoming, line, alibi, &queue(), &server, NOW) {
         Arrival::Deliver(decoded) => delivered(message, &decoded),
+        Arrival::Unpack { jobs, retries } => unpacked(message, &jobs, retries),
+        Arrival::Scatter { messages, .. } => {
+            assert!(!messages.is_empty() && messages.len() <= usize::from(BUNDLE_MAX));
+            assert!(messages.iter().all(|message| wire::excess(message).is_none() && decoded(message).is_ok()));
+        }
         Arrival::Suspect { starts } => assert!((1..STARTS_MAX).contains(&starts), "{starts} starts"),
         Arrival::Unmark => {}
         Arrival::Bury { failure, attempts, starts } => {
@@ -134,6 +140,25 @@ pub fn envelope(input: &[u8]) {
     if let Onward::Due(queue, target, copy, _) = onward(message, NOW) {
         assert!(target == queue.as_str() || target == format!("{queue}_suspects"), "{target}");
         assert_eq!((copy.header(wire::DUE_AT), copy.header(wire::QUEUE)), (None, None));
+    }
+}
+
+/// What is left of a bundle says the same of its jobs, together and alone.
+fn unpacked(bundle: &Message, jobs: &[Envelope], retries: u32) {
+    assert!(!jobs.is_empty() && jobs.len() <= usize::from(BUNDLE_MAX) && retries <= MAX_RETRIES_LIMIT);
+    let all: Vec<_> = jobs.iter().collect();
+    match &*bundle::rest(bundle, &all) {
+        [again] if jobs.len() > 1 => {
+            let carrier = decoded(again).map(|decoded| decoded.envelope);
+            assert_eq!(carrier.and_then(|carrier| bundle::unpack(again, &carrier)).as_deref(), Ok(jobs));
+        }
+        alone => assert_eq!(alone.len(), jobs.len()),
+    }
+    for job in jobs {
+        let single = bundle::single(bundle, job).message();
+        let read = decoded(&single).map(|decoded| decoded.envelope.id);
+        assert_eq!((read, &single.body), (Ok(job.id.clone()), &job.body.0));
+        assert!(job.headers.problem().is_none());
     }
 }
 

@@ -6,6 +6,7 @@
 //! is the original acknowledged, so that a crash between the two makes two of
 //! a job and never none.
 
+mod bundles;
 mod lines;
 mod stop;
 mod suspects;
@@ -19,6 +20,7 @@ use tokio::{
 };
 
 use self::{
+    bundles::Released,
     lines::{Answer, Errand, LineState, Lines, tell},
     suspects::Look,
 };
@@ -295,6 +297,7 @@ impl Lane {
                 }
             }
         }
+        self.send_released(lines);
         Ok(())
     }
 
@@ -307,6 +310,11 @@ impl Lane {
         answer: Answer,
     ) -> Result<(), LinkError> {
         let shared = &self.shared;
+        let is_at_once = matches!(&settlement, Settlement::Release { after, note: None } if after.is_zero());
+        if is_at_once && held.bundled().is_some() {
+            lines.released.push(Released { delivery, held, answer });
+            return Ok(());
+        }
         if held.line == Line::Suspects && matches!(settlement, Settlement::Release { .. }) {
             lines.look.put_off();
         }
@@ -322,7 +330,7 @@ impl Lane {
             Step::Requeue => {
                 let state = lines.state(held.line);
                 state.channel.requeue(held.tag, false).await?;
-                state.unacked.returned(held.tag);
+                state.returned(held.tag);
                 drop(answer.send(Ok(())));
             }
             Step::Answer { caller, reply, kept } => {
@@ -371,10 +379,14 @@ impl Lane {
                     (Errand::Forward { line, incoming, place, message, pause: next }, sent)
                 }));
             }
-            (Errand::GiveBack { line, tag }, Ok(())) => lines.state(line).unacked.finished(tag),
+            (Errand::GiveBack { line, tag, jobs }, Ok(())) => lines.state(line).finish_jobs(tag, jobs, None),
             // Left to the end of the channel, which gives it back too.
             (Errand::GiveBack { .. }, Err(error)) => {
                 tracing::warn!(target: TARGET, queue = %self.queue(), error = error.detail(), "a job could not be given back unmarked");
+            }
+            (Errand::Release(released), sent) => self.was_released(lines, released, sent),
+            (Errand::Scatter { line, tag, into, left, pause }, sent) => {
+                self.scattered(lines, (line, tag, into), (left, pause), &sent);
             }
         }
     }
@@ -421,6 +433,13 @@ impl Lane {
                 self.table.fetch(queue, line, tag, *decoded, message);
                 return;
             }
+            Arrival::Unpack { jobs, retries } => {
+                let Incoming { tag, message, .. } = incoming;
+                lines.state(line).bundles.opened(tag, jobs.len());
+                self.table.fetch_bundle(tag, jobs, retries, message);
+                return;
+            }
+            Arrival::Scatter { into, messages } => return self.scatter(lines, line, incoming.tag, into, messages),
             Arrival::Suspect { starts } => {
                 tracing::warn!(target: TARGET, %queue, %id, starts, "a job came back from a worker that is gone; it runs apart from the others");
                 (Place::Suspects, copy().integer(wire::STARTS, starts).message())

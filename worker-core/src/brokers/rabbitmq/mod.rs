@@ -6,7 +6,7 @@
 //! calls (`calls`). They are kept alive by supervisors
 //! (`connection`) over a small seam (`link`), below which `lapin` carries it.
 //! What is decided is decided by pure functions: names and arguments
-//! (`topology`), what a message says (`wire`, `headers`), what is done with it
+//! (`topology`), what a message says (`wire`, `headers`, `bundle`), what is done with it
 //! (`course`, `acks`), what the server can do (`version`).
 //!
 //! What must stay true: whatever leaves a queue by another way than success is
@@ -15,6 +15,7 @@
 
 mod acks;
 mod adopt;
+mod bundle;
 mod calls;
 mod compare;
 mod connection;

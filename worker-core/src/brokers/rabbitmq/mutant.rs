@@ -34,12 +34,14 @@ pub enum Mutant {
     EpochForgotten,
     /// What has waited long enough leaves its queue before it has arrived in the next.
     ForwardedAtMostOnce,
+    /// A bundle is acknowledged when the first of its jobs is settled.
+    BundleAckedEarly,
 }
 
 #[cfg(feature = "simulation")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AckBeforeConfirm,
         Self::ConfirmIgnored,
         Self::NoConfirmTimeout,
@@ -53,6 +55,7 @@ impl Mutant {
         Self::PrefetchForgotten,
         Self::EpochForgotten,
         Self::ForwardedAtMostOnce,
+        Self::BundleAckedEarly,
     ];
 }
 

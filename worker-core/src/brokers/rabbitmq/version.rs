@@ -69,6 +69,7 @@ impl Server {
             queue_priorities: true,
             exchanges: true,
             calls: true,
+            bundles: true,
             server: Some(self.to_string()),
             ..Capabilities::none("rabbitmq")
         }

@@ -19,6 +19,7 @@ use lapin::{
 use crate::{
     broker::STARTS_MAX,
     brokers::rabbitmq::{
+        bundle::BUNDLE,
         headers::{DEPTH_MAX, from_amqp, integer, is_too_deep, text, to_amqp},
         link::DIRECT_REPLY_TO,
         mutant::{self, Mutant},
@@ -53,7 +54,7 @@ const BROKER_OWNED: [&str; 5] = ["x-death", "x-delivery-count", "x-acquired-coun
 const BROKER_OWNED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 
 /// Written by this framework about the job's course; not the application's headers.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     RETRY_COUNT,
     RETRY_TIMESTAMP,
     LAST_ERROR,
@@ -67,6 +68,7 @@ const OURS: [&str; 14] = [
     QUEUE,
     DUE_AT,
     CALL_RETRIES,
+    BUNDLE,
     "x-wire-version",
 ];
 
@@ -172,12 +174,8 @@ pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Re
     let starts = count(message, STARTS, STARTS_MAX)?;
     let name = message.properties.kind().as_ref().map(|name| name.as_str().parse::<JobName>()).transpose();
     let name = name.map_err(|problem| format!("its property `type` is no job name: {problem}"))?;
-    let enqueued_at = message.date(ENQUEUED_AT).or_else(|| {
-        let seconds = (*message.properties.timestamp())?;
-        Some(Timestamp::from_unix_ms(seconds.saturating_mul(1_000)))
-    });
-    let mut envelope =
-        Envelope::new(message.id(), queue.clone(), name, message.body.clone(), enqueued_at.unwrap_or(now));
+    let enqueued_at = enqueued_at(message).unwrap_or(now);
+    let mut envelope = Envelope::new(message.id(), queue.clone(), name, message.body.clone(), enqueued_at);
     let level = message.properties.priority().unwrap_or(Priority::DEFAULT.level());
     envelope.priority = Priority::new(level).unwrap_or(Priority::MAX);
     envelope.expires_at = message.date(EXPIRES_AT);
@@ -185,6 +183,12 @@ pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Re
     envelope.headers = application_headers(message);
     envelope.caller = caller(message);
     Ok(Decoded { envelope, retries, starts })
+}
+
+/// When its job was enqueued, in whole seconds where another program did it.
+fn enqueued_at(message: &Message) -> Option<Timestamp> {
+    let seconds = || Some(Timestamp::from_unix_ms((*message.properties.timestamp())?.saturating_mul(1_000)));
+    message.date(ENQUEUED_AT).or_else(seconds)
 }
 
 /// Who waits for the reply, by the properties that AMQP has for it.
@@ -256,9 +260,9 @@ fn is_broker_owned(name: &str) -> bool {
 /// A copy of a message, to be changed and published.
 #[derive(Debug, Clone)]
 pub(super) struct Copy {
-    properties: BasicProperties,
-    table: FieldTable,
-    body: Bytes,
+    pub(super) properties: BasicProperties,
+    pub(super) table: FieldTable,
+    pub(super) body: Bytes,
 }
 
 impl Copy {
@@ -559,14 +563,14 @@ fn date(date: Timestamp) -> AMQPValue {
     AMQPValue::LongLongInt(i64::try_from(date.unix_ms()).unwrap_or(i64::MAX))
 }
 
-fn insert(table: &mut FieldTable, name: &str, value: AMQPValue) {
+pub(super) fn insert(table: &mut FieldTable, name: &str, value: AMQPValue) {
     if let Ok(name) = ShortString::try_new(name) {
         table.insert(name, value);
     }
 }
 
 /// A property's text; every one we write has at most 255 bytes ([`JobId`], [`JobName`], the program's name).
-fn short(text: &str) -> ShortString {
+pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_default()
 }
 

@@ -349,6 +349,7 @@ pub(super) fn job(row: &Row<'_>, queue: &QueueName) -> rusqlite::Result<(Envelop
         expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
         unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
         caller: caller(row)?,
+        bundle: None,
     };
     let (retries, starts) = (column::count(row, "retries")?, column::count(row, "starts")?);
     Ok((envelope, (retries.saturating_add(1), starts)))

@@ -27,6 +27,9 @@ pub(super) struct OptionArgs {
     /// Into the shard of this key, where its queue has shards [default: into each in turn]
     #[arg(long, value_name = "KEY")]
     shard_key: Option<String>,
+    /// Of a file, up to so many jobs in one message, 1 to 1000: for many small ones [default: that of the job's type, or 1]
+    #[arg(long, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    bundle: Option<u16>,
     /// Dead-letter it as expired when it has not been started within this time, `1h` say [default: never]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
@@ -50,6 +53,9 @@ impl OptionArgs {
         }
         if let Some(key) = &self.shard_key {
             asked = asked.shard_key(key);
+        }
+        if let Some(most) = self.bundle {
+            asked = asked.bundle(most);
         }
         if let Some(time) = self.expires_in {
             asked = asked.expires_in(time);

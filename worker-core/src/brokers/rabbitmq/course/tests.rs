@@ -46,7 +46,7 @@ fn arrive_with(alibi: Alibi, line: Line, server: &Server, redelivered: bool, hea
 
 fn held(line: Line, headers: &[(&str, i64)]) -> Held {
     let message = message(headers);
-    Held { line, tag: 1, id: message.id(), message, attempt: 3, caller: None }
+    Held { line, tag: 1, id: message.id(), carried: Carried::Alone(message), attempt: 3, caller: None }
 }
 
 fn steps(held: &Held, settlement: &Settlement) -> [Step; 2] {
@@ -284,4 +284,54 @@ fn what_does_not_say_where_it_belongs_is_astray() {
     for message in [message(&[]), message(&[("x-due-at", 1)]), undated, nameless] {
         assert!(matches!(onward(&message, NOW), Onward::Astray(_)), "{message:?}");
     }
+}
+
+/// A bundle of two jobs that arrives so.
+fn bundle_arrives(alibi: Alibi, line: Line, redelivered: bool) -> (Message, Arrival) {
+    let job = |id: &str| {
+        let mut job = Envelope::new(id.parse().unwrap(), orders(), "count".parse().ok(), "1", NOW);
+        job.bundle = std::num::NonZeroU16::new(2);
+        job
+    };
+    let [packed] = &*bundle::pack(vec![job("a"), job("b")]) else { panic!("one message") };
+    let message = bundle::encode(packed, "test");
+    let incoming = Incoming { tag: 1, redelivered, message: message.clone() };
+    (message, arrival(&incoming, line, alibi, &orders(), &old(), NOW))
+}
+
+#[test]
+fn the_jobs_of_a_bundle_are_handed_to_the_worker() {
+    let (_, Arrival::Unpack { jobs, retries: 0 }) = bundle_arrives(Alibi::None, Line::Main, false) else { panic!() };
+    assert_eq!(jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn a_bundle_that_came_back_is_taken_apart() {
+    let scattered = |alibi, line, redelivered| {
+        let (_, Arrival::Scatter { into, messages }) = bundle_arrives(alibi, line, redelivered) else { panic!() };
+        let starts: Vec<_> = messages.iter().map(|message| message.integer(wire::STARTS)).collect();
+        assert!(messages.iter().all(|message| !bundle::is_bundle(message)));
+        (into, starts)
+    };
+    let suspected = (Line::Suspects, vec![Some(1); 2]);
+    assert_eq!(scattered(Alibi::None, Line::Main, true), suspected, "one of them may have killed its worker");
+    assert_eq!(scattered(Alibi::Outlived, Line::Main, true), (Line::Main, vec![None; 2]));
+    assert_eq!(scattered(Alibi::Shared, Line::Main, true), (Line::Main, vec![None; 2]));
+    assert_eq!(scattered(Alibi::None, Line::Suspects, false), suspected, "put there by hand");
+}
+
+#[test]
+fn a_job_of_a_bundle_leaves_it_as_a_message_of_its_own() {
+    let (message, Arrival::Unpack { jobs, .. }) = bundle_arrives(Alibi::None, Line::Main, false) else { panic!() };
+    let carried = Carried::Bundled(Arc::new(message.clone()), jobs[1].clone());
+    let held = Held { line: Line::Main, tag: 1, id: jobs[1].id.clone(), carried, attempt: 1, caller: None };
+    let (place, copy) = published(&held, &Settlement::DeadLetter { failure: failure() });
+    assert_eq!(place, Place::DeadLetters);
+    assert_eq!((copy.id(), &copy.body), (held.id.clone(), &jobs[1].body.0));
+    assert!(!bundle::is_bundle(&copy));
+    let released = Settlement::Release { after: Duration::ZERO, note: None };
+    let [before, after] = steps(&held, &released);
+    assert!(matches!(before, Step::Publish(Place::Queue, _)));
+    assert_eq!(before, after, "a nack would give back its neighbours");
+    assert_eq!(held.carrier(), message.id());
 }

@@ -13,7 +13,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::suspects::Look;
+use super::{
+    bundles::{Bundles, Released},
+    suspects::Look,
+};
 use crate::{
     broker::{Delivery, SettleError},
     brokers::rabbitmq::{
@@ -41,8 +44,12 @@ pub(super) enum Errand {
     Settle { delivery: Delivery, held: Held, settlement: Settlement, answer: Answer },
     /// A message that goes elsewhere without the worker.
     Forward { line: Line, incoming: Incoming, place: Place, message: Message, pause: Duration },
-    /// A delivery that is given back.
-    GiveBack { line: Line, tag: u64 },
+    /// A delivery that is given back, or so many jobs of one.
+    GiveBack { line: Line, tag: u64, jobs: usize },
+    /// Jobs of one bundle that the worker released.
+    Release(Vec<Released>),
+    /// A bundle whose jobs go on one by one: those that are left to be sent, and after which pause.
+    Scatter { line: Line, tag: u64, into: Line, left: Vec<Message>, pause: Duration },
 }
 
 pub(super) type Errands = FuturesUnordered<BoxFuture<'static, (Errand, Result<(), BrokerError>)>>;
@@ -61,6 +68,8 @@ pub(super) struct Lines {
     pub(super) suspects: LineState,
     pub(super) look: Look,
     pub(super) errands: Errands,
+    /// Jobs of bundles that the worker gave back, until those that came together are sent.
+    pub(super) released: Vec<Released>,
     /// Acknowledgements that were written, until the server has seen them, with who waits for them.
     pub(super) written: FuturesUnordered<Written>,
 }
@@ -68,13 +77,14 @@ pub(super) struct Lines {
 pub(super) struct LineState {
     pub(super) channel: Arc<dyn Channel>,
     pub(super) unacked: Unacked,
+    pub(super) bundles: Bundles,
     /// Who waits for the acknowledgements that the next flush writes.
     answers: Vec<Answer>,
 }
 
 impl Lines {
     pub(super) fn new(up: Arc<Up>, main: LineState, messages: Messages, suspects: LineState, look: Look) -> Self {
-        Self { up, main, messages, suspects, look, errands: Errands::new(), written: FuturesUnordered::new() }
+        Self { up, main, messages, suspects, look, errands: Errands::new(), released: Vec::new(), written: FuturesUnordered::new() }
     }
 
     pub(super) const fn state(&mut self, line: Line) -> &mut LineState {
@@ -94,17 +104,21 @@ impl Lines {
         errand: Errand,
     ) {
         let (shared, queue) = (Arc::clone(shared), queue.clone());
-        let mut sending: BoxFuture<'static, _> = Box::pin(async move {
+        let sending: BoxFuture<'static, _> = Box::pin(async move {
             let sent = match errand {
                 Errand::GiveBack { .. } => shared.give_back(place, &queue, message).await,
                 _ => shared.send(place, &queue, message).await,
             };
             (errand, sent)
         });
-        // Polled once now: copies are sent in the order in which they were asked for.
-        match (&mut sending).now_or_never() {
+        self.begin(sending);
+    }
+
+    /// Begins an errand. It is polled once now: copies are sent in the order in which they were asked for.
+    pub(super) fn begin(&mut self, mut errand: BoxFuture<'static, (Errand, Result<(), BrokerError>)>) {
+        match (&mut errand).now_or_never() {
             Some(done) => self.errands.push(Box::pin(ready(done))),
-            None => self.errands.push(sending),
+            None => self.errands.push(errand),
         }
     }
 
@@ -122,7 +136,7 @@ impl Lines {
         self.errands.push(Box::pin(async move {
             let answered = match &errand {
                 Errand::Settle { held, .. } => calls::answer(&shared, &queue, &held.id, caller, reply, kept).await,
-                Errand::Forward { .. } | Errand::GiveBack { .. } => Ok(()),
+                _ => Ok(()),
             };
             (errand, answered)
         }));
@@ -177,13 +191,28 @@ impl Lines {
 
 impl LineState {
     pub(super) fn new(channel: Box<dyn Channel>) -> Self {
-        Self { channel: channel.into(), unacked: Unacked::default(), answers: Vec::new() }
+        let (unacked, bundles) = (Unacked::default(), Bundles::default());
+        Self { channel: channel.into(), unacked, bundles, answers: Vec::new() }
     }
 
-    /// The delivery is done with: acknowledged with the next flush, and told to whoever waits.
+    /// The delivery, or one job of it, is done with: acknowledged with the next flush once all of it is, and told
+    /// to whoever waits.
     pub(super) fn finish(&mut self, tag: u64, answer: Answer) {
-        self.unacked.finished(tag);
-        self.answers.push(answer);
+        self.finish_jobs(tag, 1, Some(answer));
+    }
+
+    /// So many jobs of a delivery are done with.
+    pub(super) fn finish_jobs(&mut self, tag: u64, jobs: usize, answer: Option<Answer>) {
+        if let Some(answers) = self.bundles.done(tag, jobs, answer) {
+            self.unacked.finished(tag);
+            self.answers.extend(answers);
+        }
+    }
+
+    /// The delivery is the server's again.
+    pub(super) fn returned(&mut self, tag: u64) {
+        self.bundles.returned(tag);
+        self.unacked.returned(tag);
     }
 }
 

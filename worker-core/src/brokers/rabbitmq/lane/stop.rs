@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    COMMANDS_MAX, Lane, Left, TAG,
+    COMMANDS_MAX, Lane, Left, TAG, bundles,
     lines::{Errand, Lines},
 };
 use crate::{
@@ -47,7 +47,7 @@ impl Lane {
             self.arrived(lines, Line::Suspects, incoming);
         }
         let mut unstarted = self.table.take_fetched();
-        unstarted.sort_unstable_by_key(|held| held.tag);
+        unstarted.sort_by_key(|held| held.tag);
         self.give_back(lines, unstarted, deadline).await
     }
 
@@ -73,23 +73,31 @@ impl Lane {
     /// Gives deliveries back, all at once, and waits until they are.
     async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
         let mut open = 0;
-        for held in held {
+        // The jobs of one message together.
+        for held in held.chunk_by(|one, next| (one.line, one.tag) == (next.line, next.tag)) {
+            let [first, ..] = held else { continue };
+            let (line, tag, state) = (first.line, first.tag, lines.state(first.line));
             if mutant::is(Mutant::DroppedOnShutdown) {
-                lines.state(held.line).unacked.finished(held.tag);
+                state.finish_jobs(tag, held.len(), None);
                 continue;
             }
-            match course::give_back(&held, self.shared.nack_is_free(held.line, self.queue())) {
-                Step::Publish(place, message) => {
-                    let errand = Errand::GiveBack { line: held.line, tag: held.tag };
-                    // Begun in their order, so that they keep it among themselves.
-                    lines.send(&self.shared, self.queue(), place, message, errand);
-                    open += 1;
-                }
-                _ => {
-                    let state = lines.state(held.line);
-                    state.channel.requeue(held.tag, false).await?;
-                    state.unacked.returned(held.tag);
-                }
+            let is_whole = first.bundled().is_none() || state.bundles.is_untouched(tag, held.len());
+            if is_whole && self.shared.nack_is_free(line, self.queue()) {
+                state.channel.requeue(tag, false).await?;
+                state.returned(tag);
+                continue;
+            }
+            let messages = match course::give_back(first, false) {
+                Step::Publish(_, message) if first.bundled().is_none() => vec![message],
+                _ => bundles::rest(held.iter()),
+            };
+            // All of them, or what is left is given back with the end of the channel, once more.
+            let each = held.len() / messages.len().max(1);
+            for message in messages {
+                let errand = Errand::GiveBack { line, tag, jobs: each };
+                // Begun in their order, so that they keep it among themselves.
+                lines.send(&self.shared, self.queue(), line.place(), message, errand);
+                open += 1;
             }
         }
         while open > 0 && !lines.errands.is_empty() {
@@ -126,7 +134,7 @@ impl Lane {
         lines.flush().await?;
         let mut owned = self.table.take_all();
         // Tags are counted by channel, and each line has its own.
-        owned.sort_unstable_by_key(|held| (held.line == Line::Suspects, held.tag));
+        owned.sort_by_key(|held| (held.line == Line::Suspects, held.tag));
         self.give_back(lines, owned, deadline).await?;
         lines.seen(deadline).await
     }
