@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::mpsc,
     task::{Id, JoinError, JoinSet},
@@ -212,7 +212,13 @@ impl Dispatcher {
                         self.ended(ended);
                     }
                 }
-                Event::Settled(settled) => self.count(&settled),
+                Event::Settled(settled) => {
+                    self.count(&settled);
+                    // One acknowledgement stands for many.
+                    while let Some(Some(settled)) = self.settling.next().now_or_never() {
+                        self.count(&settled);
+                    }
+                }
                 Event::Fetched(Fetched::Batch { lane, settler, deliveries }) => self.arrive(lane, &settler, deliveries),
                 Event::Fetched(Fetched::Failed(error)) => {
                     tracing::error!(target: TARGET, error = error.detail(), "the broker failed for good; stopping");

@@ -11,12 +11,12 @@ mod lines;
 mod stop;
 mod suspects;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use self::{
@@ -62,6 +62,9 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Commands that are taken at once, so that their acknowledgements become few.
 const COMMANDS_MAX: usize = 256;
+
+/// Deliveries that are taken at once.
+const MESSAGES_MAX: usize = 256;
 
 /// A consumer's tag is its channel's matter; each line has its own.
 const TAG: &str = "worker";
@@ -259,7 +262,8 @@ impl Lane {
                     Ok(())
                 }
                 Some((answers, seen)) = lines.written.next(), if !lines.written.is_empty() => tell(answers, seen),
-                message = lines.messages.next(), if !self.stopped => self.received(&mut lines, message),
+                message = lines.messages.next(), if !self.stopped => self.received_all(&mut lines, message),
+                () = at(lines.flush_at) => lines.flush().await,
                 found = lines.look.look(&lines.suspects.channel, &suspects), if !self.stopped => match found {
                     Ok(found) => {
                         found.into_iter().for_each(|incoming| self.arrived(&mut lines, Line::Suspects, incoming));
@@ -269,7 +273,7 @@ impl Lane {
                 },
             };
             let worked = match worked {
-                Ok(()) => lines.flush().await,
+                Ok(()) => lines.flush_if_due(usize::from(self.subscription.prefetch.get())).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = worked {
@@ -391,6 +395,16 @@ impl Lane {
         }
     }
 
+    /// What the queue's stream says, with what has come meanwhile.
+    fn received_all(&self, lines: &mut Lines, first: Option<Result<Incoming, LinkError>>) -> Result<(), LinkError> {
+        self.received(lines, first)?;
+        for _ in 1..MESSAGES_MAX {
+            let Some(next) = lines.messages.next().now_or_never() else { break };
+            self.received(lines, next)?;
+        }
+        Ok(())
+    }
+
     /// What the queue's stream says.
     fn received(&self, lines: &mut Lines, message: Option<Result<Incoming, LinkError>>) -> Result<(), LinkError> {
         let Some(incoming) = message.transpose()? else {
@@ -465,6 +479,14 @@ fn is_due(report_at: &mut Option<Instant>) -> bool {
         *at = now + REPORT.1;
     }
     due
+}
+
+/// Resolves at `deadline`; never where there is none.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
 }
 
 fn gone() -> LinkError {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     broker::{Delivery, SettleError},
     brokers::rabbitmq::{
-        acks::Unacked,
+        acks::{Unacked, WAIT_MAX},
         calls,
         connection::Up,
         course::{Held, Line, Place},
@@ -34,6 +34,7 @@ use crate::{
     name::QueueName,
     reply::Reply,
     settlement::Settlement,
+    time::monotonic_now,
 };
 
 pub(super) type Answer = oneshot::Sender<Result<(), SettleError>>;
@@ -70,6 +71,8 @@ pub(super) struct Lines {
     pub(super) errands: Errands,
     /// Jobs of bundles that the worker gave back, until those that came together are sent.
     pub(super) released: Vec<Released>,
+    /// When what is finished is acknowledged, however little it is.
+    pub(super) flush_at: Option<Instant>,
     /// Acknowledgements that were written, until the server has seen them, with who waits for them.
     pub(super) written: FuturesUnordered<Written>,
 }
@@ -84,7 +87,7 @@ pub(super) struct LineState {
 
 impl Lines {
     pub(super) fn new(up: Arc<Up>, main: LineState, messages: Messages, suspects: LineState, look: Look) -> Self {
-        Self { up, main, messages, suspects, look, errands: Errands::new(), released: Vec::new(), written: FuturesUnordered::new() }
+        Self { up, main, messages, suspects, look, errands: Errands::new(), released: Vec::new(), flush_at: None, written: FuturesUnordered::new() }
     }
 
     pub(super) const fn state(&mut self, line: Line) -> &mut LineState {
@@ -142,8 +145,20 @@ impl Lines {
         }));
     }
 
-    /// Writes the acknowledgements that are due.
+    /// Writes the acknowledgements once there are enough of them, or nothing else is to come; the others soon.
+    pub(super) async fn flush_if_due(&mut self, prefetch: usize) -> Result<(), LinkError> {
+        if self.main.unacked.is_due(prefetch) || self.suspects.owes() {
+            return self.flush().await;
+        }
+        if self.main.owes() && self.flush_at.is_none() {
+            self.flush_at = Some(monotonic_now() + WAIT_MAX);
+        }
+        Ok(())
+    }
+
+    /// Writes the acknowledgements of all that is finished.
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
+        self.flush_at = None;
         for line in [Line::Main, Line::Suspects] {
             let state = self.state(line);
             for ack in state.unacked.take() {
@@ -207,6 +222,11 @@ impl LineState {
             self.unacked.finished(tag);
             self.answers.extend(answers);
         }
+    }
+
+    /// Whether a flush has something to write or to tell.
+    fn owes(&self) -> bool {
+        self.unacked.has_finished() || !self.answers.is_empty()
     }
 
     /// The delivery is the server's again.
