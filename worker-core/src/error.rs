@@ -85,6 +85,7 @@ pub enum EnqueueFailure {
     Unknown(BrokerError),
 }
 
+#[cfg(feature = "rabbitmq")]
 impl EnqueueFailure {
     /// The same failure once more, for the next job it concerns.
     pub(crate) fn copy(&self) -> Self {

@@ -385,7 +385,7 @@ impl Source for MemorySource {
                 {
                     store.last += 1;
                     let receipt = Receipt { epoch: session.id, tag: store.last, part: 0 };
-                    let envelope = Envelope { due: Due::Now, ..job.envelope.clone() };
+                    let envelope = Envelope { due: Due::Now, bundle: None, ..job.envelope.clone() };
                     let counts = (job.retries + 1, job.starts);
                     batch.push(Delivery::new(envelope, subscription.queue.clone(), counts, receipt, lost.clone()));
                     let (session, subscription, lost) = (session.id, *id, lost.clone());

@@ -29,8 +29,9 @@ JSON:
   {"jobs": [{"job", "queue", "summary", "arguments": {"named": [{"name", "type",
    "required"}]} or {"whole": type}, "max_retries", "backoff_base_ms",
    "backoff_cap_ms", "timeout_ms", "priority", "concurrency": number or null,
-   "bundle": number, "shards": number, "queue_type", "max_priority", "dead_letter_queue",
-   "dead_letter_ttl_ms": what the queue is declared with, or null,
+   "bundle": number, "shards": number, "queue_type", "max_priority",
+   "dead_letter_queue", "dead_letter_ttl_ms": what the queue is declared with,
+   or null,
    "aliases": [name], "on": {"exchange", "kind", "keys": [key]} or null,
    "blocking", "file", "line"}]}"#)]
 pub(super) struct JobsArgs {

@@ -27,7 +27,7 @@ pub(super) struct OptionArgs {
     /// Into the shard of this key, where its queue has shards [default: into each in turn]
     #[arg(long, value_name = "KEY")]
     shard_key: Option<String>,
-    /// Of a file, up to so many jobs in one message, 1 to 1000: for many small ones [default: that of the job's type, or 1]
+    /// Of a file, up to so many small jobs in one message, 1 to 1000 [default: as the job's type says, or 1]
     #[arg(long, value_name = "JOBS", value_parser = clap::value_parser!(u16).range(1..=1000))]
     bundle: Option<u16>,
     /// Dead-letter it as expired when it has not been started within this time, `1h` say [default: never]
