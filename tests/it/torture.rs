@@ -27,7 +27,12 @@ fn a_server_and_processes_that_are_harmed_in_many_ways_lose_nothing() {
 #[ignore = "tests/run.sh runs it alone"]
 fn jobs_that_share_messages_are_lost_as_little() {
     // Without kills of the node, for the reason above.
-    torture(&["run", "bundles", "--faults", "kill-worker=6,restart-worker=3,kill-producer=1,close-connections=2,reset=1,consumer-timeout=1"]);
+    torture(&[
+        "run",
+        "bundles",
+        "--faults",
+        "kill-worker=6,restart-worker=3,kill-producer=1,close-connections=2,reset=1,consumer-timeout=1",
+    ]);
 }
 
 #[test]

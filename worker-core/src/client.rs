@@ -14,8 +14,7 @@ mod shards;
 
 use std::{
     collections::HashSet,
-    fmt,
-    mem,
+    fmt, mem,
     sync::{Arc, Mutex},
     task::Poll,
     time::Duration,
@@ -43,8 +42,8 @@ use crate::{
 pub use call::{CALL_TIMEOUT_DEFAULT, Call, CallTimeout};
 #[cfg(feature = "cli")]
 pub(crate) use health::fill_running;
-pub use many::EnqueueAll;
 pub use health::{HEALTH_WAIT_DEFAULT, Health, HealthCheck, Presence, QueueHealth};
+pub use many::EnqueueAll;
 
 /// How long an enqueue waits for the broker's answer before it says that it does not know.
 ///

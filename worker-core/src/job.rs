@@ -446,8 +446,13 @@ impl Prepared {
 }
 
 /// How many jobs may be in one message with one that asks for `asked`, and whose type asks for `usual`.
-fn bundle(asked: Option<u16>, usual: Option<NonZeroU16>, ranks: bool, is_sent_on: bool) -> Result<Option<NonZeroU16>, String> {
-    let most = asked.map_or_else(|| usual.map_or(1, NonZeroU16::get), |most| most);
+fn bundle(
+    asked: Option<u16>,
+    usual: Option<NonZeroU16>,
+    ranks: bool,
+    is_sent_on: bool,
+) -> Result<Option<NonZeroU16>, String> {
+    let most = asked.unwrap_or_else(|| usual.map_or(1, NonZeroU16::get));
     if !(1..=BUNDLE_MAX).contains(&most) {
         return Err(format!("its bundle would have {most} jobs; 1 to {BUNDLE_MAX} are possible, and 1 is none"));
     }

@@ -44,12 +44,12 @@ async fn told(tickets: Vec<Ticket>) {
     }
 }
 
-/// Clauses B1, B3: several messages and one that is not full, among jobs that travel alone.
+/// Clause B1: several messages and one that is not full, among jobs that travel alone.
 pub async fn each_job_of_a_bundle_is_delivered_as_it_was_sent_and_in_its_order<F: BrokerFixture>(fx: &F) {
     let process = fx.process().await;
     let with_headers = |n: usize, mut job: Envelope| {
         job.headers.insert("number", n);
-        job.expires_at = (n % 2 == 0).then_some(ENQUEUED_AT + Duration::from_secs(400 * 86_400));
+        job.expires_at = n.is_multiple_of(2).then_some(ENQUEUED_AT + Duration::from_secs(400 * 86_400));
         if n % 50 == 7 { job } else { shared(20, job) }
     };
     process.enqueue(jobs("job", 150).enumerate().map(|(n, job)| with_headers(n, job))).await;
@@ -65,7 +65,7 @@ pub async fn each_job_of_a_bundle_is_delivered_as_it_was_sent_and_in_its_order<F
     consumer.nothing().await;
 }
 
-/// Clause B2: one of each, in one message.
+/// Clause B2, B3: one of each, in one message.
 pub async fn jobs_of_a_bundle_are_settled_each_in_its_own_way<F: BrokerFixture>(fx: &F) {
     let process = fx.process().await;
     process.enqueue(bundle("job", 6)).await;

@@ -15,7 +15,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use worker_core::{Client, DrainReport, EnqueueError, EnqueueErrorKind, Enqueued, Prepared, RunError, Worker, WorkerBuilder};
+use worker_core::{
+    Client, DrainReport, EnqueueError, EnqueueErrorKind, Enqueued, Prepared, RunError, Worker, WorkerBuilder,
+};
 
 use crate::sim::{
     clock::{WallClock, WorldClock, draw_off_ms},
@@ -77,7 +79,7 @@ impl Stage {
     /// Enqueues a job, again and again until it is known to be durable.
     pub(super) async fn enqueue(&self, client: &Client, job: &JobPlan, rng: &mut Rng) {
         let mut attempt = prepared(job);
-        while let Err(again) = self.enqueued(&job.id, client.enqueue(attempt).await) {
+        while let Some(again) = self.enqueued(&job.id, client.enqueue(attempt).await) {
             attempt = again;
             sleep(Duration::from_millis(rng.u64(0..3_000))).await;
         }
@@ -89,7 +91,7 @@ impl Stage {
         loop {
             let (ids, attempts): (Vec<_>, Vec<_>) = std::mem::take(&mut open).into_iter().unzip();
             let answers = client.enqueue_all(attempts).await;
-            let failed = |(id, answer)| self.enqueued(id, answer).err().map(|again| (id, again));
+            let failed = |(id, answer)| self.enqueued(id, answer).map(|again| (id, again));
             open.extend(ids.into_iter().zip(answers).filter_map(failed));
             if open.is_empty() {
                 return;
@@ -98,19 +100,19 @@ impl Stage {
         }
     }
 
-    /// Writes down what came of an enqueue; `Err` with the job where it is to be tried again.
-    fn enqueued(&self, id: &str, answer: Result<Enqueued, EnqueueError>) -> Result<(), Prepared> {
+    /// Writes down what came of an enqueue; the job, where it is to be tried again.
+    fn enqueued(&self, id: &str, answer: Result<Enqueued, EnqueueError>) -> Option<Prepared> {
         match answer {
             Ok(enqueued) => {
                 assert_eq!(enqueued.id.to_string(), id);
                 self.record.write(0, What::Acknowledged { job: id.into() });
-                Ok(())
+                None
             }
             Err(error) => {
                 let kinds = [EnqueueErrorKind::Indeterminate, EnqueueErrorKind::Unavailable];
                 assert!(kinds.contains(&error.kind()), "{error}");
                 self.record.write(0, What::Trouble { what: "enqueue failed" });
-                Err(error.into_job().unwrap())
+                error.into_job()
             }
         }
     }

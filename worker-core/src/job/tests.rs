@@ -129,7 +129,10 @@ fn a_job_shares_a_message_where_its_type_or_its_enqueue_says_so() {
     }
     let small = || Enqueue::new(Small {});
     assert_eq!((bundle_of(ping()), bundle_of(ping().bundle(2)), bundle_of(ping().bundle(1))), (None, Some(2), None));
-    assert_eq!((bundle_of(small()), bundle_of(small().bundle(1)), bundle_of(small().bundle(9))), (Some(50), None, Some(9)));
+    assert_eq!(
+        (bundle_of(small()), bundle_of(small().bundle(1)), bundle_of(small().bundle(9))),
+        (Some(50), None, Some(9))
+    );
     // What cannot travel in company travels alone, unless company was asked for.
     assert_eq!((bundle_of(small().priority(9)), bundle_of(small().via("events", "k"))), (None, None));
     let together = ping().erase().unwrap().bundled(1_000).unwrap();

@@ -70,9 +70,8 @@ async fn enqueue(client: &Client, plan: &Plan, jobs: std::ops::Range<u64>, write
         writer.write(of.iter().map(|&n| Record::now(event, n, 0))).map_err(|error| error.to_string())
     };
     let mut open: Vec<u64> = jobs.collect();
-    let make = |&n: &u64| {
-        toil::new(n, plan.mix.fate(n), plan.mix.millis(n), format!("{CANARY} {n}")).bundle(plan.bundle)
-    };
+    let make =
+        |&n: &u64| toil::new(n, plan.mix.fate(n), plan.mix.millis(n), format!("{CANARY} {n}")).bundle(plan.bundle);
     note(Event::Tried, &open)?;
     let mut answers = client.enqueue_all(open.iter().map(make)).await;
     loop {

@@ -142,7 +142,11 @@ fn record(envelope: &Envelope) -> Option<Vec<u8>> {
 /// The message of what was put together.
 pub(super) fn encode(packed: &Packed, app_id: &str) -> Message {
     let message = wire::encode(&packed.envelope, app_id);
-    if packed.jobs.len() == 1 { message } else { Copy::of(&message).integer(BUNDLE, count(packed.jobs.len())).message() }
+    if packed.jobs.len() == 1 {
+        message
+    } else {
+        Copy::of(&message).integer(BUNDLE, count(packed.jobs.len())).message()
+    }
 }
 
 fn count(jobs: usize) -> u32 {

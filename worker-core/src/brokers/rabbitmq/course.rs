@@ -10,7 +10,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     broker::{STARTS_MAX, attempts_failed, crashed},
     brokers::rabbitmq::{
-        bundle, topology::{self, Ladder, Level, Rung, Rungs},
+        bundle,
+        topology::{self, Ladder, Level, Rung, Rungs},
         version::Server,
         wire::{self, Copy, DeathDate, Decoded, Incoming, Message},
     },
@@ -267,7 +268,11 @@ pub(super) fn step(
 /// 4.3, and in a classic queue), a copy leaves no trace. Ten restarts of a worker with 200 prefetched
 /// jobs would otherwise make 2,000 suspects. One job of a bundle cannot be given back in any other way.
 pub(super) fn give_back(held: &Held, nack_is_free: bool) -> Step {
-    if nack_is_free && held.bundled().is_none() { Step::Requeue } else { Step::Publish(held.line.place(), held.copy().message()) }
+    if nack_is_free && held.bundled().is_none() {
+        Step::Requeue
+    } else {
+        Step::Publish(held.line.place(), held.copy().message())
+    }
 }
 
 fn later(copy: Copy, target: Place, after: Duration, queue: &QueueName, ladder: &Ladder, now: Timestamp) -> Step {

@@ -1,3 +1,5 @@
+//! What shares a message, what comes out of it, and what is refused.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -122,7 +122,8 @@ impl Lane {
         let (shared, queue) = (Arc::clone(&self.shared), self.queue().clone());
         lines.errands.push(Box::pin(async move {
             sleep(pause.unwrap_or_default()).await;
-            let sent = join_all(messages.iter().map(|message| shared.send(into.place(), &queue, message.clone()))).await;
+            let sent =
+                join_all(messages.iter().map(|message| shared.send(into.place(), &queue, message.clone()))).await;
             let mut told = Ok(());
             let mut left = Vec::new();
             for (message, sent) in messages.into_iter().zip(sent) {

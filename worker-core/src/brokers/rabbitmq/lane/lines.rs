@@ -87,7 +87,17 @@ pub(super) struct LineState {
 
 impl Lines {
     pub(super) fn new(up: Arc<Up>, main: LineState, messages: Messages, suspects: LineState, look: Look) -> Self {
-        Self { up, main, messages, suspects, look, errands: Errands::new(), released: Vec::new(), flush_at: None, written: FuturesUnordered::new() }
+        Self {
+            up,
+            main,
+            messages,
+            suspects,
+            look,
+            errands: Errands::new(),
+            released: Vec::new(),
+            flush_at: None,
+            written: FuturesUnordered::new(),
+        }
     }
 
     pub(super) const fn state(&mut self, line: Line) -> &mut LineState {
@@ -153,6 +163,7 @@ impl Lines {
         if self.main.owes() && self.flush_at.is_none() {
             self.flush_at = Some(monotonic_now() + WAIT_MAX);
         }
+        self.look_again();
         Ok(())
     }
 
@@ -174,10 +185,15 @@ impl Lines {
                 self.written.push(Box::pin(async move { (answers, barrier.await) }));
             }
         }
+        self.look_again();
+        Ok(())
+    }
+
+    /// Where no suspect is in hand any more, whether there is another may be asked.
+    fn look_again(&mut self) {
         if self.suspects.unacked.open() == 0 {
             self.look.settled();
         }
-        Ok(())
     }
 
     /// Waits until the server has seen what was written.
