@@ -130,8 +130,8 @@ check "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all
 check "the example, as the README runs it" cargo build --release -p example-app --locked
 tests "unit, property, macro, conformance and system tests" \
     cargo test --workspace --all-features --all-targets --no-fail-fast --locked
-tests "torture, each alone: some minutes of everything that can go wrong" \
-    cargo test --workspace --all-features --test it --locked -- --ignored --test-threads 1 torture::
+tests "torture, each alone: some minutes of everything that can go wrong; and whether the benchmark runs" \
+    cargo test --workspace --all-features --test it --locked -- --ignored --test-threads 1 torture:: benchmark::
 tests "examples in the documentation" cargo test --workspace --all-features --doc --no-fail-fast --locked
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

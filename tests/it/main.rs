@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking that something is wrong")]
 
 mod bench;
+mod benchmark;
 mod clauses;
 mod cli;
 mod client;

@@ -9,6 +9,7 @@
 //! | `fuzz`, `it/fuzz` | what reads bytes of others, over a corpus that is kept and its mutations | `cargo test -p worker-tests fuzz::` |
 //! | `it/rabbit_interop` | programs in Python on the same queues, and what the guides say of RabbitMQ | `cargo test -p worker-tests rabbit_interop::` |
 //! | `it/from_pika`, `it/from_celery` | the programs on the pages for those who come from there | `cargo test -p worker-tests from_` |
+//! | `bin/bench`, `it/benchmark` | what is claimed of speed, beside bare loops | `cargo bench-all` |
 //! | `it/system` | real processes on a SQLite file, killed, frozen and stopped | `cargo test -p worker-tests system::` |
 //! | `it/rabbit_faults` | the same on RabbitMQ, with nodes that die, freeze and refuse | `cargo test -p worker-tests rabbit_faults::` |
 //! | `it/cli` | the operator's binary as its user has it | `cargo test -p worker-tests cli::` |
@@ -16,7 +17,7 @@
 //! | `it/macros`, `ui` | what `#[job]` says about mistakes | `cargo test -p worker-tests macros::` |
 //! | [`mod@rabbit`] | RabbitMQ nodes of the tests' own | `cargo test -p worker-tests rabbit::` |
 //!
-//! `cargo test -p worker-tests` runs everything but the torture, which `tests/run.sh` runs alone; all tests are independent and
+//! `cargo test -p worker-tests` runs everything but the torture and the benchmark, which `tests/run.sh` runs alone; all tests are independent and
 //! run in parallel. Time is virtual wherever the broker allows it, so a test
 //! may wait for an hour; where it is real, nothing waits longer than it must,
 //! and [`eventually`](eventually::eventually) is the only place that polls, but for the torture.

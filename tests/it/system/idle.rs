@@ -20,7 +20,7 @@ async fn idle_worker(crew: &Crew) -> Process {
 }
 
 /// The promise is 50 ms for 99 of 100 on a machine with time to spare, and
-/// `cargo bench-latency` measures it. Here other tests run beside it, so it is
+/// `cargo bench-all --row P5` measures it. Here other tests run beside it, so it is
 /// asked of three in four: looking every 100 ms would not pass.
 #[tokio::test]
 async fn a_job_of_another_process_starts_at_once() {
