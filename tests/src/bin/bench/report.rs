@@ -76,7 +76,7 @@ pub(crate) fn table(setting: &Setting, rows: &[Measured]) -> String {
     for Measured { id, lines } in rows {
         cells.extend(lines.iter().map(|line| row(id, line)));
     }
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
     let widths: Vec<_> = (0..heads.len()).map(width).collect();
     let mut text = format!(
         "{}, load {} before; RabbitMQ {}, SQLite {}, lapin {}, {}{}; {} rounds; commit {}, {}\n\n",
@@ -95,7 +95,7 @@ pub(crate) fn table(setting: &Setting, rows: &[Measured]) -> String {
         let padded: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text += &format!("| {} |\n", padded.join(" | "));
         if n == 0 {
-            let rules: Vec<_> = widths.iter().map(|width| "-".repeat((*width).max(3))).collect();
+            let rules: Vec<_> = widths.iter().map(|width| "-".repeat(*width)).collect();
             text += &format!("| {} |\n", rules.join(" | "));
         }
     }

@@ -1,7 +1,7 @@
 //! Queues that share a worker: whether a slow one slows a fast one, and whether many are served alike.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -68,7 +68,8 @@ async fn mixed(stage: &Stage, kind: Kind, rings: usize, slow: u64) -> Vec<Sample
     percentiles(times)
 }
 
-/// All queues have as many jobs; when half of all have run, the least served should not be far behind.
+/// All queues have as many jobs; of those that run between the first of the last queue and the half of all, the least
+/// served should not have far less than the mean.
 pub(crate) async fn fairness(stage: &Stage) -> Vec<Line> {
     let mut lines = Vec::new();
     for kind in Kind::BOTH {
@@ -81,9 +82,30 @@ pub(crate) async fn fairness(stage: &Stage) -> Vec<Line> {
     lines
 }
 
+/// What the queues of one worker have got.
+#[derive(Default)]
+struct Served {
+    /// The queues that have begun: until all have, nothing is counted.
+    begun: HashSet<QueueName>,
+    since: HashMap<QueueName, usize>,
+    ran: usize,
+}
+
+impl Served {
+    fn count(&mut self, queue: &QueueName, queues: usize, most: usize) {
+        self.ran += 1;
+        if self.begun.len() < queues {
+            self.begun.insert(queue.clone());
+        } else if self.ran < most {
+            *self.since.entry(queue.clone()).or_default() += 1;
+        }
+    }
+}
+
 async fn least_served(stage: &Stage, kind: Kind) -> Sample {
     let queues = stage.jobs(QUEUES as u64, 4) as usize;
-    let each = stage.jobs(400, 50) as usize;
+    let each = stage.jobs(400, 100) as usize;
+    let half = queues * each / 2;
     let names: Vec<QueueName> = (0..queues).map(|n| format!("q{n}").parse().unwrap()).collect();
     let site = Site::new(stage, kind).await;
     ours::declare(&site.client, names.clone()).await;
@@ -91,20 +113,16 @@ async fn least_served(stage: &Stage, kind: Kind) -> Sample {
     // Queue by queue: what is fair is the worker's doing, and not the order they came in.
     let jobs = names.iter().flat_map(|queue| (0..each).map(|n| (queue.clone(), "noop".to_owned(), body(n))));
     ours::enqueue_bodies(&site.client, jobs).await;
-    let ran = none_of((queues * each / 2) as u64);
-    let served = Arc::new(Mutex::new(HashMap::<QueueName, usize>::new()));
+    let ran = none_of(half as u64);
+    let served = Arc::new(Mutex::new(Served::default()));
     let seen = Arc::clone(&served);
-    let half = queues * each / 2;
     let worker = ours::worker(&site.client, Registry::new().with::<Noop>(), &ran, Size::of_prefetch(16));
-    let worker = worker.queues(names.iter().map(ToString::to_string)).observe(move |report| {
-        let mut served = seen.lock().unwrap();
-        if served.values().sum::<usize>() < half {
-            *served.entry(report.queue.clone()).or_default() += 1;
-        }
-    });
+    let worker = worker.queues(names.iter().map(ToString::to_string));
+    let worker = worker.observe(move |report| seen.lock().unwrap().count(&report.queue, queues, half));
     ours::run(worker, &ran).await;
     site.close().await;
     let served = served.lock().unwrap();
-    let least = names.iter().map(|queue| served.get(queue).copied().unwrap_or(0)).min().unwrap_or(0);
-    Sample::plain(least as f64 * queues as f64 / half as f64)
+    let least = names.iter().map(|queue| served.since.get(queue).copied().unwrap_or(0)).min().unwrap_or(0);
+    let all: usize = served.since.values().sum();
+    Sample::plain((least * queues) as f64 / all.max(1) as f64)
 }
