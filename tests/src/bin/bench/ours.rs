@@ -73,7 +73,12 @@ impl Site {
 
 /// Enqueues no-op jobs in one call.
 pub(crate) async fn enqueue_all(client: &Client, jobs: Range<u64>) {
-    for answer in client.enqueue_all(jobs.map(Noop::new)).await {
+    enqueue_bundles(client, jobs, 1).await;
+}
+
+/// The same, so many in a message.
+pub(crate) async fn enqueue_bundles(client: &Client, jobs: Range<u64>, bundle: u16) {
+    for answer in client.enqueue_all(jobs.map(Noop::new)).bundle(bundle).await {
         answer.unwrap();
     }
 }

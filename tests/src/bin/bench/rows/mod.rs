@@ -1,6 +1,5 @@
 //! The rows of the table, in the order of `--list`.
 
-mod bundles;
 mod cost;
 mod flat;
 mod latency;
@@ -38,7 +37,7 @@ pub(crate) const ROWS: [Row; 12] = [
     row!("P7", "failing jobs: one retry each, then success, RabbitMQ", retries::retries),
     row!("P8", "processor time and memory of a worker process", cost::cost),
     row!("P9", "flat cost: queues, types, slots, waiting and delayed jobs", flat::flat),
-    row!("P12", "bundles: 100 jobs in one message, end to end", bundles::bundles),
+    row!("P12", "bundles: 100 jobs in one message, end to end", rabbit::bundles),
     row!("mixed", "latency of a fast queue beside a slow one", mixed::slow_and_fast),
     row!("fair", "fairness across 50 queues in one worker", mixed::fairness),
 ];

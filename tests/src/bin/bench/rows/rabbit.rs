@@ -172,30 +172,49 @@ fn bare_publish<'a>(stage: &'a Stage, row: &'a str, rabbit: &'a Rabbit, jobs: u6
 
 /// P4.
 pub(crate) async fn end_to_end(stage: &Stage) -> Vec<Line> {
-    let rabbit = Rabbit::new(stage).await;
     let jobs = stage.jobs(100_000, 1_000);
-    let contest = Contest::new(stage, "P4");
+    let line = |samples| Line::rate("enqueue_all and a worker, prefetch 256", Goal::RatioAtLeast(0.85), samples);
+    at_once(stage, "P4", jobs, (jobs, 1, 256), line).await
+}
+
+/// P12.
+pub(crate) async fn bundles(stage: &Stage) -> Vec<Line> {
+    let jobs = stage.jobs(500_000, 10_000);
+    let line = |samples| Line::rate("bundles of 100, prefetch 10 messages", Goal::RatioAtLeast(10.0), samples);
+    at_once(stage, "P12", jobs / 5, (jobs, 100, 10), line).await
+}
+
+/// Enqueues and runs at the same time: the bare loop so many jobs, and the framework as many as it is told, of which so
+/// many share a message, with this prefetch.
+async fn at_once(
+    stage: &Stage,
+    row: &str,
+    bare: u64,
+    (jobs, bundle, prefetch): (u64, u16, usize),
+    line: impl FnOnce(Vec<Sample>) -> Line,
+) -> Vec<Line> {
+    let rabbit = Rabbit::new(stage).await;
+    let contest = Contest::new(stage, row);
     let contest = contest.side(BARE, async || {
         let meter = stage.meter();
         let mut publishing = JoinSet::new();
         let channel = rabbit.publisher.clone();
-        publishing.spawn(async move { amqp::publish(&channel, QUEUE, 0..jobs).await });
-        rabbit.consume(QUEUE, jobs, 256, Acks::Every(64)).await;
+        publishing.spawn(async move { amqp::publish(&channel, QUEUE, 0..bare).await });
+        rabbit.consume(QUEUE, bare, 256, Acks::Every(64)).await;
         publishing.join_all().await;
-        finish(&rabbit, meter.rate(jobs)).await
+        finish(&rabbit, meter.rate(bare)).await
     });
     let contest = contest.side(OURS, async || {
         let meter = stage.meter();
         let mut enqueueing = JoinSet::new();
         let client = rabbit.site.client.clone();
-        enqueueing.spawn(async move { ours::enqueue_all(&client, 0..jobs).await });
-        ours::process(&rabbit.site.client, jobs, Size::of_prefetch(256)).await;
+        enqueueing.spawn(async move { ours::enqueue_bundles(&client, 0..jobs, bundle).await });
+        ours::process(&rabbit.site.client, jobs, Size { slots: 128, prefetch }).await;
         enqueueing.join_all().await;
         finish(&rabbit, meter.rate(jobs)).await
     });
     let results = contest.run().await;
-    let line = Line::rate("enqueue_all and a worker, prefetch 256", Goal::RatioAtLeast(0.85), results.of(OURS, 0));
-    let lines = vec![results.beside(line, BARE, 0)];
+    let lines = vec![results.beside(line(results.of(OURS, 0)), BARE, 0)];
     rabbit.close().await;
     lines
 }
