@@ -99,5 +99,6 @@ async fn who_may_not_declare_works_without_being_told() {
     })
     .await;
     running.signal("TERM");
-    assert_eq!(warned(&running.end().exits(0)), []);
+    let printed = running.end().exits(0).says(&["the short levels of the delay ladder could not be declared"]);
+    assert_eq!(warned(&printed), []);
 }

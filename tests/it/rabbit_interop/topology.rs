@@ -1,6 +1,6 @@
 //! `topology` on a server: what is told, what is made, and a worker that may make nothing.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use lapin::{
     Connection, ConnectionProperties, ExchangeKind,
@@ -195,6 +195,31 @@ async fn a_worker_that_may_not_declare_starts_retries_and_dead_letters_with_what
     assert!(!log.contains("declares nothing"), "nothing was missing: {log}");
     let after: Vec<_> = node.list_queues(vhost.name()).await.into_iter().map(|queue| queue.name).collect();
     assert_eq!(after, before, "nothing was made");
+}
+
+#[tokio::test]
+async fn a_worker_makes_at_its_start_what_its_plan_says_and_so_all_that_trouble_needs() {
+    let (node, vhost) = (shared_node(), shared_vhost());
+    let program = on(&vhost);
+    let planned = program.run(&["topology", "show", "--queue", "trouble", "--format", "json"]).exits(0).json();
+    let queues = planned["queues"].as_array().unwrap().iter();
+    let at_start: BTreeSet<_> = queues
+        .filter(|queue| queue["made"] == "at_start")
+        .map(|queue| queue["name"].as_str().unwrap().to_owned())
+        .collect();
+    // A release waits a second or two, a porter puts back for four.
+    assert!(["worker.delay.32", "worker.delay.1024", "worker.delay.4096"].iter().all(|name| at_start.contains(*name)));
+    let worker = program.start(&["run", "--queues", "trouble"]);
+    eventually("the queue is consumed", async || {
+        let there = node.list_queues(vhost.name()).await;
+        there.iter().any(|queue| queue.name == "trouble" && queue.consumers > 0).then_some(())
+    })
+    .await;
+    let there: BTreeSet<_> = node.list_queues(vhost.name()).await.into_iter().map(|queue| queue.name).collect();
+    assert_eq!(there, at_start);
+    worker.signal("TERM");
+    let log = worker.wait().exits(0).stderr;
+    assert!(!log.contains("levels of the delay ladder"), "{log}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,7 @@ use crate::{
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     settlement::Settlement,
+    telemetry::TARGET,
     time::monotonic_now,
 };
 
@@ -43,6 +44,9 @@ const OUTLIVED_MAX: usize = 200_000;
 /// How long after a lost connection what comes back is taken for lost with one, too. A server that restarts gives out
 /// within a second what was not settled; a job that kills its worker in these moments has one start more.
 const SHAKEN: Duration = Duration::from_secs(10);
+
+/// How long a worker's start waits for the levels of the ladder, which it may never need.
+const LADDER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Deliveries of one subscription: what the worker sees of its lane.
 #[derive(Default)]
@@ -326,6 +330,7 @@ pub(super) async fn consume(
     shared.declarer.learn_rungs(queue).await?;
     adopt::warn_of_losses(&shared.declarer, queue).await;
     shared.warn_of_stack.call_once(stack::warn);
+    shared.ladder_at_start.get_or_init(|| make_ladder(shared)).await;
     porter::start(shared);
     let table = Arc::new(Table::default());
     // One settlement per owned delivery, of which a message may have many, one suspect, and the stop.
@@ -334,6 +339,18 @@ pub(super) async fn consume(
     shared.lanes.spawn(lane.run());
     let half = Arc::new(Half { table, commands });
     Ok((Box::new(RabbitSource { half: Arc::clone(&half) }), half))
+}
+
+/// Makes the short levels of the ladder before the first job is taken. A worker that needs none of them needs no right to
+/// make them, and goes on.
+async fn make_ladder(shared: &Shared) {
+    let made = timeout(LADDER_WAIT_MAX, shared.declarer.ladder_at_start()).await;
+    let error = match made {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.detail(),
+        Err(_) => format!("there was no answer within {}", humantime::format_duration(LADDER_WAIT_MAX)),
+    };
+    tracing::warn!(target: TARGET, error, "the short levels of the delay ladder could not be declared; each is when it is first needed");
 }
 
 pub(super) fn closed() -> BrokerError {

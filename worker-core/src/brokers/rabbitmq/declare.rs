@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use lapin::types::FieldTable;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -32,7 +33,7 @@ use crate::{
         options::RabbitOptions,
         plan::table,
         ranks::Nature,
-        topology::{self, Ladder, Rung},
+        topology::{self, Ladder, Level, Rung},
     },
     error::{BrokerError, BrokerErrorKind},
     exchange::{Binding, Exchange},
@@ -338,9 +339,28 @@ impl Declarer {
             }
             Place::Ladder(level) => {
                 self.due().await?;
-                self.ensure(&name, self.ladder.arguments(level, self.default_type)).await.map(drop)
+                self.level(level).await
             }
         }
+    }
+
+    /// Declares what releases and short pauses go through, before anything has gone wrong: of what is declared while a
+    /// node of 3.10 goes down a confirmed message may be lost.
+    pub(super) async fn ladder_at_start(&self) -> Result<(), BrokerError> {
+        if !self.declares {
+            return Ok(());
+        }
+        self.due().await?;
+        // Each that can be made is, whatever becomes of another.
+        join_all(Ladder::levels_at_start().map(|level| self.level(level))).await.into_iter().collect()
+    }
+
+    async fn level(&self, level: Level) -> Result<(), BrokerError> {
+        let name = self.ladder.name(level);
+        if self.is_seen(&name) {
+            return Ok(());
+        }
+        self.ensure(&name, self.ladder.arguments(level, self.default_type)).await.map(drop)
     }
 
     /// Declares the queue of what has left a level.

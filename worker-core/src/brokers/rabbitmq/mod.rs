@@ -61,7 +61,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, OnceCell, Semaphore},
     time::{Instant, sleep, timeout},
 };
 
@@ -207,6 +207,7 @@ impl RabbitBroker {
             plumbing,
             suspects: Arc::new(Semaphore::new(1)),
             porter: AtomicBool::new(false),
+            ladder_at_start: OnceCell::new(),
             closed: AtomicBool::new(false),
             last_death: AtomicU64::new(0),
             warn_of_stack: Once::new(),

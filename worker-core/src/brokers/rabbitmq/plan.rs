@@ -72,7 +72,8 @@ fn shared(kind: QueueType, ladder: &Ladder) -> Vec<PlannedQueue> {
         planned(astray, Role::DeadLetters, None, Made::WhenNeeded, &keeping),
     ];
     queues.extend(Ladder::levels().map(|level| {
-        planned(ladder.name(level), Role::Delays, None, Made::WhenNeeded, &ladder.arguments(level, kind))
+        let made = if level.is_made_at_start() { Made::AtStart } else { Made::WhenNeeded };
+        planned(ladder.name(level), Role::Delays, None, made, &ladder.arguments(level, kind))
     }));
     queues
 }
@@ -122,6 +123,9 @@ mod tests {
         assert_eq!(names(&plan, Role::Retries), expected);
         assert_eq!(names(&plan, Role::Due), ["worker.due"]);
         assert_eq!(names(&plan, Role::Delays).len(), 31);
+        let at_start = plan.queues.iter().filter(|queue| queue.role == Role::Delays && queue.made == Made::AtStart);
+        let at_start: Vec<_> = at_start.map(|queue| queue.name.rsplit('.').next().unwrap()).collect();
+        assert_eq!(at_start, ["32", "64", "128", "256", "512", "1024", "2048", "4096"]);
     }
 
     #[test]

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
+use tokio::{
+    runtime::Runtime,
+    sync::{OnceCell, Semaphore},
+    time::timeout,
+};
 
 use crate::{
     broker::Callers,
@@ -61,6 +65,8 @@ pub(super) struct Shared {
     /// One: how many suspects this process has in hand.
     pub(super) suspects: Arc<Semaphore>,
     pub(super) porter: AtomicBool,
+    /// Once for a broker: the levels that a worker makes at its start.
+    pub(super) ladder_at_start: OnceCell<()>,
     pub(super) closed: AtomicBool,
     pub(super) last_death: AtomicU64,
     /// Once for a broker, not for each queue.

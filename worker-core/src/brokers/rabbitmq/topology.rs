@@ -66,6 +66,10 @@ const LEVEL_MIN: u32 = 5;
 /// The longest level of the ladder, 2^35 ms, is longer than the longest delay.
 const LEVEL_MAX: u32 = 35;
 
+/// The longest level that a worker makes at its start, 2^12 ms: what is released, and what a porter puts back, waits
+/// no longer.
+const LEVEL_AT_START_MAX: u32 = 12;
+
 /// The dead-letter queue of `queue`, where its jobs name no other.
 pub(super) fn dead_letters(queue: &QueueName) -> String {
     format!("{queue}{DEAD_LETTER_SUFFIX}")
@@ -175,6 +179,12 @@ impl Ladder {
         (LEVEL_MIN..=LEVEL_MAX).map(Level)
     }
 
+    /// Those that are there before the first job is taken: they are needed when something goes wrong, and what is
+    /// declared just then may be lost.
+    pub(super) fn levels_at_start() -> impl Iterator<Item = Level> {
+        Self::levels().filter(|level| level.is_made_at_start())
+    }
+
     pub(super) fn name(&self, level: Level) -> String {
         format!("{}.delay.{}", self.namespace, level.ms())
     }
@@ -187,6 +197,11 @@ pub(super) struct Level(u32);
 impl Level {
     pub(super) const fn ms(self) -> u64 {
         1 << self.0
+    }
+
+    /// Whether a worker makes it at its start.
+    pub(super) const fn is_made_at_start(self) -> bool {
+        self.0 <= LEVEL_AT_START_MAX
     }
 }
 

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Chosen, graph::Graph};
 use crate::{
-    broker::{Finding, Plan, PlannedQueue, Role, Standing},
+    broker::{Finding, Made, Plan, PlannedQueue, Role, Standing},
     cli::{
         exit,
         fail::Fail,
@@ -23,7 +23,8 @@ it is declared with.
 
 Columns:
   FOR   jobs, dead letters, suspects, retries, due jobs, delays
-  MADE  by `run`: at its start, or when the first job needs it
+  MADE  by `run`: at its start, or when the first job needs it; `8 at start` in a
+        row for several: the others when needed
 
 JSON:
   {"queues": [{"name", "role", "of": queue or null, "made", "arguments"}],
@@ -71,6 +72,7 @@ pub(super) fn show(args: &ShowArgs, settings: &Settings, registry: &Registry, ou
 pub(super) struct Series<'a> {
     pub(super) first: &'a PlannedQueue,
     pub(super) count: usize,
+    at_start: usize,
 }
 
 impl Series<'_> {
@@ -80,6 +82,15 @@ impl Series<'_> {
             return self.first.name.clone();
         }
         format!("{}*", self.first.name.trim_end_matches(|c: char| c.is_ascii_digit()))
+    }
+
+    /// When they are made: all of them, or so many when a worker starts and the others when needed.
+    fn made(&self) -> String {
+        match self.at_start {
+            0 => words(Made::WhenNeeded),
+            count if count == self.count => words(Made::AtStart),
+            count => format!("{count} {}", words(Made::AtStart)),
+        }
     }
 
     /// Whether `name` is one of its queues.
@@ -92,11 +103,13 @@ impl Series<'_> {
 pub(super) fn series(plan: &Plan) -> Vec<Series<'_>> {
     let mut all: Vec<Series<'_>> = Vec::new();
     for queue in &plan.queues {
+        let at_start = usize::from(queue.made == Made::AtStart);
         match all.last_mut() {
             Some(last) if queue.role.forwards() && (last.first.role, &last.first.of) == (queue.role, &queue.of) => {
                 last.count += 1;
+                last.at_start += at_start;
             }
-            _ => all.push(Series { first: queue, count: 1 }),
+            _ => all.push(Series { first: queue, count: 1, at_start }),
         }
     }
     all
@@ -123,7 +136,7 @@ fn short(plan: &Plan) -> Table {
         let count = if one.count == 1 { String::new() } else { format!(", {} queues", one.count) };
         let purpose = format!("{}{count}", purpose(queue.role));
         let kind = queue.kind().unwrap_or_default().to_owned();
-        table.row(["queue".into(), one.name(), kind, purpose, made(queue)]);
+        table.row(["queue".into(), one.name(), kind, purpose, one.made()]);
     }
     others(plan).for_each(|[what, name, kind]| table.row([what, name, kind, String::new(), "at start".into()]));
     table
@@ -139,7 +152,7 @@ fn long(plan: &Plan) -> Table {
             serde_json::to_string(&queue.arguments).unwrap_or_default()
         };
         let kind = queue.kind().unwrap_or_default().to_owned();
-        table.row(["queue".into(), queue.name.clone(), kind, purpose(queue.role).into(), made(queue), arguments]);
+        table.row(["queue".into(), queue.name.clone(), kind, purpose(queue.role).into(), words(queue.made), arguments]);
     }
     others(plan).for_each(|[what, name, kind]| {
         table.row([what, name, kind, String::new(), "at start".into(), String::new()]);
@@ -147,8 +160,9 @@ fn long(plan: &Plan) -> Table {
     table
 }
 
-fn made(queue: &PlannedQueue) -> String {
-    queue.made.as_str().replace('_', " ")
+/// When something is made, in words.
+fn words(made: Made) -> String {
+    made.as_str().replace('_', " ")
 }
 
 /// Exchanges and bindings: what, name, type.
