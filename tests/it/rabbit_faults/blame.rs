@@ -1,13 +1,23 @@
 //! Who is blamed for a death, and who is not.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
-use worker_core::FailureKind;
+use tokio::time::{Instant, sleep};
+use worker_core::{
+    Clock, FailureKind, Registry, TokioClock,
+    broker::Topology,
+    brokers::rabbitmq::{RabbitOptions, SimulatedServer},
+    envelope::Envelope,
+    prelude::*,
+};
 use worker_tests::{eventually::eventually_within, rabbit::shared_node};
 
 use super::scene::{LONG, QUEUE, Scene};
-use crate::system::crew::{Die, Mark};
+use crate::{
+    bench::Running,
+    system::crew::{Die, Mark},
+};
 
 /// Runs workers one after the other, each until it dies, as a service manager would; until `done`.
 async fn keep_running(scene: &Scene<'_>, settings: &[(&str, &str)], done: impl AsyncFn() -> bool) {
@@ -121,4 +131,33 @@ async fn a_killer_in_a_classic_queue_of_others_is_convicted_too() {
     keep_running(&scene, &[("WORKER_CONCURRENCY", "1")], done).await;
     let dead = crew.dead().await;
     assert_eq!((dead.len(), dead[0].failure.kind, dead[0].starts), (1, FailureKind::Crashed, 3), "{dead:?}");
+}
+
+#[job(queue = "wary")]
+async fn wake(woken: State<Mutex<Vec<Instant>>>) {
+    woken.lock().unwrap().push(Instant::now());
+}
+
+/// Another worker may be declaring the suspects' queue at this moment, and to ask one that is only being made ends the
+/// whole connection on 3.10.
+#[tokio::test(start_paused = true)]
+async fn the_first_look_into_a_suspects_queue_waits_a_second_while_the_queue_itself_is_worked_on() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let clock = TokioClock::starting_now();
+    let (broker, _) = server.process(&RabbitOptions::default(), Arc::new(clock));
+    let client = Client::new(Arc::new(broker));
+    for queue in ["wary", "wary_suspects"] {
+        let queue: worker_core::QueueName = queue.parse().unwrap();
+        client.declare(&Topology::queues([queue.clone()])).await.unwrap();
+        let id = queue.as_str().parse().unwrap();
+        let envelope = Envelope::new(id, queue, Some("wake".parse().unwrap()), "{}", clock.now());
+        client.broker().enqueue(vec![envelope]).await.remove(0).unwrap();
+    }
+    let (began, woken) = (Instant::now(), Arc::<Mutex<Vec<Instant>>>::default());
+    let worker = Worker::builder(&client).registry(Registry::new().with::<wake>()).state_arc(Arc::clone(&woken));
+    let running = Running::start(worker);
+    sleep(seconds(5)).await;
+    let after: Vec<_> = woken.lock().unwrap().iter().map(|at| (*at - began).as_millis()).collect();
+    assert!(matches!(*after, [0..100, 1_000..1_100]), "after {after:?} ms");
+    running.stop().await;
 }

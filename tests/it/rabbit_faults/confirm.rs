@@ -7,8 +7,10 @@ use std::{
 
 use tokio::time::sleep;
 use worker_core::{
-    EnqueueErrorKind, Registry, TokioClock,
+    Enqueue, EnqueueErrorKind, Registry, TokioClock,
+    broker::Topology,
     brokers::rabbitmq::{RabbitOptions, SimulatedServer},
+    exchange::{Binding, ExchangeKind},
     prelude::*,
 };
 use worker_tests::rabbit::{Direction, Proxy, shared_node};
@@ -122,6 +124,30 @@ async fn one_confirm_that_does_not_come_costs_its_neighbours_no_connection() {
     assert_eq!(unconfirmed.unwrap_err().kind(), EnqueueErrorKind::Indeterminate);
     client.enqueue(Mark { n: 3, millis: 0 }).await.unwrap();
     assert_eq!(server.connections(), connections);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_answer_when_a_channel_is_to_be_opened_is_left_for_a_new_one() {
+    let server = SimulatedServer::new("3.10.8", 0);
+    let client = process_of(&server);
+    let binding = Binding::by_key("marks".parse().unwrap(), "crew".parse().unwrap(), "");
+    let topology = Topology::queues(["crew".parse().unwrap()]);
+    let topology = topology.exchange("marks".parse().unwrap(), ExchangeKind::Fanout).bind(binding);
+    client.declare(&topology).await.unwrap();
+    client.enqueue(Mark { n: 0, millis: 0 }).await.unwrap();
+    let connections = server.connections();
+    // What goes to exchanges has a channel of its own, which is opened now, on the same connection.
+    server.slow(11_000..=11_000, 0..=0);
+    let through = |n| Enqueue::new(Mark { n, millis: 0 }).via("marks", "");
+    let error = client.enqueue(through(1)).await.unwrap_err();
+    assert_eq!(error.kind(), EnqueueErrorKind::Unavailable, "nothing was sent: {error}");
+    sleep(Duration::from_millis(8_500)).await;
+    // The 10 s that an answer has are over. From now on the server is well.
+    server.slow(0..=0, 0..=0);
+    sleep(Duration::from_secs(3)).await;
+    client.enqueue(through(2)).await.unwrap();
+    assert_eq!(server.connections(), connections + 1);
+    assert_eq!(server.depths()["crew"], 2);
 }
 
 #[job(queue = "slow_calls")]

@@ -196,3 +196,6 @@ fn count(told: &Result<(), PublishError>) {
         metrics::counter!(PUBLISH_FAILURES, "reason" => reason).increment(1);
     }
 }
+
+#[cfg(test)]
+mod tests;
