@@ -25,14 +25,17 @@ use tokio::{
 };
 
 use super::{PublishError, Publisher};
-use crate::brokers::rabbitmq::{
-    connection::{Connection, SILENT, Tasks},
-    link::{
-        Address, Channel, Confirmation, Declare, DeclareExchange, Depth, Dialer, Link, LinkError, LinkErrorKind,
-        Purpose,
+use crate::{
+    brokers::rabbitmq::{
+        connection::{Connection, SILENT, Tasks},
+        link::{
+            Address, Channel, Confirmation, Declare, DeclareExchange, Depth, Dialer, Link, LinkError, LinkErrorKind,
+            Purpose,
+        },
+        redial::Redial,
+        wire::{Incoming, Message},
     },
-    redial::Redial,
-    wire::{Incoming, Message},
+    time::monotonic_now,
 };
 
 /// A connection as the test wants it: publishes are written, and confirmed when the test says so.
@@ -200,7 +203,7 @@ async fn what_was_not_confirmed_when_a_connection_is_given_up_is_unknown_at_once
     let (publisher, held, _connection) = publisher();
     let first = publisher.begin(Address::queue("orders"), message()).await;
     held.written.notified().await;
-    let asked = tokio::time::Instant::now();
+    let asked = monotonic_now();
     held.give_up();
     assert_eq!(first.await, Err(PublishError::Unknown(LinkErrorKind::Gone, SILENT.to_owned())));
     assert_eq!(asked.elapsed(), Duration::ZERO);
