@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use worker_core::{Context, Handler, Job, JobError, JobOptions, JobResult, Registry, RetryPolicy, State};
 use worker_tests::noop::{Noop, Ran};
 
@@ -68,6 +68,23 @@ impl Handler for Slow {
     async fn run(self, _: Context) -> JobResult<()> {
         tokio::time::sleep(Duration::from_millis(self.millis)).await;
         Ok(())
+    }
+}
+
+/// Does nothing once a gate is open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Gated(pub(crate) Noop);
+
+impl Job for Gated {
+    const NAME: &'static str = "gated";
+    type Return = ();
+}
+
+impl Handler for Gated {
+    async fn run(self, cx: Context) -> JobResult<()> {
+        let gate: State<watch::Receiver<bool>> = cx.supply()?;
+        (*gate).clone().wait_for(|open| *open).await?;
+        self.0.run(cx).await
     }
 }
 

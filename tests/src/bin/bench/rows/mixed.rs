@@ -1,21 +1,22 @@
 //! Queues that share a worker: whether a slow one slows a fast one, and whether many are served alike.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
+    time::sleep,
 };
-use worker_core::{QueueName, Registry, Worker};
+use worker_core::{Job as _, QueueName, Registry, Worker};
 use worker_tests::noop::Noop;
 
 use super::latency::{percentiles, ring};
 use crate::{
-    jobs::{Ring, Slow, Told, none_of},
+    jobs::{Gated, Ring, Slow, Told, none_of},
     measure::{Goal, Line, Sample, Unit},
     ours::{self, Kind, Site, Size},
     stage::{Contest, Stage},
@@ -68,8 +69,8 @@ async fn mixed(stage: &Stage, kind: Kind, rings: usize, slow: u64) -> Vec<Sample
     percentiles(times)
 }
 
-/// All queues have as many jobs; of those that run between the first of the last queue and the half of all, the least
-/// served should not have far less than the mean.
+/// All queues have as many jobs, and none runs before all queues are consumed; when half of all have run, the least
+/// served queue should not have far less than the mean.
 pub(crate) async fn fairness(stage: &Stage) -> Vec<Line> {
     let mut lines = Vec::new();
     for kind in Kind::BOTH {
@@ -82,26 +83,6 @@ pub(crate) async fn fairness(stage: &Stage) -> Vec<Line> {
     lines
 }
 
-/// What the queues of one worker have got.
-#[derive(Default)]
-struct Served {
-    /// The queues that have begun: until all have, nothing is counted.
-    begun: HashSet<QueueName>,
-    since: HashMap<QueueName, usize>,
-    ran: usize,
-}
-
-impl Served {
-    fn count(&mut self, queue: &QueueName, queues: usize, most: usize) {
-        self.ran += 1;
-        if self.begun.len() < queues {
-            self.begun.insert(queue.clone());
-        } else if self.ran < most {
-            *self.since.entry(queue.clone()).or_default() += 1;
-        }
-    }
-}
-
 async fn least_served(stage: &Stage, kind: Kind) -> Sample {
     let queues = stage.jobs(QUEUES as u64, 4) as usize;
     let each = stage.jobs(400, 100) as usize;
@@ -109,20 +90,35 @@ async fn least_served(stage: &Stage, kind: Kind) -> Sample {
     let names: Vec<QueueName> = (0..queues).map(|n| format!("q{n}").parse().unwrap()).collect();
     let site = Site::new(stage, kind).await;
     ours::declare(&site.client, names.clone()).await;
-    let body = |n: usize| serde_json::to_string(&Noop::new(n as u64)).unwrap();
+    let body = |n: usize| serde_json::to_string(&Gated(Noop::new(n as u64))).unwrap();
     // Queue by queue: what is fair is the worker's doing, and not the order they came in.
-    let jobs = names.iter().flat_map(|queue| (0..each).map(|n| (queue.clone(), "noop".to_owned(), body(n))));
+    let jobs = names.iter().flat_map(|queue| (0..each).map(|n| (queue.clone(), Gated::NAME.to_owned(), body(n))));
     ours::enqueue_bodies(&site.client, jobs).await;
     let ran = none_of(half as u64);
-    let served = Arc::new(Mutex::new(Served::default()));
+    let served = Arc::new(Mutex::new(HashMap::<QueueName, usize>::new()));
     let seen = Arc::clone(&served);
-    let worker = ours::worker(&site.client, Registry::new().with::<Noop>(), &ran, Size::of_prefetch(16));
-    let worker = worker.queues(names.iter().map(ToString::to_string));
-    let worker = worker.observe(move |report| seen.lock().unwrap().count(&report.queue, queues, half));
-    ours::run(worker, &ran).await;
+    let (opening, gate) = watch::channel(false);
+    let worker = ours::worker(&site.client, Registry::new().with::<Gated>(), &ran, Size::of_prefetch(16));
+    let worker = worker.state(gate).queues(names.iter().map(ToString::to_string)).observe(move |report| {
+        let mut served = seen.lock().unwrap();
+        if served.values().sum::<usize>() < half {
+            *served.entry(report.queue.clone()).or_default() += 1;
+        }
+    });
+    let worker = worker.build().unwrap();
+    let status = worker.status();
+    let opened = async {
+        while !status.has_served() {
+            sleep(Duration::from_millis(20)).await;
+        }
+        // Until each queue's first deliveries are here.
+        sleep(Duration::from_millis(500)).await;
+        opening.send(true).unwrap();
+        ran.all.notified().await;
+    };
+    worker.run(opened).await.unwrap();
     site.close().await;
     let served = served.lock().unwrap();
-    let least = names.iter().map(|queue| served.since.get(queue).copied().unwrap_or(0)).min().unwrap_or(0);
-    let all: usize = served.since.values().sum();
-    Sample::plain((least * queues) as f64 / all.max(1) as f64)
+    let least = names.iter().map(|queue| served.get(queue).copied().unwrap_or(0)).min().unwrap_or(0);
+    Sample::plain((least * queues) as f64 / half as f64)
 }
