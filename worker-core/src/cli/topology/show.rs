@@ -23,8 +23,8 @@ it is declared with.
 
 Columns:
   FOR   jobs, dead letters, suspects, retries, due jobs, delays
-  MADE  by `run`: at its start, or when the first job needs it; `8 at start` in a
-        row for several: the others when needed
+  MADE  by `run`: at its start, or when the first job needs it; `8 at start` in
+        a row for several: the others when needed
 
 JSON:
   {"queues": [{"name", "role", "of": queue or null, "made", "arguments"}],
