@@ -1,4 +1,4 @@
-//! The jobs of the rows that need other ones than [`Noop`](worker_tests::noop::Noop).
+//! The jobs of the rows that need other ones than [`Noop`].
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
