@@ -68,7 +68,9 @@ impl Unacked {
     /// What to write so that all that is finished is acknowledged, and nothing else.
     pub(super) fn take(&mut self) -> Vec<Ack> {
         let finished = std::mem::take(&mut self.finished);
-        self.tags.retain(|tag| !finished.contains(tag));
+        for tag in &finished {
+            self.tags.remove(tag);
+        }
         let first_open = self.tags.first().copied().unwrap_or(u64::MAX);
         let mut prefix = finished.range(..first_open);
         let (count, last) = (prefix.clone().count(), prefix.next_back());

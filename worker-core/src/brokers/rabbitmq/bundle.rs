@@ -208,7 +208,8 @@ pub(super) fn unpack(message: &Message, carrier: &Envelope) -> Result<Vec<Envelo
 
 /// One job of a bundle as a message of its own, with what the bundle's says of all of them.
 pub(super) fn single(bundle: &Message, job: &Envelope) -> Copy {
-    let mut copy = Copy::of(bundle).without(BUNDLE).id(&job.id);
+    // That the message was not known to older workers says nothing of its jobs.
+    let mut copy = Copy::of(bundle).without(BUNDLE).without(wire::UNKNOWN_SINCE).id(&job.id);
     copy.body = job.body.0.clone();
     // What others have written on the message is none of its jobs'.
     for (name, _) in wire::application_headers(bundle).iter() {

@@ -4,7 +4,8 @@
 //! suspects, which a process takes one at a time. Everything that leaves a queue by another way than
 //! success is copied first: the copy is published and confirmed, and only then
 //! is the original acknowledged, so that a crash between the two makes two of
-//! a job and never none.
+//! a job and never none. A message may have several jobs (`bundles`): it is
+//! acknowledged when all of them are done with.
 
 mod bundles;
 mod lines;
@@ -248,6 +249,8 @@ impl Lane {
                 biased;
                 () = self.shared.lanes.closing.cancelled() => return self.end(lines, true).await,
                 () = up.lost.cancelled() => Err(self.shared.consume.error().unwrap_or_else(gone)),
+                // Before what may come without end.
+                () = at(lines.flush_at) => lines.flush().await,
                 count = self.commands.recv_many(&mut received, COMMANDS_MAX) => {
                     if count == 0 {
                         return self.end(lines, false).await;
@@ -263,7 +266,6 @@ impl Lane {
                 }
                 Some((answers, seen)) = lines.written.next(), if !lines.written.is_empty() => tell(answers, seen),
                 message = lines.messages.next(), if !self.stopped => self.received_all(&mut lines, message),
-                () = at(lines.flush_at) => lines.flush().await,
                 found = lines.look.look(&lines.suspects.channel, &suspects), if !self.stopped => match found {
                     Ok(found) => {
                         found.into_iter().for_each(|incoming| self.arrived(&mut lines, Line::Suspects, incoming));

@@ -127,10 +127,13 @@ fn what_others_wrote_on_a_bundle_is_none_of_its_jobs() {
     let mut message = packed(jobs("q", 2, 10));
     let mut table = message.properties.headers().clone().unwrap();
     table.insert("x-shovelled".into(), lapin::types::AMQPValue::Boolean(true));
+    // Workers from before bundles do not know it.
+    table.insert(wire::UNKNOWN_SINCE.into(), lapin::types::AMQPValue::LongLongInt(1));
     message.properties = message.properties.with_headers(table);
     let jobs = read(&message).unwrap();
     assert!(jobs[0].headers.is_empty());
-    assert!(carrier(&single(&message, &jobs[0]).message()).headers.is_empty());
+    let alone = carrier(&single(&message, &jobs[0]).message());
+    assert!(alone.headers.is_empty() && alone.unknown_since.is_none());
 }
 
 #[test]

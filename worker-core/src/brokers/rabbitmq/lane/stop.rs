@@ -23,8 +23,9 @@ use crate::{
 const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// How long, at least and at most, nothing must arrive until nothing is on its way: several times
-/// what a delivery takes.
-const QUIET: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// what a delivery takes. A server that declares queues meanwhile, as for another worker that starts, pauses for more
+/// than 50 ms.
+const QUIET: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(500));
 
 impl Lane {
     /// Takes no more, and gives back what was fetched and not returned.
