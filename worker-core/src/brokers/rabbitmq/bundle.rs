@@ -172,8 +172,10 @@ pub(super) fn unpack(message: &Message, carrier: &Envelope) -> Result<Vec<Envelo
         serde_json::from_slice(body).map_err(|error| format!("it is no bundle of jobs: {error}"))?;
     let told = message.integer(BUNDLE).and_then(|count| usize::try_from(count).ok());
     if records.is_empty() || records.len() > usize::from(BUNDLE_MAX) || told != Some(records.len()) {
-        let what = "it is a bundle of {} jobs, and its header `x-bundle` does not say so; 1 to {} are possible";
-        return Err(what.replacen("{}", &records.len().to_string(), 1).replacen("{}", &BUNDLE_MAX.to_string(), 1));
+        return Err(format!(
+            "it is a bundle of {} jobs, and its header `x-bundle` does not say so; 1 to {BUNDLE_MAX} are possible",
+            records.len()
+        ));
     }
     let (mut jobs, mut last) = (Vec::with_capacity(records.len()), None::<JobName>);
     for (place, record) in records.into_iter().enumerate() {
