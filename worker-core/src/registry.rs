@@ -4,7 +4,7 @@
 //! is linked, or registered one by one, for tests that must not see each other's.
 //! What is wrong with them is found before the first job is taken, all of it at once.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use crate::{
     broker::{Capabilities, Needs, Topology, once},
@@ -36,14 +36,15 @@ inventory::collect!(Registration);
 /// ```
 #[derive(Clone, Default)]
 pub struct Registry {
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Entry>>,
     problems: Vec<String>,
     by_name: HashMap<JobName, usize>,
 }
 
 /// One handler with its names checked.
-#[derive(Clone)]
 pub(crate) struct Entry {
+    /// Its place among the registry's.
+    pub(crate) number: usize,
     pub(crate) name: JobName,
     pub(crate) queue: QueueName,
     pub(crate) registration: Registration,
@@ -162,7 +163,7 @@ impl Registry {
                 None
             }
         });
-        self.entries.push(Entry { name, queue, registration, asked, on });
+        self.entries.push(Arc::new(Entry { number: index, name, queue, registration, asked, on }));
         self
     }
 
@@ -182,7 +183,7 @@ impl Registry {
             format!("`{}` ({file}:{line})", other.name)
         };
         // To ask for nothing is to differ, too: a program that only has that job would make another queue.
-        let differs = |other: &&Entry| other.queue == *queue && other.asked != *asked;
+        let differs = |other: &&Arc<Entry>| other.queue == *queue && other.asked != *asked;
         let beside = self.entries.iter().find(differs).map(|other| {
             format!(
                 "jobs {} and {this} ask for different things of queue `{queue}`: {} and {asked}; write the same on \
@@ -289,13 +290,13 @@ impl Registry {
     /// The job of `queue` that runs for what is published to `exchange`.
     ///
     /// Whatever name a publisher gave its message: that is the event's, not a job's.
-    pub(crate) fn listener(&self, queue: &QueueName, exchange: &str) -> Option<&Entry> {
-        let on = |entry: &&Entry| entry.on.as_ref().is_some_and(|on| on.exchange.name == *exchange);
+    pub(crate) fn listener(&self, queue: &QueueName, exchange: &str) -> Option<&Arc<Entry>> {
+        let on = |entry: &&Arc<Entry>| entry.on.as_ref().is_some_and(|on| on.exchange.name == *exchange);
         self.of_queue(queue).find(on)
     }
 
     /// The handlers of the jobs in `queue`, which may be a shard of theirs.
-    pub(crate) fn of_queue(&self, queue: &QueueName) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn of_queue(&self, queue: &QueueName) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.iter().filter(move |entry| shard::is_of(queue, &entry.queue))
     }
 
@@ -310,7 +311,7 @@ impl Registry {
 
     /// All handlers, by name.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter()
+        self.entries.iter().map(|entry| &**entry)
     }
 
     /// All names and aliases.
@@ -324,7 +325,7 @@ impl Registry {
     ///
     /// A job whose type moved to another queue is still known under its name. A
     /// message without a name belongs to the queue's only job.
-    pub(crate) fn find(&self, queue: &QueueName, name: Option<&JobName>) -> Option<&Entry> {
+    pub(crate) fn find(&self, queue: &QueueName, name: Option<&JobName>) -> Option<&Arc<Entry>> {
         match name {
             Some(name) => self.by_name.get(name).map(|&index| &self.entries[index]),
             None => {
@@ -336,7 +337,7 @@ impl Registry {
 
     /// The handler of this name, alone.
     #[cfg(feature = "cli")]
-    pub(crate) fn find_by_name(&self, name: &str) -> Option<&Entry> {
+    pub(crate) fn find_by_name(&self, name: &str) -> Option<&Arc<Entry>> {
         self.by_name.get(name).map(|&index| &self.entries[index])
     }
 
@@ -348,10 +349,11 @@ impl Registry {
 
     /// The jobs of `queues` that may run longer than a delivery may be held: they would run again meanwhile.
     pub(crate) fn too_long(&self, queues: &[QueueName], limit: Duration) -> Vec<String> {
-        let is_served = |entry: &&Entry| queues.iter().any(|queue| shard::is_of(queue, &entry.queue));
+        let is_served = |entry: &&Arc<Entry>| queues.iter().any(|queue| shard::is_of(queue, &entry.queue));
         let served = self.entries.iter().filter(is_served);
         let too_long = served.filter(|entry| entry.registration.options.timeout >= limit);
-        let problem = |Entry { name, registration: Registration { file, line, options, .. }, .. }: &Entry| {
+        let problem = |entry: &Arc<Entry>| {
+            let Entry { name, registration: Registration { file, line, options, .. }, .. } = &**entry;
             let [may, limit] = [options.timeout, limit].map(humantime::format_duration);
             format!(
                 "job `{name}` ({file}:{line}) may run for {may}, and the server takes a job away after {limit} and has \
@@ -365,9 +367,9 @@ impl Registry {
     /// Everything that would go wrong in a worker that serves `queues` with `states` on such a broker.
     pub(crate) fn problems(&self, queues: &[QueueName], states: &States, broker: &Capabilities) -> Vec<String> {
         let mut problems = self.problems.clone();
-        let is_served = |entry: &&Entry| queues.iter().any(|queue| shard::is_of(queue, &entry.queue));
+        let is_served = |entry: &&Arc<Entry>| queues.iter().any(|queue| shard::is_of(queue, &entry.queue));
         for entry in self.entries.iter().filter(is_served) {
-            let Entry { name, registration: Registration { file, line, requirements, options, .. }, .. } = entry;
+            let Entry { name, registration: Registration { file, line, requirements, options, .. }, .. } = &**entry;
             for missing in requirements().into_iter().filter(|requirement| !states.satisfies(requirement)) {
                 problems.push(format!(
                     "job `{name}` ({file}:{line}) needs `State<{}>`, which was not given: add `.state(…)`; given: {}",

@@ -59,7 +59,7 @@ pub async fn each_job_of_a_bundle_is_delivered_as_it_was_sent_and_in_its_order<F
     for (n, delivery) in all.iter().enumerate() {
         let mut sent = with_headers(n, job(format!("job{n}")));
         sent.bundle = None;
-        assert_eq!((&delivery.envelope, delivery.attempt, delivery.starts), (&sent, 1, 0));
+        assert_eq!((&*delivery.envelope, delivery.attempt, delivery.starts), (&sent, 1, 0));
     }
     consumer.ack_all(all).await;
     consumer.nothing().await;

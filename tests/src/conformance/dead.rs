@@ -156,7 +156,7 @@ pub async fn a_replayed_job_begins_anew<F: BrokerFixture>(fx: &F) {
     let replayed = consumer.one().await;
     assert_eq!((replayed.attempt, replayed.starts), (1, 0));
     sent.expires_at = None;
-    assert!(replayed.envelope == sent, "{:?} instead of {sent:?}", replayed.envelope);
+    assert!(*replayed.envelope == sent, "{:?} instead of {sent:?}", replayed.envelope);
     assert!(process.dead().await.is_empty());
     consumer.settle(replayed, retry(Duration::ZERO)).await;
     let delivery = consumer.one().await;

@@ -251,7 +251,7 @@ pub async fn every_field_arrives_as_it_was_sent_and_stays_so<F: BrokerFixture>(f
         for sent in &sent {
             let delivery = delivered.remove(&sent.id.to_string()).expect("each is delivered, under its id");
             assert_eq!(delivery.queue, QUEUE);
-            assert!(delivery.envelope == *sent, "sent: {sent:?}, delivered: {:?}", delivery.envelope);
+            assert!(*delivery.envelope == *sent, "sent: {sent:?}, delivered: {:?}", delivery.envelope);
             consumer.settle(delivery, settlement.clone()).await;
         }
     }

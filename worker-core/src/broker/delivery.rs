@@ -33,8 +33,8 @@ pub enum Begin {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The job.
-    pub envelope: Envelope,
+    /// The job; boxed, since a delivery changes hands a dozen times.
+    pub envelope: Box<Envelope>,
     /// Where it was fetched from.
     pub queue: QueueName,
     /// 1 on the first run: executions that were started and not released, and this one.
@@ -50,14 +50,14 @@ pub struct Delivery {
 impl Delivery {
     /// A delivery of `envelope` from `queue`. For implementors of brokers.
     #[must_use]
-    pub const fn new(
-        envelope: Envelope,
+    pub fn new(
+        envelope: impl Into<Box<Envelope>>,
         queue: QueueName,
         (attempt, starts): (u32, u32),
         receipt: Receipt,
         lost: CancellationToken,
     ) -> Self {
-        Self { envelope, queue, attempt, starts, receipt, lost }
+        Self { envelope: envelope.into(), queue, attempt, starts, receipt, lost }
     }
 
     /// Whether its worker was gone before it ended at least once.

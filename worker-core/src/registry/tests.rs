@@ -214,7 +214,7 @@ fn dead_letters_of_two_queues_are_not_mixed_nor_run() {
 #[test]
 fn a_priority_needs_a_broker_or_a_queue_that_has_them() {
     let mut states = States::default();
-    states.insert(std::sync::Arc::new(String::new()));
+    states.insert(Arc::new(String::new()));
     let problems = |registry: &Registry, can: &Capabilities| registry.problems(&registry.queues(), &states, can);
     let mut server = Capabilities::none("rabbitmq");
     (server.queue_priorities, server.server) = (true, Some("RabbitMQ 3.10.8".into()));
@@ -258,7 +258,7 @@ fn jobs_that_cannot_both_get_what_they_run_for_are_refused() {
     let registry = Registry::new().with::<Audit>().with::<Bill>().with::<Send>().with::<Pick>();
     let mut able = Capabilities::none("toy");
     let mut states = States::default();
-    states.insert(std::sync::Arc::new(String::new()));
+    states.insert(Arc::new(String::new()));
     let unable = registry.problems(&registry.queues(), &states, &able).join("\n");
     assert!(unable.contains("`audit`") && unable.contains("the toy broker has no exchanges"), "{unable}");
     able.exchanges = true;

@@ -253,18 +253,19 @@ impl TestQueue {
     async fn perform(&self, delivery: Delivery, settler: &dyn Settler) -> Option<Execution> {
         let (at, attempt, queue) = (self.now(), delivery.attempt, delivery.queue.clone());
         let (id, job) = (delivery.envelope.id.clone(), delivery.envelope.name.clone());
-        let (outcome, retry) =
-            match admit(&delivery, &self.registry, at, UNKNOWN_JOB_PATIENCE_DEFAULT, PAYLOAD_BYTES_MAX) {
-                Admission::Refuse(outcome, retry) => (outcome, retry),
-                Admission::Run(entry) => {
-                    if settler.begin(&delivery) != Begin::Go {
-                        return None;
-                    }
-                    let handler = entry.registration;
-                    let cx = self.context(&delivery, entry);
-                    (execute(handler, delivery.envelope.body.clone(), cx).await, handler.options.retry)
+        let entry = self.registry.find(&delivery.queue, job.as_ref());
+        let (patience, bytes_max) = (UNKNOWN_JOB_PATIENCE_DEFAULT, PAYLOAD_BYTES_MAX);
+        let (outcome, retry) = match admit(&delivery, entry, &self.registry, at, patience, bytes_max) {
+            Admission::Refuse(outcome, retry) => (outcome, retry),
+            Admission::Run(entry) => {
+                if settler.begin(&delivery) != Begin::Go {
+                    return None;
                 }
-            };
+                let cx = self.context(&delivery, entry);
+                let outcome = execute(Arc::clone(entry), delivery.envelope.body.clone(), cx).await;
+                (outcome, entry.registration.options.retry)
+            }
+        };
         let settlement = decide_for(delivery.envelope.caller.as_ref(), outcome, attempt, &retry, 0.0);
         let ending = settler.submit(delivery, settlement.clone()).await.map_or(Ending::Lost, |()| settlement.into());
         Some(Execution { id, job, queue, attempt, at: at.since(self.started), ending })

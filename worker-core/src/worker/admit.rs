@@ -1,6 +1,6 @@
 //! Whether a delivery can be given to a handler at all. Pure.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     broker::Delivery,
@@ -13,15 +13,17 @@ use crate::{
 /// What to do with a delivery whose turn has come.
 pub(crate) enum Admission<'a> {
     /// Run this handler.
-    Run(&'a Entry),
+    Run(&'a Arc<Entry>),
     /// Start nothing: this is the outcome, under the policy of the job's type.
     Refuse(Outcome, RetryPolicy),
 }
 
-/// Finds the delivery's handler, and sees that the job has not expired and is not too large.
+/// Sees that the job is known here, where `entry` is what the registry has for it, that it has not expired and is not
+/// too large.
 pub(crate) fn admit<'a>(
     delivery: &Delivery,
-    registry: &'a Registry,
+    entry: Option<&'a Arc<Entry>>,
+    registry: &Registry,
     now: Timestamp,
     unknown_job_patience: Duration,
     payload_bytes_max: usize,
@@ -31,7 +33,7 @@ pub(crate) fn admit<'a>(
         let failure = Failure::new(FailureKind::Expired, format!("it was not started before it expired at {date}"));
         return Admission::Refuse(Outcome::Rejected(failure), RetryPolicy::DEFAULT);
     }
-    let Some(entry) = registry.find(&delivery.queue, delivery.envelope.name.as_ref()) else {
+    let Some(entry) = entry else {
         let outcome = unknown(delivery, registry, now, unknown_job_patience);
         return Admission::Refuse(outcome, RetryPolicy::DEFAULT);
     };

@@ -11,7 +11,7 @@
 use std::{
     collections::HashMap,
     future::{Future, pending},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 use crate::{
     broker::{Begin, Delivery, Settler},
     error::{BrokerError, RunError},
-    handler::{Context, ContextParts, Registration},
+    handler::{Context, ContextParts},
     name::JobName,
     outcome::{Failure, FailureKind, Outcome},
     registry::Entry,
@@ -69,15 +69,13 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(4);
 /// Batches that fetching may be ahead of the loop, per queue.
 const FETCHED_AHEAD: usize = 1;
 
-type SettledFuture = Pin<Box<dyn Future<Output = Settled> + Send>>;
-
 pub(super) struct Dispatcher {
     plan: Plan,
     lanes: Lanes,
     phase: Phase,
     running: HashMap<Id, Running>,
     executions: JoinSet<Outcome>,
-    settling: FuturesUnordered<SettledFuture>,
+    settling: FuturesUnordered<Settling>,
     draining: CancellationToken,
     alone: AloneWait,
     /// The broker takes a suspect's delivery for its start: it must not be kept waiting here, where
@@ -119,7 +117,7 @@ enum AloneWait {
 struct Running {
     owned: Owned,
     place: Place,
-    handler: Registration,
+    entry: Arc<Entry>,
     started: Instant,
     span: tracing::Span,
 }
@@ -144,7 +142,6 @@ impl Dispatcher {
         let lanes = Lanes::new(plan.concurrency, plan.lanes.iter().map(|lane| lane.slots));
         let meter = Meter::new(
             plan.broker.capabilities().broker,
-            Arc::clone(&plan.registry),
             plan.concurrency,
             plan.lanes.iter().map(|lane| (&lane.subscription.queue, lane.slots)),
         );
@@ -231,8 +228,11 @@ impl Dispatcher {
                 }
             }
             self.start_what_can();
-            self.plan.board.count(self.lanes.running(), self.report.settled);
-            self.meter.running(self.lanes.running());
+            for (lane, running) in self.lanes.take_changed() {
+                self.plan.board.running(lane, running);
+                self.meter.running(lane, running);
+            }
+            self.plan.board.settled(self.report.settled);
         }
         self.report.unsettled = (self.running.len() + self.settling.len()) as u64;
         self.failure.map_or(Ok(self.report), |error| Err(error.into()))
@@ -279,9 +279,10 @@ impl Dispatcher {
     fn arrive(&mut self, lane: usize, settler: &Arc<dyn Settler>, deliveries: Vec<Delivery>) {
         for mut delivery in deliveries {
             self.address(&mut delivery);
-            let owned = Owned { delivery, settler: Arc::clone(settler) };
+            let entry = self.plan.registry.find(&delivery.queue, delivery.envelope.name.as_ref()).cloned();
+            let owned = Owned { delivery, settler: Arc::clone(settler), lane, entry };
             match self.phase {
-                Phase::Serving => self.lanes.arrive(lane, owned),
+                Phase::Serving => self.lanes.arrive(owned),
                 Phase::Draining { .. } => self.unstarted.push(owned),
                 Phase::Aborting { .. } => self.give_back(owned),
             }
@@ -302,9 +303,8 @@ impl Dispatcher {
             if self.is_kept_free() {
                 return;
             }
-            let registry = &self.plan.registry;
-            let limit = |delivery: &Delivery| {
-                let entry = registry.find(&delivery.queue, delivery.envelope.name.as_ref())?;
+            let limit = |owned: &Owned| {
+                let entry = owned.entry.as_ref()?;
                 entry.registration.options.concurrency.map(|most| (entry.name.clone(), most.get()))
             };
             match self.lanes.next(limit, self.alone != AloneWait::Over) {
@@ -350,9 +350,9 @@ impl Dispatcher {
     fn start(&mut self, owned: Owned, place: Place) {
         let (delivery, now) = (&owned.delivery, self.plan.clock.now());
         let (patience, bytes_max) = (self.plan.unknown_job_patience, self.plan.payload_bytes_max);
-        let admission = admit(delivery, &self.plan.registry, now, patience, bytes_max);
-        let Entry { name, registration: handler, .. } = match admission {
-            Admission::Run(entry) => entry.clone(),
+        let admission = admit(delivery, owned.entry.as_ref(), &self.plan.registry, now, patience, bytes_max);
+        let entry = match admission {
+            Admission::Run(entry) => Arc::clone(entry),
             Admission::Refuse(outcome, retry) => {
                 let span = span(delivery, delivery.envelope.name.as_ref());
                 // Once: from then on the job carries since when nobody has known it.
@@ -365,7 +365,7 @@ impl Dispatcher {
                 return self.conclude(owned, Conclusion::Ended(outcome), &retry, Duration::ZERO, span);
             }
         };
-        let span = span(delivery, Some(&name));
+        let span = span(delivery, Some(&entry.name));
         match owned.settler.begin(delivery) {
             Begin::Go => {}
             Begin::Moved => return self.lanes.leave(&place),
@@ -375,25 +375,25 @@ impl Dispatcher {
                 return self.lanes.leave(&place);
             }
         }
-        self.meter.started(delivery, &name, now);
-        let cx = self.context(delivery, name, &handler);
-        let execution = execute(handler, delivery.envelope.body.clone(), cx).instrument(span.clone());
+        self.meter.series(owned.lane, Some(&entry)).started(delivery, now);
+        let cx = self.context(delivery, &entry);
+        let execution = execute(Arc::clone(&entry), delivery.envelope.body.clone(), cx).instrument(span.clone());
         let id = match &self.plan.jobs_on {
             Some(runtime) => self.executions.spawn_on(execution, runtime),
             None => self.executions.spawn(execution),
         }
         .id();
-        self.running.insert(id, Running { owned, place, handler, started: monotonic_now(), span });
+        self.running.insert(id, Running { owned, place, entry, started: monotonic_now(), span });
     }
 
-    fn context(&self, delivery: &Delivery, job: JobName, handler: &Registration) -> Context {
+    fn context(&self, delivery: &Delivery, entry: &Entry) -> Context {
         Context::new(ContextParts {
             id: delivery.envelope.id.clone(),
-            job,
+            job: entry.name.clone(),
             queue: delivery.queue.clone(),
             attempt: delivery.attempt,
             enqueued_at: delivery.envelope.enqueued_at,
-            timeout: handler.options.timeout,
+            timeout: entry.registration.options.timeout,
             headers: delivery.envelope.headers.clone(),
             is_call: delivery.envelope.caller.is_some(),
             stopping: self.draining.clone(),
@@ -406,19 +406,19 @@ impl Dispatcher {
             Ok((id, outcome)) => (id, Ok(outcome)),
             Err(error) => (error.id(), Err(error)),
         };
-        let Some(Running { owned, place, handler, started, span }) = self.running.remove(&id) else {
+        let Some(Running { owned, place, entry, started, span }) = self.running.remove(&id) else {
             return;
         };
         self.lanes.leave(&place);
         let elapsed = started.elapsed();
-        self.meter.ended(&owned.delivery, elapsed);
+        self.meter.series(owned.lane, Some(&entry)).ended(elapsed);
         let conclusion = match ended {
             // While this worker stops it is given back at once, for another to take.
             Ok(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
                 Conclusion::Ended(Outcome::Snoozed(delay.max(SNOOZE_MIN)))
             }
             Ok(outcome) => Conclusion::Ended(outcome),
-            Err(error) if error.is_cancelled() && handler.blocking => Conclusion::Abandoned,
+            Err(error) if error.is_cancelled() && entry.registration.blocking => Conclusion::Abandoned,
             Err(error) if error.is_cancelled() => Conclusion::Interrupted,
             // `execute` catches the handler's panics; what is left is a panic in dropping its value.
             Err(error) => {
@@ -426,7 +426,7 @@ impl Dispatcher {
                 Conclusion::Ended(Outcome::Failed { failure, retry_after: None })
             }
         };
-        self.conclude(owned, conclusion, &handler.options.retry, elapsed, span);
+        self.conclude(owned, conclusion, &entry.registration.options.retry, elapsed, span);
     }
 
     fn give_back(&mut self, owned: Owned) {
@@ -436,7 +436,7 @@ impl Dispatcher {
 
     /// Decides what the broker must make true, and tells it.
     fn conclude(&mut self, owned: Owned, how: Conclusion, retry: &RetryPolicy, elapsed: Duration, span: tracing::Span) {
-        let Owned { delivery, settler } = owned;
+        let Owned { delivery, settler, lane, entry } = owned;
         let (cause, outcome) = match how {
             Conclusion::Ended(outcome) => (Cause::Ended, outcome),
             Conclusion::Unstarted => (Cause::Unstarted, Outcome::Interrupted),
@@ -454,12 +454,13 @@ impl Dispatcher {
             elapsed,
             ending: settlement.clone().into(),
         };
+        let series = Arc::clone(self.meter.series(lane, entry.as_deref()));
         let ticket = settler.submit(delivery, settlement);
-        self.settling.push(Box::pin(Settling { ticket, settler, report, cause, span }.settled()));
+        self.settling.push(Settling::new(ticket, settler, Settled { report, cause, series, span }));
     }
 
     fn count(&mut self, settled: &Settled) {
-        let Settled { report, cause, span } = settled;
+        let Settled { report, cause, span, .. } = settled;
         if *cause == Cause::PutOff {
             return; // It was not ours to run yet, and will be again.
         }

@@ -7,33 +7,34 @@
 //!
 //! The module imports no broker on purpose: settling is decided elsewhere.
 
-use std::{any::Any, panic::AssertUnwindSafe, pin::pin, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use crate::{
     envelope::Body,
-    handler::{Context, Invoked, Registration},
+    handler::{Context, Invoked},
     outcome::{Failure, FailureKind, Outcome},
+    registry::Entry,
     telemetry::TARGET,
 };
 
-/// Runs the handler on `body`.
+/// Runs the job's handler on `body`.
 ///
 /// A job on the blocking pool that runs too long keeps this future, and with
 /// it its slot, until its thread returns: a thread cannot be stopped, and
 /// settling earlier would let the job run twice at once.
-pub(crate) async fn execute(handler: Registration, body: Body, cx: Context) -> Outcome {
-    let limit = handler.options.timeout;
+pub(crate) async fn execute(job: Arc<Entry>, body: Body, cx: Context) -> Outcome {
+    let (invoke, limit) = (job.registration.invoke, job.registration.options.timeout);
     // The call itself is inside, since decoding is user code too.
-    let run = async move { (handler.invoke)(body, cx).await };
+    let run = async move { invoke(body, cx).await };
     let mut run = pin!(AssertUnwindSafe(run).catch_unwind());
     match timeout(limit, &mut run).await {
         Ok(Ok(invoked)) => outcome(invoked),
         Ok(Err(panic)) => panicked(&*panic),
         Err(_) => {
-            if handler.blocking {
+            if job.registration.blocking {
                 tracing::warn!(target: TARGET, timeout = ?limit, "job ran too long; its slot stays taken until its thread returns");
                 drop(run.await);
             }

@@ -10,9 +10,9 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::{
     broker::Delivery,
-    name::{JobName, QueueName},
+    name::QueueName,
     outcome::FailureKind,
-    registry::Registry,
+    registry::Entry,
     shard,
     telemetry::{
         ACKS_LOST, BUILD_INFO, CONCURRENCY, DEAD_LETTERS, DUPLICATES_SUSPECTED, JOB_DURATION, JOB_WAIT, JOBS_IN_FLIGHT,
@@ -27,24 +27,29 @@ use crate::{
 
 /// Everything that one worker measures.
 pub(super) struct Meter {
-    registry: Arc<Registry>,
     lanes: Vec<LaneMeter>,
-    /// Of registered jobs, and one for all others.
-    types: HashMap<(QueueName, Option<JobName>), TypeMeter>,
     acks_lost: Counter,
     duplicates_suspected: Counter,
 }
 
 /// One queue. Several workers of a process may serve it, so gauges are raised and lowered, never set.
 struct LaneMeter {
+    /// The whole queue, also where this is a shard.
+    queue: QueueName,
     slots: f64,
     concurrency: Gauge,
     running: usize,
     in_flight: Gauge,
+    /// Of the registered jobs, by their numbers.
+    types: Vec<Option<Arc<Series>>>,
+    /// Of all others.
+    unknown: Option<Arc<Series>>,
 }
 
-/// One type of job in one queue.
-struct TypeMeter {
+/// What is measured of one type of job in one queue.
+pub(super) struct Series {
+    job: String,
+    queue: String,
     duration: Histogram,
     wait: Histogram,
     processed: [Counter; Processed::ALL.len()],
@@ -68,7 +73,6 @@ impl Meter {
     /// Asks the recorder of this moment for everything that does not depend on a job.
     pub(super) fn new<'a>(
         broker: &'static str,
-        registry: Arc<Registry>,
         concurrency: usize,
         lanes: impl Iterator<Item = (&'a QueueName, usize)>,
     ) -> Self {
@@ -79,33 +83,33 @@ impl Meter {
             let left = left.entry(queue.clone()).or_insert(concurrency);
             let slots = slots.min(*left);
             *left -= slots;
-            LaneMeter::new(&queue, slots)
+            LaneMeter::new(queue, slots)
         });
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "broker" => broker).set(1.0);
         Self {
-            registry,
             lanes: lanes.collect(),
-            types: HashMap::new(),
             acks_lost: counter!(ACKS_LOST),
             duplicates_suspected: counter!(DUPLICATES_SUSPECTED),
         }
     }
 
-    /// A job starts. Its wait counts when it is the first start.
-    pub(super) fn started(&mut self, delivery: &Delivery, job: &JobName, now: Timestamp) {
-        if delivery.attempt == 1 && delivery.starts == 0 {
-            let waited = now.since(delivery.envelope.enqueued_at);
-            self.of(&delivery.queue, Some(job)).wait.record(waited);
-        }
-    }
-
-    /// A handler has run for so long.
-    pub(super) fn ended(&mut self, delivery: &Delivery, elapsed: Duration) {
-        self.of(&delivery.queue, delivery.envelope.name.as_ref()).duration.record(elapsed);
+    /// The series of a job in a lane; of a registered one under that name, whatever alias its producer knows it by.
+    pub(super) fn series(&mut self, lane: usize, job: Option<&Entry>) -> &Arc<Series> {
+        let LaneMeter { queue, types, unknown, .. } = &mut self.lanes[lane];
+        let series = match job {
+            None => unknown,
+            Some(Entry { number, .. }) => {
+                if types.len() <= *number {
+                    types.resize(number + 1, None);
+                }
+                &mut types[*number]
+            }
+        };
+        series.get_or_insert_with(|| Arc::new(Series::new(queue, job)))
     }
 
     /// A job has left this worker.
-    pub(super) fn settled(&mut self, Settled { report, cause, .. }: &Settled) {
+    pub(super) fn settled(&self, Settled { report, cause, series, .. }: &Settled) {
         if report.ending == Ending::Lost {
             self.acks_lost.increment(1);
         }
@@ -115,43 +119,30 @@ impl Meter {
         if report.ending == Ending::Lost {
             self.duplicates_suspected.increment(1);
         }
-        let processed = Processed::of(&report.ending, *cause);
-        self.of(&report.queue, report.job.as_ref()).processed[processed as usize].increment(1);
+        series.processed[Processed::of(&report.ending, *cause) as usize].increment(1);
         if let Ending::DeadLettered { failure } = &report.ending {
-            let job = label(self.registered(&report.queue, report.job.as_ref()));
-            let (queue, reason) = (shard::whole(&report.queue).to_string(), failure.kind.as_str());
-            counter!(DEAD_LETTERS, "job" => job, "queue" => queue, "reason" => reason).increment(1);
+            let (job, queue) = (series.job.clone(), series.queue.clone());
+            counter!(DEAD_LETTERS, "job" => job, "queue" => queue, "reason" => failure.kind.as_str()).increment(1);
         }
     }
 
-    /// So many jobs of each lane run.
-    pub(super) fn running(&mut self, running: impl Iterator<Item = usize>) {
-        self.lanes.iter_mut().zip(running).for_each(|(lane, running)| lane.running(running));
+    /// So many jobs of a lane run.
+    pub(super) fn running(&mut self, lane: usize, running: usize) {
+        self.lanes[lane].running(running);
     }
-
-    fn of(&mut self, queue: &QueueName, job: Option<&JobName>) -> &TypeMeter {
-        let key = (shard::whole(queue), self.registered(queue, job).cloned());
-        self.types.entry(key).or_insert_with_key(|(queue, job)| TypeMeter::new(queue, job.as_ref()))
-    }
-
-    /// The name under which the job is registered, whatever alias its producer knows it by.
-    fn registered(&self, queue: &QueueName, job: Option<&JobName>) -> Option<&JobName> {
-        self.registry.find(queue, job).map(|entry| &entry.name)
-    }
-}
-
-fn label(job: Option<&JobName>) -> String {
-    job.map_or(UNKNOWN_JOB, JobName::as_str).to_owned()
 }
 
 impl LaneMeter {
     #[expect(clippy::cast_precision_loss, reason = "slots are at most 10,000")]
-    fn new(queue: &QueueName, slots: usize) -> Self {
+    fn new(queue: QueueName, slots: usize) -> Self {
         let lane = Self {
             slots: slots as f64,
             concurrency: gauge!(CONCURRENCY, "queue" => queue.to_string()),
             running: 0,
             in_flight: gauge!(JOBS_IN_FLIGHT, "queue" => queue.to_string()),
+            queue,
+            types: Vec::new(),
+            unknown: None,
         };
         lane.concurrency.increment(lane.slots);
         lane
@@ -175,9 +166,9 @@ impl Drop for LaneMeter {
     }
 }
 
-impl TypeMeter {
-    fn new(queue: &QueueName, job: Option<&JobName>) -> Self {
-        let (queue, job) = (queue.to_string(), label(job));
+impl Series {
+    fn new(queue: &QueueName, job: Option<&Entry>) -> Self {
+        let (queue, job) = (queue.to_string(), job.map_or(UNKNOWN_JOB, |job| job.name.as_str()).to_owned());
         let processed = |processed: Processed| {
             let (job, queue) = (job.clone(), queue.clone());
             counter!(JOBS_PROCESSED, "job" => job, "queue" => queue, "outcome" => processed.as_str())
@@ -185,8 +176,22 @@ impl TypeMeter {
         Self {
             processed: Processed::ALL.map(processed),
             duration: histogram!(JOB_DURATION, "job" => job.clone(), "queue" => queue.clone()),
-            wait: histogram!(JOB_WAIT, "job" => job, "queue" => queue),
+            wait: histogram!(JOB_WAIT, "job" => job.clone(), "queue" => queue.clone()),
+            job,
+            queue,
         }
+    }
+
+    /// A job starts. Its wait counts when it is the first start.
+    pub(super) fn started(&self, delivery: &Delivery, now: Timestamp) {
+        if delivery.attempt == 1 && delivery.starts == 0 {
+            self.wait.record(now.since(delivery.envelope.enqueued_at));
+        }
+    }
+
+    /// A handler has run for so long.
+    pub(super) fn ended(&self, elapsed: Duration) {
+        self.duration.record(elapsed);
     }
 }
 

@@ -371,11 +371,13 @@ impl Board {
         self.shared.advance(WorkerPhase::Draining);
     }
 
-    /// How many jobs of each queue run, and how many executions were settled.
-    pub(super) fn count(&self, running: impl Iterator<Item = usize>, settled: u64) {
-        for (lane, running) in self.shared.lanes.iter().zip(running) {
-            lane.running.store(running, Relaxed);
-        }
+    /// How many jobs of a queue run.
+    pub(super) fn running(&self, lane: usize, running: usize) {
+        self.shared.lanes[lane].running.store(running, Relaxed);
+    }
+
+    /// How many executions were settled.
+    pub(super) fn settled(&self, settled: u64) {
         self.shared.settled.store(settled, Relaxed);
     }
 }

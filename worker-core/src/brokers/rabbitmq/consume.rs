@@ -140,7 +140,7 @@ impl Table {
             let held = Held {
                 line,
                 tag,
-                carried: Carried::Alone(message),
+                carried: Carried::Alone(Box::new(message)),
                 id: envelope.id.clone(),
                 attempt: retries + 1,
                 caller: envelope.caller.clone(),

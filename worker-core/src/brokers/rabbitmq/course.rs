@@ -34,7 +34,7 @@ pub(super) enum Line {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Arrival {
     /// Hand it to the worker.
-    Deliver(Box<Decoded>),
+    Deliver(Decoded),
     /// It is a bundle: hand its jobs to the worker.
     Unpack { jobs: Vec<Envelope>, retries: u32 },
     /// It is a bundle that came back: each of its jobs goes on by itself, into this line of its queue.
@@ -95,7 +95,7 @@ pub(super) fn arrival(
         };
     }
     if !came_back {
-        return Arrival::Deliver(Box::new(decoded));
+        return Arrival::Deliver(decoded);
     }
     let starts = match (alibi, line) {
         (Alibi::Outlived, _) | (Alibi::Shared, Line::Main) => return Arrival::Unmark,
@@ -179,7 +179,7 @@ pub(super) struct Held {
 #[derive(Debug, Clone)]
 pub(super) enum Carried {
     /// In a message of its own.
-    Alone(Message),
+    Alone(Box<Message>),
     /// In a bundle, as this job of it.
     Bundled(Arc<Message>, Envelope),
 }

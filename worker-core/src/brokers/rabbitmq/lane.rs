@@ -446,7 +446,7 @@ impl Lane {
             Arrival::Deliver(mut decoded) => {
                 let Incoming { tag, message, .. } = incoming;
                 calls::admit(shared, queue, &mut decoded.envelope);
-                self.table.fetch(queue, line, tag, *decoded, message);
+                self.table.fetch(queue, line, tag, decoded, message);
                 return;
             }
             Arrival::Unpack { jobs, retries } => {

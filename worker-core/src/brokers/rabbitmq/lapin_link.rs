@@ -402,9 +402,9 @@ fn short(text: &str) -> Result<ShortString, LinkError> {
 
 /// A delivery of a queue of jobs: it says by which exchange it came.
 fn delivered(delivery: Delivery) -> Incoming {
-    let (exchange, key) = (delivery.exchange.clone(), delivery.routing_key.clone());
-    let incoming = Incoming::from(delivery);
-    Incoming { message: wire::came_by(incoming.message, exchange.as_str(), key.as_str()), ..incoming }
+    let Delivery { delivery_tag: tag, redelivered, properties, data, exchange, routing_key, .. } = delivery;
+    let message = Message { properties, body: Bytes::from(data) };
+    Incoming { tag, redelivered, message: wire::came_by(message, exchange.as_str(), routing_key.as_str()) }
 }
 
 impl From<Delivery> for Incoming {

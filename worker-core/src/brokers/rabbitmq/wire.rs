@@ -91,7 +91,7 @@ pub(super) struct Incoming {
 /// What a job's message says.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Decoded {
-    pub(super) envelope: Envelope,
+    pub(super) envelope: Box<Envelope>,
     pub(super) retries: u32,
     pub(super) starts: u32,
 }
@@ -175,7 +175,8 @@ pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Re
     let name = message.properties.kind().as_ref().map(|name| name.as_str().parse::<JobName>()).transpose();
     let name = name.map_err(|problem| format!("its property `type` is no job name: {problem}"))?;
     let enqueued_at = enqueued_at(message).unwrap_or(now);
-    let mut envelope = Envelope::new(message.id(), queue.clone(), name, message.body.clone(), enqueued_at);
+    let envelope = Envelope::new(message.id(), queue.clone(), name, message.body.clone(), enqueued_at);
+    let mut envelope = Box::new(envelope);
     let level = message.properties.priority().unwrap_or(Priority::DEFAULT.level());
     envelope.priority = Priority::new(level).unwrap_or(Priority::MAX);
     envelope.expires_at = message.date(EXPIRES_AT);

@@ -47,7 +47,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// What is to be enqueued.
 pub(super) struct Order<'a> {
-    pub(super) entry: &'a Entry,
+    pub(super) entry: &'a Arc<Entry>,
     pub(super) file: &'a Path,
     pub(super) options: &'a OptionArgs,
     pub(super) answers: bool,
@@ -144,7 +144,7 @@ where
     let signals = Signals::listen().map_err(|error| Fail::new(exit::FAILURE, format_args!("signals: {error}")))?;
     let ending = CancellationToken::new();
     let (sender, mut chunks) = mpsc::channel(1);
-    let reader = Reader { entry: order.entry.clone(), options: order.options.clone(), bytes_max };
+    let reader = Reader { entry: Arc::clone(order.entry), options: order.options.clone(), bytes_max };
     let reading = tokio::task::spawn_blocking(move || reader.read(lines, &sender));
     let numbers = Arc::new(Mutex::new(VecDeque::new()));
     let on_their_way = Arc::clone(&numbers);
@@ -179,7 +179,7 @@ where
 
 /// The thread that reads.
 struct Reader {
-    entry: Entry,
+    entry: Arc<Entry>,
     options: OptionArgs,
     bytes_max: usize,
 }

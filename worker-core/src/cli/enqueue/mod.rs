@@ -10,6 +10,8 @@ mod options;
 mod sample;
 mod tally;
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -120,7 +122,7 @@ pub(super) async fn enqueue(
 }
 
 /// The job of this name.
-fn find<'a>(name: &str, registry: &'a Registry) -> Result<&'a Entry, Fail> {
+fn find<'a>(name: &str, registry: &'a Registry) -> Result<&'a Arc<Entry>, Fail> {
     if let [first, ..] = registry.own_problems() {
         return Err(Fail::new(exit::CONFIG, first));
     }

@@ -27,7 +27,7 @@ fn places(packed: &[Packed]) -> Vec<&[usize]> {
 }
 
 fn carrier(message: &Message) -> Envelope {
-    wire::decode(message, &"q".parse().unwrap(), NOW).unwrap().envelope
+    *wire::decode(message, &"q".parse().unwrap(), NOW).unwrap().envelope
 }
 
 fn read(message: &Message) -> Result<Vec<Envelope>, String> {

@@ -46,7 +46,7 @@ fn arrive_with(alibi: Alibi, line: Line, server: &Server, redelivered: bool, hea
 
 fn held(line: Line, headers: &[(&str, i64)]) -> Held {
     let message = message(headers);
-    Held { line, tag: 1, id: message.id(), carried: Carried::Alone(message), attempt: 3, caller: None }
+    Held { line, tag: 1, id: message.id(), carried: Carried::Alone(Box::new(message)), attempt: 3, caller: None }
 }
 
 fn steps(held: &Held, settlement: &Settlement) -> [Step; 2] {

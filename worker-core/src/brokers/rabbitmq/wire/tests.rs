@@ -122,7 +122,7 @@ proptest! {
     #[test]
     fn a_job_comes_back_as_it_was(envelope in any_envelope()) {
         let message = encode(&envelope, "shop");
-        let expected = Decoded { envelope, retries: 0, starts: 0 };
+        let expected = Decoded { envelope: Box::new(envelope), retries: 0, starts: 0 };
         prop_assert_eq!(read(&message), Ok(expected.clone()));
         let copy = Copy::of(&message).message();
         prop_assert_eq!(read(&copy), Ok(expected));
