@@ -45,6 +45,12 @@ impl Ran {
         Self { count: AtomicU64::new(0), wanted, all: Notify::new() }
     }
 
+    /// How many are wanted.
+    #[must_use]
+    pub const fn wanted(&self) -> u64 {
+        self.wanted
+    }
+
     /// How many ran.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)

@@ -359,7 +359,7 @@ impl Client {
         let mut stamp = |job: Result<Prepared, InvalidJob>| {
             let mut job = job?;
             job.choose_shard(|queue, shards| self.inner.turns.next(queue, shards));
-            let envelope = job.stamp(now, JobId::new, self.inner.options.payload_bytes_max)?;
+            let envelope = job.stamp(now, || JobId::at(now), self.inner.options.payload_bytes_max)?;
             let id = envelope.id.clone();
             self.inner.declared.note(&job, &mut missing);
             envelopes.push(envelope);

@@ -6,13 +6,23 @@
 //! (RFC 9562), so that they sort by the time they were made. Foreign producers
 //! may use any short text, so an id is text with one common shape.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    panic::AssertUnwindSafe,
+    str::FromStr,
+    sync::{Arc, Mutex},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use uuid::Uuid;
+use uuid::{ContextV7, Uuid};
+
+use crate::time::Timestamp;
 
 /// The most bytes in a job id: AMQP's limit for `message_id` (a short string).
 pub const JOB_ID_BYTES_MAX: usize = 255;
+
+/// Keeps ids that are made within a millisecond in their order.
+static CONTEXT: Mutex<AssertUnwindSafe<ContextV7>> = Mutex::new(AssertUnwindSafe(ContextV7::new()));
 
 /// The identity of a job, unchanged from the first enqueue to its end.
 ///
@@ -48,6 +58,21 @@ impl JobId {
     #[expect(clippy::new_without_default, reason = "a default value that differs each time misleads")]
     pub fn new() -> Self {
         Self(Repr::Uuid(Uuid::now_v7()))
+    }
+
+    /// Makes a new id of this time, or of a little later where the clock was set back.
+    pub(crate) fn at(now: Timestamp) -> Self {
+        let (seconds, ms) = (now.unix_ms() / 1_000, now.unix_ms() % 1_000);
+        let nanos = u32::try_from(ms * 1_000_000).unwrap_or(0);
+        Self(Repr::Uuid(Uuid::new_v7(uuid::Timestamp::from_unix(&CONTEXT, seconds, nanos))))
+    }
+
+    /// When it was made, where it says so: to the millisecond, as version 7 has it (RFC 9562, section 5.7).
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "for the wire of RabbitMQ"))]
+    pub(crate) fn made_at(&self) -> Option<Timestamp> {
+        let Repr::Uuid(uuid) = &self.0 else { return None };
+        let (seconds, nanos) = uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7)?.to_unix();
+        Some(Timestamp::from_unix_ms(seconds * 1_000 + u64::from(nanos / 1_000_000)))
     }
 }
 
@@ -115,6 +140,18 @@ pub enum InvalidJobId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_says_when_it_was_made() {
+        // The example of RFC 9562, appendix A.6.
+        let example: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+        assert_eq!(example.made_at(), Some(Timestamp::from_unix_ms(1_645_557_742_000)));
+        let (first, second) = (JobId::at(Timestamp::default()), JobId::at(Timestamp::default()));
+        assert!(first < second && first.made_at() <= second.made_at(), "in their order, whatever the clock says");
+        assert_eq!("order-1".parse::<JobId>().unwrap().made_at(), None);
+        let random: JobId = "d9428888-122b-41e1-b85c-61f3e3a0b4f5".parse().unwrap();
+        assert_eq!(random.made_at(), None, "it is of version 4");
+    }
 
     #[test]
     fn ids_are_unique_and_sort_by_age() {

@@ -1,9 +1,13 @@
 //! The framework's side: the same work through `Client` and `Worker`, as an application has them.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use worker_core::{
     Client, DrainReport, JobId, QueueName, Registry, Timestamp, Worker, WorkerBuilder,
     broker::{BATCH_MAX, Topology},
@@ -135,16 +139,37 @@ pub(crate) fn worker(client: &Client, registry: Registry, ran: &Arc<Ran>, size: 
     worker.concurrency(size.slots).prefetch(size.prefetch)
 }
 
-/// Runs `worker` until all that `ran` wants have run; when it returns, the last settlement is confirmed.
-pub(crate) async fn run(worker: WorkerBuilder, ran: &Ran) -> DrainReport {
-    worker.build().unwrap().run(ran.all.notified()).await.unwrap()
+/// What a worker has done.
+pub(crate) struct Done {
+    /// So many executions were settled, as the broker has confirmed, ...
+    pub(crate) settled: u64,
+    /// ... when the clock is stopped: the worker's own end is no part of its speed.
+    pub(crate) at: Instant,
+    pub(crate) report: DrainReport,
 }
 
-/// Runs so many no-op jobs, which wait already or are enqueued meanwhile, and no other.
-pub(crate) async fn process(client: &Client, jobs: u64, size: Size) {
+/// Runs `worker` until all that `ran` wants have run and are settled, and ends it.
+pub(crate) async fn run(worker: WorkerBuilder, ran: &Ran) -> Done {
+    let worker = worker.build().unwrap();
+    let status = worker.status();
+    let (mut settled, mut at) = (0, Instant::now());
+    let all_settled = async {
+        ran.all.notified().await;
+        while status.settled() < ran.wanted() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        (settled, at) = (status.settled(), Instant::now());
+    };
+    let report = worker.run(all_settled).await.unwrap();
+    Done { settled, at, report }
+}
+
+/// Runs so many no-op jobs, which wait already or are enqueued meanwhile, and no other; when the last was settled.
+pub(crate) async fn process(client: &Client, jobs: u64, size: Size) -> Instant {
     let ran = none_of(jobs);
-    let report = run(worker(client, Registry::new().with::<Noop>(), &ran, size), &ran).await;
-    assert_eq!((report.settled, ran.count()), (jobs, jobs));
+    let done = run(worker(client, Registry::new().with::<Noop>(), &ran, size), &ran).await;
+    assert_eq!((done.report.settled, ran.count()), (jobs, jobs));
+    done.at
 }
 
 /// Enqueues and runs a few jobs, so that connections and queues are there.

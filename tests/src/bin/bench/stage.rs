@@ -90,6 +90,12 @@ impl Meter {
         self.rate_in(jobs, took)
     }
 
+    /// `jobs` took until then.
+    pub(crate) fn rate_until(self, jobs: u64, at: Instant) -> Sample {
+        let took = at - self.began;
+        self.rate_in(jobs, took)
+    }
+
     /// `jobs` took this long.
     pub(crate) fn rate_in(self, jobs: u64, took: Duration) -> Sample {
         let per_100_000 = |time: Duration| time.as_secs_f64() * 1e5 / jobs as f64;

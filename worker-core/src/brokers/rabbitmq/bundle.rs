@@ -145,7 +145,9 @@ pub(super) fn encode(packed: &Packed, app_id: &str) -> Message {
     if packed.jobs.len() == 1 {
         message
     } else {
-        Copy::of(&message).integer(BUNDLE, count(packed.jobs.len())).message()
+        // The ids of its jobs are others: what this one's says is not when they were enqueued.
+        let copy = Copy::of(&message).date(wire::ENQUEUED_AT, packed.envelope.enqueued_at);
+        copy.integer(BUNDLE, count(packed.jobs.len())).message()
     }
 }
 

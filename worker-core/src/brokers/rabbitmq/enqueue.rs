@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 
 use crate::{
     brokers::rabbitmq::{
@@ -35,11 +35,10 @@ pub(super) async fn enqueue(shared: &Arc<Shared>, batch: Vec<Envelope>) -> Vec<R
         });
         carried.push(packed.jobs);
     }
-    let told = carried.into_iter().zip(join_all(pending).await);
     let mut answers: Vec<_> = (0..count).map(|_| Ok(())).collect();
-    for (jobs, told) in told {
-        // What became of a message became of each job in it.
-        if let Err(failure) = told {
+    for (jobs, pending) in carried.into_iter().zip(pending) {
+        // What became of a message became of each job in it. All are under way: to wait for one holds up no other.
+        if let Err(failure) = pending.await {
             jobs.into_iter().for_each(|job| answers[job] = Err(failure.copy()));
         }
     }
@@ -122,7 +121,7 @@ async fn to_queue(
 ) -> Result<Pending, EnqueueFailure> {
     let now = shared.now();
     match due.date(now) {
-        None => Ok(answered(shared, publisher, queue.clone(), queue.to_string(), message).await),
+        None => Ok(answered(shared, publisher, queue.clone(), None, message).await),
         Some(due_at) => {
             // The ladder takes anything; that there is a queue at its end is seen now.
             known(shared, queue).await?;
@@ -130,7 +129,7 @@ async fn to_queue(
             let place = Place::Ladder(level);
             shared.declarer.place(place, queue).await.map_err(EnqueueFailure::Refused)?;
             let name = place.name(queue, &shared.declarer.ladder);
-            Ok(answered(shared, publisher, queue.clone(), name, copy.message()).await)
+            Ok(answered(shared, publisher, queue.clone(), Some(name), copy.message()).await)
         }
     }
 }
@@ -172,22 +171,21 @@ async fn to_exchange(
     })
 }
 
-/// Sends a message to the queue `name`, which is `queue` or one on the way to it; what is returned waits
-/// for its confirm.
+/// Sends a message to `queue`, or to the one of this name on the way to it; what is returned waits for its confirm.
 async fn answered(
     shared: &Arc<Shared>,
     publisher: &Publisher,
     queue: QueueName,
-    name: String,
+    on_the_way: Option<String>,
     message: Message,
 ) -> Pending {
-    let sent = publisher.begin(Address::queue(&*name), message).await;
+    let sent = publisher.begin(Address::queue(on_the_way.as_deref().unwrap_or(queue.as_str())), message).await;
     let shared = Arc::clone(shared);
     Box::pin(async move {
         let answer = sent.await;
         if answer == Err(PublishError::Unroutable) {
-            shared.declarer.forget(&name);
-            if name != queue.as_str() {
+            shared.declarer.forget(on_the_way.as_deref().unwrap_or(queue.as_str()));
+            if let Some(name) = on_the_way {
                 // A level that was deleted: it is declared again the next time.
                 let message = format!("the delay queue `{name}` was deleted meanwhile; try again");
                 return Err(EnqueueFailure::Refused(BrokerError::new(BrokerErrorKind::Transient, message)));

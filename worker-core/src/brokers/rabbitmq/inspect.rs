@@ -443,20 +443,16 @@ fn selects(selection: &Selection, queue: &QueueName, message: &Message) -> bool 
 fn dead_job(queue: &QueueName, message: &Message) -> DeadJob {
     let count = |name: &str| message.integer(name).and_then(|count| u32::try_from(count).ok());
     let level = message.properties.priority().unwrap_or(Priority::DEFAULT.level());
-    let seconds = *message.properties.timestamp();
-    let died_at = died_at(message);
+    let (id, died_at) = (id(queue, message), died_at(message));
     DeadJob {
-        id: id(queue, message),
         queue: queue.clone(),
         job: message.properties.kind().as_ref().and_then(|kind| kind.as_str().parse().ok()),
         attempts: count(wire::ATTEMPTS).or_else(|| count(wire::RETRY_COUNT)).unwrap_or(0),
         starts: count(wire::STARTS).unwrap_or(0),
         failure: wire::failure_of(message),
         died_at,
-        enqueued_at: message
-            .date(wire::ENQUEUED_AT)
-            .or_else(|| seconds.map(|seconds| Timestamp::from_unix_ms(seconds.saturating_mul(1_000))))
-            .unwrap_or(died_at),
+        enqueued_at: wire::enqueued_at(message, &id).unwrap_or(died_at),
+        id,
         priority: Priority::new(level).unwrap_or(Priority::MAX),
         headers: wire::application_headers(message),
         body: Body::from(message),

@@ -9,16 +9,16 @@ mod actor;
 
 use std::{
     collections::hash_map::DefaultHasher,
+    future::Future,
     hash::{Hash as _, Hasher as _},
     num::NonZeroU8,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -53,19 +53,25 @@ pub(super) enum PublishError {
 #[derive(Clone)]
 pub(super) struct Publisher {
     /// One per channel to queues.
-    channels: Arc<[mpsc::Sender<Command>]>,
+    channels: Arc<[mpsc::Sender<Box<Command>>]>,
     /// One per channel to exchanges, opened when something is published to one: the server ends a channel on which
     /// an exchange is named that is gone, or that we may not publish to, and all that is on it is in doubt.
-    exchanges: Arc<[mpsc::Sender<Command>]>,
+    exchanges: Arc<[mpsc::Sender<Box<Command>>]>,
     /// How long each message has.
     pub(super) timeout: Duration,
 }
 
+/// A message to be published.
 struct Command {
     to: Address,
-    message: Arc<Message>,
+    message: Message,
     deadline: Instant,
-    answer: Answer,
+    /// How long it waits before it is sent again, where it is when the server refuses it.
+    again: Option<Duration>,
+    /// It was refused before, and may have been taken all the same.
+    refused: bool,
+    /// Who waits for it; nobody any more where it is overdue.
+    answer: Option<Answer>,
 }
 
 type Answer = oneshot::Sender<Result<(), PublishError>>;
@@ -113,9 +119,7 @@ impl Publisher {
         message: Message,
         within: Duration,
     ) -> Result<(), PublishError> {
-        let told = self.hand_over(to, Arc::new(message), monotonic_now() + within).await.await;
-        count(&told);
-        told
+        self.hand_over(to, message, within, None).await.await
     }
 
     /// Resolves when everything was answered and nothing more is taken.
@@ -130,31 +134,17 @@ impl Publisher {
     /// What the server refuses is sent again, for as long as there is time: a queue that has
     /// just been declared refuses while its leader is busy, and a full one may be emptied. Not so
     /// through an exchange: of several queues one may have refused it, and the others have it.
-    pub(super) async fn begin(&self, to: Address, message: Message) -> BoxFuture<'static, Result<(), PublishError>> {
-        let deadline = monotonic_now() + self.timeout;
-        let message = Arc::new(message);
-        let first = self.hand_over(to.clone(), Arc::clone(&message), deadline).await;
-        let may_repeat = to.exchange.is_empty();
-        let publisher = self.clone();
-        async move {
-            let (mut told, mut pause) = (first.await, AGAIN.0);
-            while told == Err(PublishError::Nacked) && may_repeat && monotonic_now() + pause < deadline {
-                sleep(pause).await;
-                pause = (pause * 2).min(AGAIN.1);
-                told = match publisher.hand_over(to.clone(), Arc::clone(&message), deadline).await.await {
-                    // The one that was refused may have been taken all the same.
-                    Err(PublishError::NotSent(..)) => Err(PublishError::Nacked),
-                    told => told,
-                };
-            }
-            count(&told);
-            told
-        }
-        .boxed()
+    pub(super) async fn begin(
+        &self,
+        to: Address,
+        message: Message,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
+        let again = to.exchange.is_empty().then_some(AGAIN.0);
+        self.hand_over(to, message, self.timeout, again).await
     }
 
     /// The channel for what goes there: always the same, so that the order is kept.
-    fn channel(&self, to: &Address) -> &mpsc::Sender<Command> {
+    fn channel(&self, to: &Address) -> &mpsc::Sender<Box<Command>> {
         // A call is published to a queue, and has no other channels.
         let channels =
             if to.exchange.is_empty() || self.exchanges.is_empty() { &self.channels } else { &self.exchanges };
@@ -170,17 +160,47 @@ impl Publisher {
     async fn hand_over(
         &self,
         to: Address,
-        message: Arc<Message>,
-        deadline: Instant,
-    ) -> BoxFuture<'static, Result<(), PublishError>> {
+        message: Message,
+        within: Duration,
+        again: Option<Duration>,
+    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
-        let sent = timeout_at(deadline, self.channel(&to).send(Command { to, message, deadline, answer })).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            let why = if sent.is_ok() { "the broker is closed" } else { "too many messages wait to be sent" };
-            return async move { Err(PublishError::NotSent(LinkErrorKind::Gone, why.into())) }.boxed();
+        let deadline = monotonic_now() + within;
+        let channel = self.channel(&to);
+        // Boxed: it is moved from queue to queue.
+        let command = Box::new(Command { to, message, deadline, again, refused: false, answer: Some(answer) });
+        let sent = timeout_at(deadline, channel.send(command)).await;
+        async move {
+            let told = match sent {
+                Ok(Ok(())) => answered.await.unwrap_or_else(|_| {
+                    Err(PublishError::Unknown(LinkErrorKind::Gone, "the broker was closed meanwhile".into()))
+                }),
+                Ok(Err(_)) => Err(PublishError::NotSent(LinkErrorKind::Gone, "the broker is closed".into())),
+                Err(_) => Err(PublishError::NotSent(LinkErrorKind::Gone, "too many messages wait to be sent".into())),
+            };
+            count(&told);
+            told
         }
-        let lost = || Err(PublishError::Unknown(LinkErrorKind::Gone, "the broker was closed meanwhile".into()));
-        async move { answered.await.unwrap_or_else(|_| lost()) }.boxed()
+    }
+}
+
+impl Command {
+    /// Tells whoever waits that it was not sent; where it was refused before, it may have been taken.
+    fn not_sent(self, kind: LinkErrorKind, why: &str) {
+        let told = if self.refused { PublishError::Nacked } else { PublishError::NotSent(kind, why.into()) };
+        if let Some(answer) = self.answer {
+            drop(answer.send(Err(told)));
+        }
+    }
+
+    /// The server has refused it: when it is sent again, where there is time for that.
+    fn is_refused(&mut self, now: Instant) -> Option<Instant> {
+        let pause = self.again.filter(|pause| now + *pause < self.deadline)?;
+        if self.answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
+            return None;
+        }
+        (self.again, self.refused) = (Some((pause * 2).min(AGAIN.1)), true);
+        Some(now + pause)
     }
 }
 

@@ -135,7 +135,10 @@ pub(super) fn encode(envelope: &Envelope, app_id: &str) -> Message {
     for (name, value) in envelope.headers.iter() {
         insert(&mut table, name, to_amqp(value));
     }
-    insert(&mut table, ENQUEUED_AT, date(envelope.enqueued_at));
+    // Not where the id says it: without a table of headers the server takes a fifth less for a message.
+    if envelope.id.made_at() != Some(envelope.enqueued_at) {
+        insert(&mut table, ENQUEUED_AT, date(envelope.enqueued_at));
+    }
     if let Some(expires_at) = envelope.expires_at {
         insert(&mut table, EXPIRES_AT, date(expires_at));
     }
@@ -149,8 +152,8 @@ pub(super) fn encode(envelope: &Envelope, app_id: &str) -> Message {
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
         .with_priority(envelope.priority.level())
-        .with_timestamp(envelope.enqueued_at.unix_ms() / 1_000)
-        .with_headers(table);
+        .with_timestamp(envelope.enqueued_at.unix_ms() / 1_000);
+    properties = with_headers(properties, table);
     if let Some(name) = &envelope.name {
         properties = properties.with_type(short(name.as_str()));
     }
@@ -174,8 +177,9 @@ pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Re
     let starts = count(message, STARTS, STARTS_MAX)?;
     let name = message.properties.kind().as_ref().map(|name| name.as_str().parse::<JobName>()).transpose();
     let name = name.map_err(|problem| format!("its property `type` is no job name: {problem}"))?;
-    let enqueued_at = enqueued_at(message).unwrap_or(now);
-    let envelope = Envelope::new(message.id(), queue.clone(), name, message.body.clone(), enqueued_at);
+    let id = message.id();
+    let enqueued_at = enqueued_at(message, &id).unwrap_or(now);
+    let envelope = Envelope::new(id, queue.clone(), name, message.body.clone(), enqueued_at);
     let mut envelope = Box::new(envelope);
     let level = message.properties.priority().unwrap_or(Priority::DEFAULT.level());
     envelope.priority = Priority::new(level).unwrap_or(Priority::MAX);
@@ -186,10 +190,19 @@ pub(super) fn decode(message: &Message, queue: &QueueName, now: Timestamp) -> Re
     Ok(Decoded { envelope, retries, starts })
 }
 
-/// When its job was enqueued, in whole seconds where another program did it.
-fn enqueued_at(message: &Message) -> Option<Timestamp> {
-    let seconds = || Some(Timestamp::from_unix_ms((*message.properties.timestamp())?.saturating_mul(1_000)));
-    message.date(ENQUEUED_AT).or_else(seconds)
+/// When the job `id` was enqueued: as its header says; or when its id was made, where that is within the second that the
+/// message's property has; or that second.
+pub(super) fn enqueued_at(message: &Message, id: &JobId) -> Option<Timestamp> {
+    message.date(ENQUEUED_AT).or_else(|| {
+        let second = (*message.properties.timestamp())?;
+        let made_at = id.made_at().filter(|made_at| made_at.unix_ms() / 1_000 == second);
+        Some(made_at.unwrap_or(Timestamp::from_unix_ms(second.saturating_mul(1_000))))
+    })
+}
+
+/// No headers are no table, which costs the server as much as a table of some.
+fn with_headers(properties: BasicProperties, table: FieldTable) -> BasicProperties {
+    if table.inner().is_empty() { properties } else { properties.with_headers(table) }
 }
 
 /// Who waits for the reply, by the properties that AMQP has for it.
@@ -364,7 +377,7 @@ impl Copy {
         if ours > OURS_BYTES_MAX {
             self.table = only(&self.table, |name, value| !OURS.contains(&name) || weight(value) <= OUR_BYTES_MAX);
         }
-        Message { properties: self.properties.with_headers(self.table), body: self.body }
+        Message { properties: with_headers(self.properties, self.table), body: self.body }
     }
 }
 

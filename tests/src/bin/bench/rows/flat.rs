@@ -95,8 +95,8 @@ async fn one(stage: &Stage, kind: Kind, curve: Curve, point: usize) -> Sample {
             ours::enqueue_all(&site.client, 0..jobs).await;
             let meter = stage.meter();
             // As many in advance at every point: what varies is how many run at once.
-            ours::process(&site.client, jobs, Size { slots: point, prefetch: 2_000 }).await;
-            meter.rate(jobs)
+            let done = ours::process(&site.client, jobs, Size { slots: point, prefetch: 2_000 }).await;
+            meter.rate_until(jobs, done)
         }
         Curve::Waiting => {
             ours::warm_up(&site.client).await;
@@ -104,9 +104,9 @@ async fn one(stage: &Stage, kind: Kind, curve: Curve, point: usize) -> Sample {
             let ran = none_of(jobs);
             let worker = ours::worker(&site.client, Registry::new().with::<Noop>(), &ran, Size::of_prefetch(256));
             let meter = stage.meter();
-            ours::run(worker, &ran).await;
-            // A few more have run when it stops.
-            meter.rate(ran.count())
+            let done = ours::run(worker, &ran).await;
+            // A few more have run by then.
+            meter.rate_until(done.settled, done.at)
         }
         Curve::Delayed => {
             ours::warm_up(&site.client).await;
@@ -116,8 +116,8 @@ async fn one(stage: &Stage, kind: Kind, curve: Curve, point: usize) -> Sample {
             }
             let meter = stage.meter();
             ours::enqueue_all(&site.client, 0..jobs).await;
-            ours::process(&site.client, jobs, Size::of_prefetch(256)).await;
-            meter.rate(jobs)
+            let done = ours::process(&site.client, jobs, Size::of_prefetch(256)).await;
+            meter.rate_until(jobs, done)
         }
     };
     site.close().await;
@@ -138,14 +138,14 @@ async fn queues(stage: &Stage, site: &Site, jobs: u64, count: usize) -> Sample {
     let run = async |jobs: u64| {
         let ran = none_of(jobs);
         let worker = ours::worker(&site.client, Registry::new().with::<Noop>(), &ran, Size::of_prefetch(256));
-        ours::run(worker.queues(names.iter().map(ToString::to_string)), &ran).await;
+        ours::run(worker.queues(names.iter().map(ToString::to_string)), &ran).await.at
     };
     enqueue(count as u64).await;
     run(count as u64).await;
     enqueue(jobs).await;
     let meter = stage.meter();
-    run(jobs).await;
-    meter.rate(jobs)
+    let done = run(jobs).await;
+    meter.rate_until(jobs, done)
 }
 
 /// The jobs are of so many types.
@@ -160,6 +160,6 @@ async fn types(stage: &Stage, site: &Site, jobs: u64, count: usize) -> Sample {
     let ran = none_of(jobs);
     let worker = ours::worker(&site.client, with_types(count), &ran, Size::of_prefetch(256));
     let meter = stage.meter();
-    ours::run(worker, &ran).await;
-    meter.rate(jobs)
+    let done = ours::run(worker, &ran).await;
+    meter.rate_until(jobs, done.at)
 }

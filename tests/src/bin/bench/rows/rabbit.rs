@@ -108,8 +108,8 @@ async fn process_with(stage: &Stage, rabbit: &Rabbit, prefetch: u16, group: u64)
     let contest = contest.side(OURS, async || {
         enqueue().await;
         let meter = stage.meter();
-        ours::process(&rabbit.site.client, jobs, size).await;
-        let sample = meter.rate(jobs);
+        let done = ours::process(&rabbit.site.client, jobs, size).await;
+        let sample = meter.rate_until(jobs, done);
         rabbit.assert_empty().await;
         vec![sample]
     });
@@ -209,9 +209,9 @@ async fn at_once(
         let mut enqueueing = JoinSet::new();
         let client = rabbit.site.client.clone();
         enqueueing.spawn(async move { ours::enqueue_bundles(&client, 0..jobs, bundle).await });
-        ours::process(&rabbit.site.client, jobs, Size { slots: 128, prefetch }).await;
+        let done = ours::process(&rabbit.site.client, jobs, Size { slots: 128, prefetch }).await;
         enqueueing.join_all().await;
-        finish(&rabbit, meter.rate(jobs)).await
+        finish(&rabbit, meter.rate_until(jobs, done)).await
     });
     let results = contest.run().await;
     let lines = vec![results.beside(line(results.of(OURS, 0)), BARE, 0)];

@@ -24,8 +24,8 @@ pub(crate) async fn retries(stage: &Stage) -> Vec<Line> {
         let contest = contest.side(WELL, async || {
             ours::enqueue_all(client, 0..jobs).await;
             let meter = stage.meter();
-            ours::process(client, jobs, size).await;
-            vec![meter.rate(jobs)]
+            let done = ours::process(client, jobs, size).await;
+            vec![meter.rate_until(jobs, done)]
         });
         let contest = contest.side(FAILING, async || {
             for answer in client.enqueue_all((0..jobs).map(|n| Flaky(Noop::new(n)))).await {
@@ -34,9 +34,9 @@ pub(crate) async fn retries(stage: &Stage) -> Vec<Line> {
             let meter = stage.meter();
             let ran = none_of(jobs);
             let worker = ours::worker(client, Registry::new().with::<Flaky>(), &ran, size);
-            let report = ours::run(worker, &ran).await;
-            assert_eq!((report.settled, ran.count()), (2 * jobs, jobs));
-            vec![meter.rate(jobs)]
+            let done = ours::run(worker, &ran).await;
+            assert_eq!((done.report.settled, ran.count()), (2 * jobs, jobs));
+            vec![meter.rate_until(jobs, done.at)]
         });
         let results = contest.run().await;
         let goal = if kind == Kind::RabbitMq { Goal::RatioAtLeast(0.30) } else { Goal::None };

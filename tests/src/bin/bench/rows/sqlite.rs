@@ -60,9 +60,9 @@ async fn framework(stage: &Stage, jobs: u64, of_tasks: u64) -> Vec<Sample> {
     ours::enqueue_all(&site.client, 0..jobs).await;
     let (enqueue, second, enqueued) = (first.rate(jobs), stage.meter(), began.elapsed());
     // As many in advance as there are slots twice.
-    ours::process(&site.client, jobs, Size::of_prefetch(256)).await;
-    let process = second.rate_in(jobs, began.elapsed() - enqueued);
-    let both = both.rate_in(jobs, began.elapsed());
+    let done = ours::process(&site.client, jobs, Size::of_prefetch(256)).await - began;
+    let process = second.rate_in(jobs, done - enqueued);
+    let both = both.rate_in(jobs, done);
     let meter = stage.meter();
     ours::enqueue_from_tasks(&site.client, TASKS, of_tasks).await;
     let tasks = meter.rate(of_tasks);

@@ -8,24 +8,26 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    pin::pin,
+    future::Future,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context as Task, Poll},
     time::Duration,
 };
 
 use futures_util::{
     FutureExt as _, StreamExt as _,
-    future::BoxFuture,
+    future::{BoxFuture, ready},
     poll,
     stream::{self, BoxStream, FuturesUnordered},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, Command, PublishError};
+use super::{Command, PublishError};
 use crate::{
     broker::Callers,
     brokers::rabbitmq::{
@@ -60,9 +62,11 @@ pub(super) struct Actor {
     connection: Arc<Connection>,
     /// Who waits for replies to what is published here; none where it is no calls.
     callers: Option<Arc<Callers>>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Box<Command>>,
     /// Not written yet, in order.
-    waiting: VecDeque<Command>,
+    waiting: VecDeque<Box<Command>>,
+    /// Refused by the server, and when each is sent again.
+    again: Vec<(Instant, Box<Command>)>,
     /// Written and not confirmed, by slot: in the order of writing.
     pending: BTreeMap<u64, Pending>,
     /// What came back before the confirm that it belongs to was seen.
@@ -137,21 +141,43 @@ impl Drop for Block {
     }
 }
 
+/// What was written. Where nobody waits for it any more, what comes of it is kept apart from that of the next publish
+/// under the same id all the same.
 struct Pending {
-    returned: Returned,
+    command: Box<Command>,
     written: Instant,
-    deadline: Instant,
-    /// Who waits for it; nobody any more where it was overdue. What comes of it is kept apart from that of the next
-    /// publish under the same id all the same.
-    answer: Option<Answer>,
 }
 
-type Confirms = FuturesUnordered<BoxFuture<'static, (u64, Result<Confirmation, LinkError>)>>;
+impl Pending {
+    /// How it comes back when no queue takes it.
+    fn returned(&self) -> Returned {
+        let Command { to: Address { exchange, key, .. }, message, .. } = &*self.command;
+        let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+        Returned { exchange: exchange.clone(), key: key.clone(), message_id }
+    }
+}
+
+type Confirms = FuturesUnordered<Confirm>;
+
+/// The confirm of what was written in this slot.
+struct Confirm {
+    slot: u64,
+    confirm: BoxFuture<'static, Result<Confirmation, LinkError>>,
+}
+
+impl Future for Confirm {
+    type Output = (u64, Result<Confirmation, LinkError>);
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
+        let slot = self.slot;
+        self.confirm.as_mut().poll(task).map(|told| (slot, told))
+    }
+}
 
 impl Actor {
     pub(super) fn new(
         connection: Arc<Connection>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Box<Command>>,
         callers: Option<Arc<Callers>>,
         timeout: Duration,
         closing: CancellationToken,
@@ -161,6 +187,7 @@ impl Actor {
             callers,
             commands,
             waiting: VecDeque::new(),
+            again: Vec::new(),
             pending: BTreeMap::new(),
             returned: HashMap::new(),
             slots: 0,
@@ -182,10 +209,11 @@ impl Actor {
             if let Some(callers) = &self.callers {
                 callers.fail(&broker_error("the connection that the reply would have come by was lost", &error));
             }
-            for answer in std::mem::take(&mut self.pending).into_values().filter_map(|pending| pending.answer) {
+            for answer in std::mem::take(&mut self.pending).into_values().filter_map(|pending| pending.command.answer) {
                 drop(answer.send(Err(PublishError::Unknown(error.kind, error.text.clone()))));
             }
             self.returned.clear();
+            self.waiting.extend(self.again.drain(..).map(|(_, command)| command));
             self.because(error);
             channel.close().await;
         }
@@ -197,7 +225,7 @@ impl Actor {
             self.waiting.push_back(command);
         }
         for command in std::mem::take(&mut self.waiting) {
-            drop(command.answer.send(Err(PublishError::NotSent(LinkErrorKind::Gone, "the broker is closed".into()))));
+            command.not_sent(LinkErrorKind::Gone, "the broker is closed");
         }
     }
 
@@ -285,14 +313,15 @@ impl Actor {
                 drop(self.resolve(up, confirmed));
                 confirms.clear();
             }
+            self.send_again();
             if broken.is_none() {
                 self.write(up, channel, &mut confirms).await;
             } else if confirms.is_empty() || self.awaited().next().is_none() {
                 // Nobody waits for it any more, whether it resolves or not.
                 return broken.unwrap_or_else(|| LinkError::new(LinkErrorKind::Gone, "the channel was closed"));
             }
-            if self.closing.is_cancelled() && confirms.is_empty() && self.waiting.is_empty() && self.commands.is_empty()
-            {
+            let has_sent = self.waiting.is_empty() && self.again.is_empty() && self.commands.is_empty();
+            if self.closing.is_cancelled() && confirms.is_empty() && has_sent {
                 return closed();
             }
             let blocked = up.link.blocked();
@@ -367,36 +396,24 @@ impl Actor {
     /// Writes what waits, as far as the window and the server allow.
     async fn write(&mut self, up: &Up, channel: &dyn Channel, confirms: &mut Confirms) {
         while confirms.len() < WINDOW && up.link.blocked().is_none() {
-            let Some(Command { to, message, deadline, answer }) = self.waiting.pop_front() else { return };
-            if answer.is_closed() {
+            let Some(mut command) = self.waiting.pop_front() else { return };
+            if command.answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
                 continue; // Whoever asked has given up, and nothing was sent.
             }
             self.slots += 1;
             let slot = self.slots;
-            let message_id = message.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-            let confirm = channel.publish(&to, &message);
-            let Address { exchange, key, .. } = to;
-            let mut confirm = async move { (slot, confirm.await) }.boxed();
-            let mut answer = Some(answer);
+            let mut confirm = channel.publish(&command.to, &command.message);
             if mutant::is(Mutant::ConfirmIgnored)
-                && let Some(answer) = answer.take()
+                && let Some(answer) = command.answer.take()
             {
                 drop(answer.send(Ok(())));
             }
-            self.pending.insert(
-                slot,
-                Pending {
-                    returned: Returned { exchange, key, message_id },
-                    written: monotonic_now(),
-                    deadline,
-                    answer,
-                },
-            );
+            self.pending.insert(slot, Pending { command, written: monotonic_now() });
             // The first poll writes it, before the next one's does.
-            match poll!(&mut confirm) {
-                std::task::Poll::Ready(done) => confirms.push(async move { done }.boxed()),
-                std::task::Poll::Pending => confirms.push(confirm),
+            if let Poll::Ready(told) = poll!(&mut confirm) {
+                confirm = ready(told).boxed();
             }
+            confirms.push(Confirm { slot, confirm });
         }
     }
 
@@ -409,13 +426,18 @@ impl Actor {
             up.hear();
         }
         let mut broken = None;
+        let (now, confirmed) = (monotonic_now(), metrics::histogram!(PUBLISH_CONFIRM));
         for (slot, answer) in batch {
-            let pending = self.pending.remove(&slot);
+            let Some(mut pending) = self.pending.remove(&slot) else { continue };
             let told = match answer {
-                Ok(confirmation) => match pending.as_ref().map(|pending| &pending.returned) {
-                    Some(returned) if self.take_return(returned) => Err(PublishError::Unroutable),
-                    _ if confirmation.taken || mutant::is(Mutant::NackIgnored) => Ok(()),
-                    _ => Err(PublishError::Nacked),
+                Ok(_) if self.take_return(&pending) => Err(PublishError::Unroutable),
+                Ok(confirmation) if confirmation.taken || mutant::is(Mutant::NackIgnored) => Ok(()),
+                Ok(_) => match pending.command.is_refused(now) {
+                    Some(at) => {
+                        self.again.push((at, pending.command));
+                        continue;
+                    }
+                    None => Err(PublishError::Nacked),
                 },
                 Err(error) => {
                     let told = PublishError::Unknown(error.kind, error.text.clone());
@@ -423,38 +445,49 @@ impl Actor {
                     Err(told)
                 }
             };
-            if let Some(pending) = pending {
-                if told.is_ok() {
-                    metrics::histogram!(PUBLISH_CONFIRM).record(pending.written.elapsed());
-                }
-                if let Some(answer) = pending.answer {
-                    drop(answer.send(told));
-                }
+            if told.is_ok() {
+                confirmed.record(now - pending.written);
+            }
+            if let Some(answer) = pending.command.answer {
+                drop(answer.send(told));
             }
         }
         broken
     }
 
-    fn take_return(&mut self, returned: &Returned) -> bool {
-        let Some(count) = self.returned.get_mut(returned) else { return false };
+    fn take_return(&mut self, pending: &Pending) -> bool {
+        if self.returned.is_empty() {
+            return false;
+        }
+        let returned = pending.returned();
+        let Some(count) = self.returned.get_mut(&returned) else { return false };
         *count -= 1;
         if *count == 0 {
-            self.returned.remove(returned);
+            self.returned.remove(&returned);
         }
         true
     }
 
+    /// Those that were refused go behind what waits, when their pause is over.
+    fn send_again(&mut self) {
+        if !self.again.is_empty() {
+            let now = monotonic_now();
+            self.waiting.extend(self.again.extract_if(.., |(at, _)| *at <= now).map(|(_, command)| command));
+        }
+    }
+
     /// Those that somebody waits for.
     fn awaited(&self) -> impl Iterator<Item = &Pending> {
-        self.pending.values().filter(|pending| pending.answer.is_some())
+        self.pending.values().filter(|pending| pending.command.answer.is_some())
     }
 
     fn deadline(&self, up: &Up) -> Option<Instant> {
         let waiting = self.waiting.front().map(|command| command.deadline);
+        let waiting = waiting.into_iter().chain(self.again.iter().map(|(at, _)| *at)).min();
         if mutant::is(Mutant::NoConfirmTimeout) {
             return waiting;
         }
-        let pending = self.awaited().next().map(|pending| pending.deadline);
+        let pending = self.awaited().next().map(|pending| pending.command.deadline);
         waiting.into_iter().chain(pending).chain(self.silent_at(up)).min()
     }
 
@@ -469,7 +502,7 @@ impl Actor {
         while self.waiting.front().is_some_and(|command| command.deadline <= now)
             && let Some(command) = self.waiting.pop_front()
         {
-            drop(command.answer.send(Err(PublishError::NotSent(self.why_kind, self.why.clone()))));
+            command.not_sent(self.why_kind, &self.why);
         }
     }
 
@@ -489,9 +522,10 @@ impl Actor {
             || "the server has not confirmed it in time".to_owned(),
             |reason| format!("{}, and has not confirmed what it was sent before", LinkError::blocked(reason)),
         );
-        let awaited = self.pending.values_mut().filter(|pending| pending.answer.is_some());
-        for pending in awaited.take_while(|pending| pending.deadline <= now) {
-            if let Some(answer) = pending.answer.take() {
+        let awaited = self.pending.values_mut().map(|pending| &mut pending.command);
+        let awaited = awaited.filter(|command| command.answer.is_some());
+        for command in awaited.take_while(|command| command.deadline <= now) {
+            if let Some(answer) = command.answer.take() {
                 drop(answer.send(Err(PublishError::Unknown(LinkErrorKind::Gone, text.clone()))));
             }
         }
