@@ -2,24 +2,35 @@
 //!
 //! One acknowledgement can stand for all deliveries up to it, and is the
 //! largest single gain in throughput (11,400 a second one by one, 43,300 in
-//! groups). A delivery that is not finished holds back nothing: what finished
-//! behind it is acknowledged on its own.
+//! groups): to a quorum queue each is an entry of its log. So what finished
+//! behind a delivery that still runs waits a little for that one, to go with
+//! it, and is acknowledged on its own where that takes longer.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 /// How long an acknowledgement may wait for others to go with it: nothing waits longer than 5 ms for another, whatever
 /// the timer's grain of 1 ms and a busy processor add.
-pub(super) const WAIT_MAX: Duration = Duration::from_millis(3);
+const WAIT_MAX: Duration = Duration::from_millis(3);
 
-/// An acknowledgement is written when this part of the prefetch is finished: early enough that the server has sent more
-/// before what is left runs out.
-const SHARE: usize = 4;
+/// What one acknowledgement stands for is written when it is this part of the prefetch: early enough that the server has
+/// sent more before what is left runs out.
+const SHARE_TOGETHER: usize = 4;
+
+/// All that is finished is acknowledged, also one by one, when it is this part of the prefetch: the server must not be
+/// kept from sending more by one that does not end.
+const SHARE_OF_ALL: usize = 2;
 
 /// The deliveries of one channel that are not acknowledged yet.
 #[derive(Debug, Default)]
 pub(super) struct Unacked {
-    tags: BTreeSet<u64>,
-    finished: BTreeSet<u64>,
+    open: BTreeSet<u64>,
+    /// Done with since then, and not acknowledged.
+    finished: BTreeMap<u64, Instant>,
 }
 
 /// One acknowledgement to write.
@@ -32,51 +43,77 @@ pub(super) struct Ack {
 
 impl Unacked {
     pub(super) fn delivered(&mut self, tag: u64) {
-        self.tags.insert(tag);
+        self.open.insert(tag);
     }
 
     /// How many the server holds for delivered and not acknowledged.
-    pub(super) fn open(&self) -> usize {
-        self.tags.len()
+    pub(super) fn count(&self) -> usize {
+        self.open.len() + self.finished.len()
     }
 
-    /// Whether what is finished is to be acknowledged now, where `prefetch` can be in hand: there is enough of it, or
-    /// nothing is left that would finish soon.
-    pub(super) fn is_due(&self, prefetch: usize) -> bool {
-        let finished = self.finished.len();
-        finished > 0 && (finished == self.tags.len() || finished * SHARE >= prefetch)
-    }
-
-    /// Whether anything is finished and not acknowledged.
-    pub(super) fn has_finished(&self) -> bool {
-        !self.finished.is_empty()
-    }
-
-    /// To be acknowledged with the next [`take`](Self::take).
-    pub(super) fn finished(&mut self, tag: u64) {
-        if self.tags.contains(&tag) {
-            self.finished.insert(tag);
+    /// To be acknowledged; whether it still could be.
+    pub(super) fn finished(&mut self, tag: u64, now: Instant) -> bool {
+        let was_open = self.open.remove(&tag);
+        if was_open {
+            self.finished.insert(tag, now);
         }
+        was_open
+    }
+
+    /// Whether it is finished, and the server was not told.
+    pub(super) fn is_untold(&self, tag: u64) -> bool {
+        self.finished.contains_key(&tag)
     }
 
     /// Given back: it is the server's again.
     pub(super) fn returned(&mut self, tag: u64) {
-        self.tags.remove(&tag);
+        self.open.remove(&tag);
         self.finished.remove(&tag);
+    }
+
+    /// What to write now, where `prefetch` can be in hand.
+    pub(super) fn take_due(&mut self, prefetch: usize, now: Instant) -> Vec<Ack> {
+        if self.open.is_empty() || self.finished.len() * SHARE_OF_ALL >= prefetch {
+            return self.take();
+        }
+        let is_over = |since: &Instant| *since + WAIT_MAX <= now;
+        let is_any_over = self.finished.values().any(is_over);
+        if !is_any_over && self.together() * SHARE_TOGETHER < prefetch {
+            return Vec::new();
+        }
+        let mut acks: Vec<_> = self.take_together().into_iter().collect();
+        if is_any_over {
+            let alone = self.finished.extract_if(.., |_, since| is_over(since));
+            acks.extend(alone.map(|(tag, _)| Ack { tag, multiple: false }));
+        }
+        acks
+    }
+
+    /// When something is due, if nothing else happens.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.finished.values().min().map(|since| *since + WAIT_MAX)
     }
 
     /// What to write so that all that is finished is acknowledged, and nothing else.
     pub(super) fn take(&mut self) -> Vec<Ack> {
-        let finished = std::mem::take(&mut self.finished);
-        for tag in &finished {
-            self.tags.remove(tag);
-        }
-        let first_open = self.tags.first().copied().unwrap_or(u64::MAX);
-        let mut prefix = finished.range(..first_open);
-        let (count, last) = (prefix.clone().count(), prefix.next_back());
-        let group = last.map(|tag| Ack { tag: *tag, multiple: count > 1 });
-        let alone = finished.range(first_open..).map(|tag| Ack { tag: *tag, multiple: false });
-        group.into_iter().chain(alone).collect()
+        let together = self.take_together();
+        let alone = std::mem::take(&mut self.finished).into_keys().map(|tag| Ack { tag, multiple: false });
+        together.into_iter().chain(alone).collect()
+    }
+
+    /// How many one acknowledgement would stand for.
+    fn together(&self) -> usize {
+        self.finished.range(..self.first_open()).count()
+    }
+
+    fn take_together(&mut self) -> Option<Ack> {
+        let behind = self.finished.split_off(&self.first_open());
+        let together = std::mem::replace(&mut self.finished, behind);
+        together.last_key_value().map(|(tag, _)| Ack { tag: *tag, multiple: together.len() > 1 })
+    }
+
+    fn first_open(&self) -> u64 {
+        self.open.first().copied().unwrap_or(u64::MAX)
     }
 }
 
@@ -86,52 +123,87 @@ mod tests {
 
     use super::*;
 
+    fn ack(tag: u64, multiple: bool) -> Ack {
+        Ack { tag, multiple }
+    }
+
     #[test]
     fn the_finished_prefix_is_one_acknowledgement_and_the_rest_are_their_own() {
-        let mut unacked = Unacked::default();
+        let (mut unacked, now) = (Unacked::default(), Instant::now());
         (1..=9).for_each(|tag| unacked.delivered(tag));
-        [1, 2, 3, 5, 8].into_iter().for_each(|tag| unacked.finished(tag));
-        let ack = |tag, multiple| Ack { tag, multiple };
+        for tag in [1, 2, 3, 5, 8] {
+            assert!(unacked.finished(tag, now));
+        }
         assert_eq!(unacked.take(), [ack(3, true), ack(5, false), ack(8, false)]);
         assert_eq!(unacked.take(), []);
-        unacked.finished(4);
+        unacked.finished(4, now);
         unacked.returned(6);
-        unacked.finished(7);
+        unacked.finished(7, now);
         assert_eq!(unacked.take(), [ack(7, true)], "5 and 6 are the server's already");
-        unacked.finished(3);
+        assert!(!unacked.finished(3, now));
         assert_eq!(unacked.take(), [], "a tag is acknowledged once, or the server closes the channel");
     }
 
     #[test]
-    fn acknowledgements_wait_for_a_share_of_the_prefetch_and_not_where_nothing_else_runs() {
-        let mut unacked = Unacked::default();
+    fn what_one_acknowledgement_stands_for_is_written_with_a_quarter_of_the_prefetch() {
+        let (mut unacked, now) = (Unacked::default(), Instant::now());
         (1..=8).for_each(|tag| unacked.delivered(tag));
-        assert!(!unacked.is_due(8), "nothing is finished");
-        unacked.finished(1);
-        assert!(!unacked.is_due(8) && unacked.has_finished());
-        unacked.finished(2);
-        assert!(unacked.is_due(8), "a quarter");
-        unacked.take();
-        (3..8).for_each(|tag| unacked.returned(tag));
-        unacked.finished(8);
-        assert!(unacked.is_due(100), "nothing else is in hand");
-        unacked.take();
-        assert!(!unacked.is_due(100) && !unacked.has_finished());
+        assert_eq!(unacked.take_due(8, now), [], "nothing is finished");
+        unacked.finished(1, now);
+        assert_eq!(unacked.take_due(8, now), []);
+        unacked.finished(3, now);
+        assert_eq!(unacked.take_due(8, now), [], "the second still runs");
+        unacked.finished(2, now);
+        assert_eq!(unacked.take_due(8, now), [ack(3, true)]);
+    }
+
+    #[test]
+    fn what_finished_behind_one_that_runs_waits_for_it_no_longer_than_three_milliseconds() {
+        let (mut unacked, now) = (Unacked::default(), Instant::now());
+        let at = |ms| now + Duration::from_millis(ms);
+        (1..=9).for_each(|tag| unacked.delivered(tag));
+        unacked.finished(2, at(0));
+        unacked.finished(4, at(2));
+        assert_eq!(unacked.due_at(), Some(at(3)));
+        assert_eq!(unacked.take_due(100, at(2)), []);
+        assert_eq!(unacked.take_due(100, at(3)), [ack(2, false)]);
+        assert!(unacked.is_untold(4) && !unacked.is_untold(2));
+        assert_eq!(unacked.due_at(), Some(at(5)));
+        unacked.finished(1, at(4));
+        unacked.finished(3, at(4));
+        assert_eq!(unacked.take_due(100, at(5)), [ack(4, true)]);
+        assert_eq!(unacked.due_at(), None);
+    }
+
+    #[test]
+    fn one_that_does_not_end_keeps_the_server_from_sending_no_more() {
+        let (mut unacked, now) = (Unacked::default(), Instant::now());
+        (1..=6).for_each(|tag| unacked.delivered(tag));
+        for tag in 2..=3 {
+            unacked.finished(tag, now);
+        }
+        assert_eq!(unacked.take_due(6, now), []);
+        unacked.finished(4, now);
+        assert_eq!(unacked.take_due(6, now), [ack(2, false), ack(3, false), ack(4, false)], "half of the prefetch");
+        unacked.returned(1);
+        unacked.returned(5);
+        unacked.finished(6, now);
+        assert_eq!(unacked.take_due(6, now), [ack(6, false)], "nothing else is in hand");
     }
 
     proptest! {
         #[test]
         fn every_tag_is_acknowledged_once_and_none_before_it_is_finished(
-            steps in prop::collection::vec((0_u8..4, 0_u64..40), 0..200)
+            steps in prop::collection::vec((0_u8..5, 0_u64..40), 0..200)
         ) {
-            let (mut unacked, mut next) = (Unacked::default(), 1);
+            let (mut unacked, mut next, now) = (Unacked::default(), 1, Instant::now());
             let (mut open, mut finished, mut acked) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             for (what, tag) in steps {
                 match what {
                     0 => { unacked.delivered(next); open.insert(next); next += 1; }
-                    1 => { unacked.finished(tag); if open.remove(&tag) { finished.insert(tag); } }
+                    1 => { unacked.finished(tag, now); if open.remove(&tag) { finished.insert(tag); } }
                     2 => { if open.remove(&tag) { unacked.returned(tag); } }
-                    _ => for Ack { tag, multiple } in unacked.take() {
+                    _ => for Ack { tag, multiple } in if what == 3 { unacked.take() } else { unacked.take_due(16, now + WAIT_MAX * u32::from(tag > 20)) } {
                         let covered: Vec<_> = if multiple {
                             finished.range(..=tag).copied().filter(|t| !acked.contains(t)).collect()
                         } else {

@@ -250,7 +250,7 @@ impl Lane {
                 () = self.shared.lanes.closing.cancelled() => return self.end(lines, true).await,
                 () = up.lost.cancelled() => Err(self.shared.consume.error().unwrap_or_else(gone)),
                 // Before what may come without end.
-                () = at(lines.flush_at) => lines.flush().await,
+                () = at(lines.flush_at) => Ok(()),
                 count = self.commands.recv_many(&mut received, COMMANDS_MAX) => {
                     if count == 0 {
                         return self.end(lines, false).await;
@@ -275,7 +275,7 @@ impl Lane {
                 },
             };
             let worked = match worked {
-                Ok(()) => lines.flush_if_due(usize::from(self.subscription.prefetch.get())).await,
+                Ok(()) => lines.flush_due(usize::from(self.subscription.prefetch.get())).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = worked {
@@ -370,7 +370,7 @@ impl Lane {
                 }
             }
             (Errand::Forward { line, incoming, place, .. }, Ok(())) => {
-                lines.state(line).unacked.finished(incoming.tag);
+                lines.state(line).unacked.finished(incoming.tag, monotonic_now());
                 if place == Place::Suspects {
                     lines.look.soon();
                 }

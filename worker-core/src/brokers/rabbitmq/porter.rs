@@ -124,7 +124,7 @@ async fn carry(shared: &Arc<Shared>) -> Result<(), LinkError> {
     let put_down = async {
         while let Some((incoming, carried)) = errands.next().await {
             if carried.is_ok() {
-                unacked.finished(incoming.tag);
+                unacked.finished(incoming.tag, monotonic_now());
             }
         }
     };
@@ -144,7 +144,9 @@ fn finish(
     carried_on: Result<(), BrokerError>,
 ) {
     match carried_on {
-        Ok(()) => unacked.finished(incoming.tag),
+        Ok(()) => {
+            unacked.finished(incoming.tag, monotonic_now());
+        }
         Err(error) => {
             tracing::warn!(target: TARGET, id = %incoming.message.id(), error = error.detail(), "a delayed job could not be carried on; trying again");
             errands.push(carried(Arc::clone(shared), incoming, Duration::from_secs(1)));

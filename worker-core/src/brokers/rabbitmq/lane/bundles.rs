@@ -21,6 +21,7 @@ use crate::{
     error::BrokerError,
     settlement::Settlement,
     telemetry::TARGET,
+    time::monotonic_now,
 };
 
 /// The bundles of one channel of which not all is settled.
@@ -147,7 +148,7 @@ impl Lane {
     ) {
         match sent {
             Ok(()) => {
-                lines.state(line).unacked.finished(tag);
+                lines.state(line).unacked.finished(tag, monotonic_now());
                 if into == Line::Suspects {
                     lines.look.soon();
                 }

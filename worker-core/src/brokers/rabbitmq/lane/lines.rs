@@ -20,7 +20,7 @@ use super::{
 use crate::{
     broker::{Delivery, SettleError},
     brokers::rabbitmq::{
-        acks::{Unacked, WAIT_MAX},
+        acks::{Ack, Unacked},
         calls,
         connection::Up,
         course::{Held, Line, Place},
@@ -81,8 +81,10 @@ pub(super) struct LineState {
     pub(super) channel: Arc<dyn Channel>,
     pub(super) unacked: Unacked,
     pub(super) bundles: Bundles,
-    /// Who waits for the acknowledgements that the next flush writes.
-    answers: Vec<Answer>,
+    /// Who waits for the acknowledgement of what.
+    answers: Vec<(u64, Answer)>,
+    /// Somebody waits for one that the server has had already.
+    is_late: bool,
 }
 
 impl Lines {
@@ -155,43 +157,55 @@ impl Lines {
         }));
     }
 
-    /// Writes the acknowledgements once there are enough of them, or nothing else is to come; the others soon.
-    pub(super) async fn flush_if_due(&mut self, prefetch: usize) -> Result<(), LinkError> {
-        if self.main.unacked.is_due(prefetch) || self.suspects.owes() {
-            return self.flush().await;
-        }
-        if self.main.owes() && self.flush_at.is_none() {
-            self.flush_at = Some(monotonic_now() + WAIT_MAX);
-        }
-        self.look_again();
+    /// Writes the acknowledgements that are due, and sees when the next are.
+    pub(super) async fn flush_due(&mut self, prefetch: usize) -> Result<(), LinkError> {
+        let main = self.main.unacked.take_due(prefetch, monotonic_now());
+        self.write(Line::Main, main).await?;
+        self.flush_suspects().await?;
+        self.flush_at = self.main.unacked.due_at();
         Ok(())
     }
 
     /// Writes the acknowledgements of all that is finished.
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
+        let main = self.main.unacked.take();
+        self.write(Line::Main, main).await?;
         self.flush_at = None;
-        for line in [Line::Main, Line::Suspects] {
-            let state = self.state(line);
-            for ack in state.unacked.take() {
+        self.flush_suspects().await
+    }
+
+    /// There is one at a time: it has no other to go with.
+    async fn flush_suspects(&mut self) -> Result<(), LinkError> {
+        let suspects = self.suspects.unacked.take();
+        self.write(Line::Suspects, suspects).await?;
+        self.look_again();
+        Ok(())
+    }
+
+    async fn write(&mut self, line: Line, acks: Vec<Ack>) -> Result<(), LinkError> {
+        let state = self.state(line);
+        if acks.is_empty() && !state.is_late {
+            return Ok(());
+        }
+        for ack in acks {
+            state.channel.ack(ack.tag, ack.multiple).await?;
+            if mutant::is(Mutant::AckedTwice) {
                 state.channel.ack(ack.tag, ack.multiple).await?;
-                if mutant::is(Mutant::AckedTwice) {
-                    state.channel.ack(ack.tag, ack.multiple).await?;
-                }
-            }
-            if !state.answers.is_empty() {
-                // AMQP does not answer an acknowledgement. What a connection loses between our
-                // write and the server's read would be delivered again, and called settled.
-                let (answers, barrier) = (std::mem::take(&mut state.answers), state.channel.barrier());
-                self.written.push(Box::pin(async move { (answers, barrier.await) }));
             }
         }
-        self.look_again();
+        let answers = state.take_answers();
+        if !answers.is_empty() {
+            // AMQP does not answer an acknowledgement. What a connection loses between our
+            // write and the server's read would be delivered again, and called settled.
+            let barrier = state.channel.barrier();
+            self.written.push(Box::pin(async move { (answers, barrier.await) }));
+        }
         Ok(())
     }
 
     /// Where no suspect is in hand any more, whether there is another may be asked.
     fn look_again(&mut self) {
-        if self.suspects.unacked.open() == 0 {
+        if self.suspects.unacked.count() == 0 {
             self.look.settled();
         }
     }
@@ -208,7 +222,7 @@ impl Lines {
     /// Lets go of the channels: what is not acknowledged goes back to the server's queue.
     pub(super) async fn abandon(mut self) {
         let unwritten = [&mut self.main, &mut self.suspects].into_iter().flat_map(|state| state.answers.drain(..));
-        unwritten.for_each(|answer| drop(answer.send(Err(SettleError::Lost))));
+        unwritten.for_each(|(_, answer)| drop(answer.send(Err(SettleError::Lost))));
         // Whatever comes of these copies, their originals are delivered again.
         for (errand, _) in std::iter::from_fn(|| self.errands.next().now_or_never().flatten()) {
             if let Errand::Settle { answer, .. } = errand {
@@ -223,11 +237,10 @@ impl Lines {
 impl LineState {
     pub(super) fn new(channel: Box<dyn Channel>) -> Self {
         let (unacked, bundles) = (Unacked::default(), Bundles::default());
-        Self { channel: channel.into(), unacked, bundles, answers: Vec::new() }
+        Self { channel: channel.into(), unacked, bundles, answers: Vec::new(), is_late: false }
     }
 
-    /// The delivery, or one job of it, is done with: acknowledged with the next flush once all of it is, and told
-    /// to whoever waits.
+    /// The delivery, or one job of it, is done with: acknowledged once all of it is, and then told to whoever waits.
     pub(super) fn finish(&mut self, tag: u64, answer: Answer) {
         self.finish_jobs(tag, 1, Some(answer));
     }
@@ -235,14 +248,16 @@ impl LineState {
     /// So many jobs of a delivery are done with.
     pub(super) fn finish_jobs(&mut self, tag: u64, jobs: usize, answer: Option<Answer>) {
         if let Some(answers) = self.bundles.done(tag, jobs, answer) {
-            self.unacked.finished(tag);
-            self.answers.extend(answers);
+            self.is_late |= !self.unacked.finished(tag, monotonic_now());
+            self.answers.extend(answers.into_iter().map(|answer| (tag, answer)));
         }
     }
 
-    /// Whether a flush has something to write or to tell.
-    fn owes(&self) -> bool {
-        self.unacked.has_finished() || !self.answers.is_empty()
+    /// Who waits for what was written.
+    fn take_answers(&mut self) -> Vec<Answer> {
+        self.is_late = false;
+        let unacked = &self.unacked;
+        self.answers.extract_if(.., |(tag, _)| !unacked.is_untold(*tag)).map(|(_, answer)| answer).collect()
     }
 
     /// The delivery is the server's again.

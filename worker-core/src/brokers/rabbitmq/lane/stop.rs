@@ -64,7 +64,7 @@ impl Lane {
         lines.main.channel.barrier().await?;
         // A busy server takes longer for everything.
         let quiet = (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1);
-        while lines.main.unacked.open() < prefetch {
+        while lines.main.unacked.count() < prefetch {
             let Ok(message) = timeout(quiet, lines.messages.next()).await else { return Ok(()) };
             self.received(lines, message)?;
         }
