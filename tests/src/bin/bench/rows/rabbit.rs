@@ -81,7 +81,8 @@ pub(crate) async fn process(stage: &Stage) -> Vec<Line> {
 }
 
 async fn process_with(stage: &Stage, rabbit: &Rabbit, prefetch: u16, group: u64) -> Vec<Line> {
-    let jobs = stage.jobs(100_000, 1_000);
+    // So many that how a worker begins is no part of it.
+    let jobs = stage.jobs(200_000, 1_000);
     let bare = async |queue: &str, acks: Acks, jobs: u64| {
         let meter = stage.meter();
         rabbit.consume(queue, jobs, prefetch, acks).await;
