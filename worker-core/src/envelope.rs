@@ -13,7 +13,7 @@
 //! | `body` | body | `body` | 1 MiB, [`PAYLOAD_BYTES_MAX`] |
 //! | `headers` | headers | `headers` (JSON) | 64 headers, 16 KiB together |
 //! | `priority` | property `priority` | `priority` | 0 to 31 |
-//! | `enqueued_at` | property `timestamp` | `enqueued_ms` | |
+//! | `enqueued_at` | property `timestamp`, and the milliseconds of an `id` of version 7, or header `x-enqueued-at` | `enqueued_ms` | |
 //! | `expires_at` | header `x-expires-at` | `expires_ms` | |
 //! | the exchange and key it came by | headers `x-origin-exchange`, `x-origin-key` | in `headers` | 255 bytes |
 //! | `caller` | properties `reply_to`, `correlation_id`, header `x-call-retries` | `reply_to`, `correlation`, `call_retries` | 255 bytes each |

@@ -10,6 +10,7 @@
 
 mod bare;
 mod child;
+mod curve;
 mod jobs;
 mod measure;
 mod ours;

@@ -98,7 +98,6 @@ pub(crate) enum Verdict {
     Met,
     Missed,
     TooNoisy,
-    NotBuilt,
     /// There is no goal.
     Reference,
 }
@@ -109,7 +108,6 @@ impl Verdict {
             Self::Met => "met",
             Self::Missed => "**missed**",
             Self::TooNoisy => "too noisy to judge",
-            Self::NotBuilt => "not built yet",
             Self::Reference => "",
         }
     }
@@ -123,7 +121,7 @@ pub(crate) struct Line {
     pub(crate) goal: Goal,
     /// What is compared with; nothing where the goal is a figure of its own.
     pub(crate) base: Option<(String, Vec<Sample>)>,
-    /// As many as the base has; none where it is not built yet.
+    /// As many as the base has.
     pub(crate) ours: Vec<Sample>,
 }
 
@@ -162,7 +160,7 @@ impl Line {
     }
 
     fn verdict(&self, value: Option<f64>, base: Option<f64>, spread: f64) -> Verdict {
-        let Some(value) = value else { return Verdict::NotBuilt };
+        let Some(value) = value else { return Verdict::Reference };
         let base = base.unwrap_or(f64::NAN);
         let met = match self.goal {
             Goal::RatioAtLeast(least) => value / base >= least,

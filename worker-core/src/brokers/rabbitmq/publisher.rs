@@ -194,7 +194,7 @@ impl Command {
     }
 
     /// The server has refused it: when it is sent again, where there is time for that.
-    fn is_refused(&mut self, now: Instant) -> Option<Instant> {
+    fn again_at(&mut self, now: Instant) -> Option<Instant> {
         let pause = self.again.filter(|pause| now + *pause < self.deadline)?;
         if self.answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
             return None;

@@ -82,9 +82,11 @@ pub(crate) async fn flat(stage: &Stage) -> Vec<Line> {
 
 /// Jobs per second at one point of a curve.
 async fn one(stage: &Stage, kind: Kind, curve: Curve, point: usize) -> Sample {
-    let jobs = match kind {
-        Kind::RabbitMq => stage.jobs(20_000, 400),
-        Kind::Sqlite => stage.jobs(50_000, 400),
+    let jobs = match (kind, curve) {
+        // So many that how a worker of 200 queues begins is a small part of it.
+        (_, Curve::Queues) => stage.jobs(200_000, 400),
+        (Kind::RabbitMq, _) => stage.jobs(20_000, 400),
+        (Kind::Sqlite, _) => stage.jobs(50_000, 400),
     };
     let site = Site::new(stage, kind).await;
     let sample = match curve {

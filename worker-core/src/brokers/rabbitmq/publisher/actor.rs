@@ -55,6 +55,8 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 /// Replies that are taken at once: confirms and calls wait meanwhile.
 const REPLIES_MAX: usize = 256;
 
+const CLOSED: &str = "the broker is closed";
+
 /// What answers calls, as it arrives.
 type Replies = BoxStream<'static, Result<Incoming, LinkError>>;
 
@@ -83,7 +85,7 @@ pub(super) struct Actor {
 }
 
 fn closed() -> LinkError {
-    LinkError::new(LinkErrorKind::Gone, "the broker is closed")
+    LinkError::new(LinkErrorKind::Gone, CLOSED)
 }
 
 /// Publishes of this channel that wait for their confirm, as metrics know them.
@@ -225,7 +227,7 @@ impl Actor {
             self.waiting.push_back(command);
         }
         for command in std::mem::take(&mut self.waiting) {
-            command.not_sent(LinkErrorKind::Gone, "the broker is closed");
+            command.not_sent(LinkErrorKind::Gone, CLOSED);
         }
     }
 
@@ -432,7 +434,7 @@ impl Actor {
             let told = match answer {
                 Ok(_) if self.take_return(&pending) => Err(PublishError::Unroutable),
                 Ok(confirmation) if confirmation.taken || mutant::is(Mutant::NackIgnored) => Ok(()),
-                Ok(_) => match pending.command.is_refused(now) {
+                Ok(_) => match pending.command.again_at(now) {
                     Some(at) => {
                         self.again.push((at, pending.command));
                         continue;
@@ -468,9 +470,11 @@ impl Actor {
         true
     }
 
-    /// Those that were refused go behind what waits, when their pause is over.
+    /// Those that were refused go behind what waits, when their pause is over; while the broker closes none does.
     fn send_again(&mut self) {
-        if !self.again.is_empty() {
+        if self.closing.is_cancelled() {
+            self.again.drain(..).for_each(|(_, command)| command.not_sent(LinkErrorKind::Gone, CLOSED));
+        } else if !self.again.is_empty() {
             let now = monotonic_now();
             self.waiting.extend(self.again.extract_if(.., |(at, _)| *at <= now).map(|(_, command)| command));
         }

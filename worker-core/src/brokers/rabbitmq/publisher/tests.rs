@@ -24,7 +24,7 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-use super::{PublishError, Publisher};
+use super::{AGAIN, PublishError, Publisher};
 use crate::{
     brokers::rabbitmq::{
         connection::{Connection, SILENT, Tasks},
@@ -44,6 +44,9 @@ struct Held {
     connection: Mutex<Weak<Connection>>,
     unconfirmed: Mutex<VecDeque<oneshot::Sender<Result<Confirmation, LinkError>>>>,
     written: Notify,
+    /// So many publishes are refused at once.
+    refusals: AtomicUsize,
+    publishes: AtomicUsize,
     dials: AtomicUsize,
     /// When the task next looks at its connection, all that was written has just been confirmed, and another channel has
     /// just given the connection up.
@@ -126,6 +129,12 @@ impl Channel for HeldLink {
     }
 
     fn publish(&self, _: &Address, _: &Message) -> BoxFuture<'static, Result<Confirmation, LinkError>> {
+        self.0.publishes.fetch_add(1, Ordering::SeqCst);
+        let left = self.0.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() {
+            self.0.written.notify_one();
+            return ready(Ok(Confirmation { taken: false, returned: None })).boxed();
+        }
         let (confirm, confirmed) = oneshot::channel();
         self.0.unconfirmed.lock().unwrap().push_back(confirm);
         self.0.written.notify_one();
@@ -171,12 +180,17 @@ impl Channel for HeldLink {
 
 /// A publisher of one channel, and what is behind it.
 fn publisher() -> (Publisher, Arc<Held>, Arc<Connection>) {
+    let (publisher, held, connection, _) = publisher_and_tasks();
+    (publisher, held, connection)
+}
+
+fn publisher_and_tasks() -> (Publisher, Arc<Held>, Arc<Connection>, Tasks) {
     let (held, tasks) = (Arc::<Held>::default(), Tasks::new(Handle::current()));
     let dialer = Arc::new(HeldLink(Arc::clone(&held)));
     let connection = Connection::new(Purpose::Publish, dialer, &Arc::new(Redial::new()), tasks.clone());
     *held.connection.lock().unwrap() = Arc::downgrade(&connection);
     let publisher = Publisher::start(&connection, &tasks, Duration::from_secs(10), NonZeroU8::MIN);
-    (publisher, held, connection)
+    (publisher, held, connection, tasks)
 }
 
 fn message() -> Message {
@@ -207,4 +221,49 @@ async fn what_was_not_confirmed_when_a_connection_is_given_up_is_unknown_at_once
     held.give_up();
     assert_eq!(first.await, Err(PublishError::Unknown(LinkErrorKind::Gone, SILENT.to_owned())));
     assert_eq!(asked.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_refuses_is_sent_again_after_a_pause_and_holds_up_no_other() {
+    let (publisher, held, _connection) = publisher();
+    held.refusals.store(2, Ordering::SeqCst);
+    let asked = monotonic_now();
+    let first = publisher.begin(Address::queue("orders"), message()).await;
+    held.written.notified().await;
+    let second = publisher.begin(Address::queue("orders"), message()).await;
+    let confirming = async {
+        while held.publishes.load(Ordering::SeqCst) < 4 {
+            held.written.notified().await;
+        }
+        held.confirm_all();
+    };
+    let (first, second, ()) = tokio::join!(first, second, confirming);
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert!(asked.elapsed() >= AGAIN.0, "after a pause");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_as_long_as_there_is_time_is_told_as_refused() {
+    let (publisher, held, _connection) = publisher();
+    held.refusals.store(usize::MAX, Ordering::SeqCst);
+    let asked = monotonic_now();
+    assert_eq!(publisher.publish(Address::queue("orders"), message()).await, Err(PublishError::Nacked));
+    assert!(asked.elapsed() <= Duration::from_secs(10), "no longer than there is time");
+    let tries = held.publishes.load(Ordering::SeqCst);
+    assert!((8..20).contains(&tries), "{tries} tries: pauses of 20 ms to 1 s in 10 s");
+    let through_an_exchange = Address { exchange: "events".into(), key: String::new(), mandatory: true };
+    assert_eq!(publisher.publish(through_an_exchange, message()).await, Err(PublishError::Nacked));
+    assert_eq!(held.publishes.load(Ordering::SeqCst), tries + 1, "other queues may have it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_not_sent_again_while_the_broker_closes() {
+    let (publisher, held, _connection, tasks) = publisher_and_tasks();
+    held.refusals.store(usize::MAX, Ordering::SeqCst);
+    let refused = publisher.begin(Address::queue("orders"), message()).await;
+    held.written.notified().await;
+    let asked = monotonic_now();
+    tasks.closing.cancel();
+    assert_eq!(refused.await, Err(PublishError::Nacked));
+    assert_eq!((asked.elapsed(), held.publishes.load(Ordering::SeqCst)), (Duration::ZERO, 1));
 }
