@@ -42,7 +42,7 @@ use crate::{
         execute::execute,
         fetch::{Fetched, Fetching},
         lanes::{Lanes, Next, Owned, Place},
-        meter::Meter,
+        meter::{Meter, Series},
         report::{DrainReport, Ending, JobReport},
         settle::{Cause, Settled, Settling},
         status::Ping,
@@ -75,7 +75,7 @@ pub(super) struct Dispatcher {
     phase: Phase,
     running: HashMap<Id, Running>,
     executions: JoinSet<Outcome>,
-    settling: FuturesUnordered<Settling>,
+    settling: FuturesUnordered<Settling<Arc<Series>>>,
     draining: CancellationToken,
     alone: AloneWait,
     /// The broker takes a suspect's delivery for its start: it must not be kept waiting here, where
@@ -131,7 +131,7 @@ enum Event {
     DeadlineOver,
     AloneWaitOver,
     Ended(Result<(Id, Outcome), JoinError>),
-    Settled(Settled),
+    Settled(Settled<Arc<Series>>),
     Fetched(Fetched),
     FetchingStopped,
 }
@@ -459,7 +459,7 @@ impl Dispatcher {
         self.settling.push(Settling::new(ticket, settler, Settled { report, cause, series, span }));
     }
 
-    fn count(&mut self, settled: &Settled) {
+    fn count(&mut self, settled: &Settled<Arc<Series>>) {
         let Settled { report, cause, span, .. } = settled;
         if *cause == Cause::PutOff {
             return; // It was not ours to run yet, and will be again.

@@ -57,7 +57,6 @@ struct Lane {
 }
 
 /// What to do now.
-#[expect(clippy::large_enum_variant, reason = "it lives for one `match`; a box would be one per job")]
 pub(super) enum Next {
     /// Start this one.
     Start(Owned, Place),

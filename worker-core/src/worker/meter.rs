@@ -109,7 +109,7 @@ impl Meter {
     }
 
     /// A job has left this worker.
-    pub(super) fn settled(&self, Settled { report, cause, series, .. }: &Settled) {
+    pub(super) fn settled(&self, Settled { report, cause, series, .. }: &Settled<Arc<Series>>) {
         if report.ending == Ending::Lost {
             self.acks_lost.increment(1);
         }

@@ -20,10 +20,7 @@ use crate::{
     broker::{SettleError, Settler, Ticket, Unsettled},
     error::BrokerErrorKind,
     telemetry::TARGET,
-    worker::{
-        meter::Series,
-        report::{Ending, JobReport},
-    },
+    worker::report::{Ending, JobReport},
 };
 
 /// The first and the longest pause before a settlement is submitted again.
@@ -33,12 +30,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 ///
 /// As a future it waits for the broker's word, submitting again as often as it takes. Written by hand, since each job
 /// has one: an `async` block would be one more allocation.
-pub(super) struct Settling {
+pub(super) struct Settling<T> {
     step: Step,
     settler: Arc<dyn Settler>,
     pause: Duration,
     /// Until it is given out.
-    settled: Option<Settled>,
+    settled: Option<Settled<T>>,
 }
 
 enum Step {
@@ -48,11 +45,12 @@ enum Step {
 }
 
 /// An execution whose settlement is true, or whose job was lost.
-pub(super) struct Settled {
+pub(super) struct Settled<T> {
     pub(super) report: JobReport,
     pub(super) cause: Cause,
-    pub(super) series: Arc<Series>,
     pub(super) span: tracing::Span,
+    /// What whoever counts it wants to know it by.
+    pub(super) series: T,
 }
 
 /// Why the job left this worker.
@@ -70,9 +68,9 @@ pub(super) enum Cause {
     Abandoned,
 }
 
-impl Settling {
+impl<T> Settling<T> {
     /// What `settled` will be true of, once the ticket says so.
-    pub(super) const fn new(ticket: Ticket, settler: Arc<dyn Settler>, settled: Settled) -> Self {
+    pub(super) const fn new(ticket: Ticket, settler: Arc<dyn Settler>, settled: Settled<T>) -> Self {
         Self { step: Step::Waits(ticket), settler, pause: PAUSE.0, settled: Some(settled) }
     }
 
@@ -107,10 +105,10 @@ impl Settling {
     }
 }
 
-impl Future for Settling {
-    type Output = Settled;
+impl<T: Unpin> Future for Settling<T> {
+    type Output = Settled<T>;
 
-    fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Settled> {
+    fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Settled<T>> {
         loop {
             match &mut self.step {
                 Step::Waits(ticket) => {

@@ -105,7 +105,9 @@ pub(crate) fn table(setting: &Setting, rows: &[Measured]) -> String {
     text += "\nMedians. By pairs: the median of the ratios taken round by round; spread: how far these lie apart. CPU: seconds of a processor\nper 100,000 jobs, base and framework.\n";
     let curves: String = rows.iter().filter(|row| row.id == "P9").map(|row| curves(&row.lines)).collect();
     if !curves.is_empty() {
-        text += &format!("\nWhat a job costs (P9), beside the first point of each curve; 1.20 is asked:\n\n```text\n{curves}```\n");
+        text += &format!(
+            "\nWhat a job costs (P9), beside the first point of each curve; 1.20 is asked:\n\n```text\n{curves}```\n"
+        );
     }
     text
 }

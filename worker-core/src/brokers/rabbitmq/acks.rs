@@ -83,8 +83,11 @@ impl Unacked {
         }
         let mut acks: Vec<_> = self.take_together().into_iter().collect();
         if is_any_over {
-            let alone = self.finished.extract_if(.., |_, since| is_over(since));
-            acks.extend(alone.map(|(tag, _)| Ack { tag, multiple: false }));
+            let alone: Vec<_> = self.finished.iter().filter(|(_, since)| is_over(since)).map(|(tag, _)| *tag).collect();
+            for tag in alone {
+                self.finished.remove(&tag);
+                acks.push(Ack { tag, multiple: false });
+            }
         }
         acks
     }
@@ -122,6 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::time::monotonic_now;
 
     fn ack(tag: u64, multiple: bool) -> Ack {
         Ack { tag, multiple }
@@ -129,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_finished_prefix_is_one_acknowledgement_and_the_rest_are_their_own() {
-        let (mut unacked, now) = (Unacked::default(), Instant::now());
+        let (mut unacked, now) = (Unacked::default(), monotonic_now());
         (1..=9).for_each(|tag| unacked.delivered(tag));
         for tag in [1, 2, 3, 5, 8] {
             assert!(unacked.finished(tag, now));
@@ -146,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_one_acknowledgement_stands_for_is_written_with_a_quarter_of_the_prefetch() {
-        let (mut unacked, now) = (Unacked::default(), Instant::now());
+        let (mut unacked, now) = (Unacked::default(), monotonic_now());
         (1..=8).for_each(|tag| unacked.delivered(tag));
         assert_eq!(unacked.take_due(8, now), [], "nothing is finished");
         unacked.finished(1, now);
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_finished_behind_one_that_runs_waits_for_it_no_longer_than_three_milliseconds() {
-        let (mut unacked, now) = (Unacked::default(), Instant::now());
+        let (mut unacked, now) = (Unacked::default(), monotonic_now());
         let at = |ms| now + Duration::from_millis(ms);
         (1..=9).for_each(|tag| unacked.delivered(tag));
         unacked.finished(2, at(0));
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn one_that_does_not_end_keeps_the_server_from_sending_no_more() {
-        let (mut unacked, now) = (Unacked::default(), Instant::now());
+        let (mut unacked, now) = (Unacked::default(), monotonic_now());
         (1..=6).for_each(|tag| unacked.delivered(tag));
         for tag in 2..=3 {
             unacked.finished(tag, now);
@@ -196,7 +200,7 @@ mod tests {
         fn every_tag_is_acknowledged_once_and_none_before_it_is_finished(
             steps in prop::collection::vec((0_u8..5, 0_u64..40), 0..200)
         ) {
-            let (mut unacked, mut next, now) = (Unacked::default(), 1, Instant::now());
+            let (mut unacked, mut next, now) = (Unacked::default(), 1, monotonic_now());
             let (mut open, mut finished, mut acked) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             for (what, tag) in steps {
                 match what {

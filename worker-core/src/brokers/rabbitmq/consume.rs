@@ -160,7 +160,8 @@ impl Table {
                 let Route::Queue(queue) = &envelope.route else { continue };
                 let queue = queue.clone();
                 state.next += 1;
-                let (id, carried) = (envelope.id.clone(), Carried::Bundled(Arc::clone(&bundle), envelope.clone()));
+                let (id, carried) =
+                    (envelope.id.clone(), Carried::Bundled(Arc::clone(&bundle), Box::new(envelope.clone())));
                 let held = Held { line: Line::Main, tag, carried, id, attempt, caller: None };
                 let receipt = Receipt { epoch: state.epoch, tag: state.next, part };
                 state.fetched.push_back(Delivery::new(envelope, queue, (attempt, 0), receipt, state.lost.clone()));

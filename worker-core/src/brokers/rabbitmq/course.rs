@@ -181,7 +181,7 @@ pub(super) enum Carried {
     /// In a message of its own.
     Alone(Box<Message>),
     /// In a bundle, as this job of it.
-    Bundled(Arc<Message>, Envelope),
+    Bundled(Arc<Message>, Box<Envelope>),
 }
 
 impl Held {
@@ -193,7 +193,7 @@ impl Held {
     }
 
     /// What came with it, and goes when all of that is settled.
-    pub(super) const fn bundled(&self) -> Option<(&Arc<Message>, &Envelope)> {
+    pub(super) fn bundled(&self) -> Option<(&Arc<Message>, &Envelope)> {
         match &self.carried {
             Carried::Alone(_) => None,
             Carried::Bundled(bundle, job) => Some((bundle, job)),

@@ -467,7 +467,8 @@ impl Lane {
                 (Place::DeadLetters, copy.dead(queue, &failure, attempts, shared.death()).message())
             }
         };
-        let errand = Errand::Forward { line, incoming, place, message: message.clone(), pause: PAUSE.0 };
+        let (incoming, copy) = (Box::new(incoming), message.clone());
+        let errand = Errand::Forward { line, incoming, place, message: copy, pause: PAUSE.0 };
         lines.send(shared, queue, place, message, errand);
     }
 }

@@ -196,7 +196,7 @@ pub(super) fn enqueued_at(message: &Message, id: &JobId) -> Option<Timestamp> {
     message.date(ENQUEUED_AT).or_else(|| {
         let second = (*message.properties.timestamp())?;
         let made_at = id.made_at().filter(|made_at| made_at.unix_ms() / 1_000 == second);
-        Some(made_at.unwrap_or(Timestamp::from_unix_ms(second.saturating_mul(1_000))))
+        Some(made_at.unwrap_or_else(|| Timestamp::from_unix_ms(second.saturating_mul(1_000))))
     })
 }
 

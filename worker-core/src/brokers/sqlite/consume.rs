@@ -6,13 +6,14 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use tokio::{
     sync::{Notify, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     error::{BrokerError, BrokerErrorKind},
     id::JobId,
     name::{JobName, QueueName},
-    time::{Clock, SystemClock},
+    time::{Clock, SystemClock, monotonic_now},
 };
 
 /// Delayed jobs that one claim makes ready at most; the next claim takes the rest.
@@ -95,13 +96,28 @@ pub(super) async fn consume(
         room: Notify::new(),
         listed_for: AtomicI64::new(0),
     });
-    let source =
-        SqliteSource { half: Arc::clone(&half), bell, pending: None, fetched: VecDeque::new(), stopped: false };
+    let source = SqliteSource {
+        half: Arc::clone(&half),
+        claim_at: None,
+        bell,
+        pending: None,
+        fetched: VecDeque::new(),
+        stopped: false,
+    };
     Ok((Box::new(source), half))
 }
 
+/// A claim is worth its statements when there is room for this part of the prefetch, ...
+const SHARE: usize = 4;
+
+/// ... and where there is less, it waits so long for more: many queues with a job each would otherwise cost as much as
+/// many jobs of one.
+const CLAIM_WAIT_MAX: Duration = Duration::from_millis(3);
+
 struct SqliteSource {
     half: Arc<Half>,
+    /// Until then a claim waits for more room.
+    claim_at: Option<Instant>,
     bell: watch::Receiver<()>,
     /// A claim on its way; kept here so that dropping `next_batch` loses nothing.
     pending: Option<oneshot::Receiver<Result<Claimed, BrokerError>>>,
@@ -132,6 +148,7 @@ impl Source for SqliteSource {
                 }
                 continue;
             }
+            self.wait_for_room(max).await;
             let Claimed { deliveries, next_due_ms } = self.claim(max).await?;
             if deliveries.is_empty() {
                 self.wait(next_due_ms).await?;
@@ -158,6 +175,21 @@ impl Source for SqliteSource {
 }
 
 impl SqliteSource {
+    /// Waits a little for more room, where there is not much and something is in hand.
+    async fn wait_for_room(&mut self, max: usize) {
+        if self.pending.is_some() {
+            return;
+        }
+        // Kept, so that one who drops this future again and again still comes to a claim.
+        let claim_at = *self.claim_at.get_or_insert_with(|| monotonic_now() + CLAIM_WAIT_MAX);
+        while self.half.is_narrow(max) {
+            if timeout_at(claim_at, self.half.room.notified()).await.is_err() {
+                break;
+            }
+        }
+        self.claim_at = None;
+    }
+
     async fn claim(&mut self, max: usize) -> Result<Claimed, BrokerError> {
         let pending = match &mut self.pending {
             Some(pending) => pending,
@@ -192,6 +224,12 @@ impl SqliteSource {
 impl Half {
     fn room_for(&self, max: usize) -> usize {
         usize::from(self.subscription.prefetch.get()).saturating_sub(lock(&self.owned).len()).min(max)
+    }
+
+    /// Whether there is room for few of what may be in hand.
+    fn is_narrow(&self, max: usize) -> bool {
+        let enough = usize::from(self.subscription.prefetch.get()).div_ceil(SHARE).min(max);
+        self.room_for(max) < enough
     }
 
     /// Takes these deliveries out of what is owned, to be given back.

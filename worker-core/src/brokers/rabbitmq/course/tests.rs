@@ -323,7 +323,7 @@ fn a_bundle_that_came_back_is_taken_apart() {
 #[test]
 fn a_job_of_a_bundle_leaves_it_as_a_message_of_its_own() {
     let (message, Arrival::Unpack { jobs, .. }) = bundle_arrives(Alibi::None, Line::Main, false) else { panic!() };
-    let carried = Carried::Bundled(Arc::new(message.clone()), jobs[1].clone());
+    let carried = Carried::Bundled(Arc::new(message.clone()), Box::new(jobs[1].clone()));
     let held = Held { line: Line::Main, tag: 1, id: jobs[1].id.clone(), carried, attempt: 1, caller: None };
     let (place, copy) = published(&held, &Settlement::DeadLetter { failure: failure() });
     assert_eq!(place, Place::DeadLetters);

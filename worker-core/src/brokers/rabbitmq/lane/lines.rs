@@ -44,7 +44,7 @@ pub(super) enum Errand {
     /// A settlement of the worker's.
     Settle { delivery: Delivery, held: Held, settlement: Settlement, answer: Answer },
     /// A message that goes elsewhere without the worker.
-    Forward { line: Line, incoming: Incoming, place: Place, message: Message, pause: Duration },
+    Forward { line: Line, incoming: Box<Incoming>, place: Place, message: Message, pause: Duration },
     /// A delivery that is given back, or so many jobs of one.
     GiveBack { line: Line, tag: u64, jobs: usize },
     /// Jobs of one bundle that the worker released.
