@@ -68,7 +68,7 @@ impl JobId {
     }
 
     /// When it was made, where it says so: to the millisecond, as version 7 has it (RFC 9562, section 5.7).
-    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "for the wire of RabbitMQ"))]
+    #[cfg(any(test, feature = "rabbitmq"))]
     pub(crate) fn made_at(&self) -> Option<Timestamp> {
         let Repr::Uuid(uuid) = &self.0 else { return None };
         let (seconds, nanos) = uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7)?.to_unix();
