@@ -135,7 +135,7 @@ pub(super) fn encode(envelope: &Envelope, app_id: &str) -> Message {
     for (name, value) in envelope.headers.iter() {
         insert(&mut table, name, to_amqp(value));
     }
-    // Not where the id says it: without a table of headers the server takes a fifth less for a message.
+    // Not where the id says it: a table of headers costs a bare consumer an eighth of its rate (ADR 34).
     if envelope.id.made_at() != Some(envelope.enqueued_at) {
         insert(&mut table, ENQUEUED_AT, date(envelope.enqueued_at));
     }
@@ -200,7 +200,7 @@ pub(super) fn enqueued_at(message: &Message, id: &JobId) -> Option<Timestamp> {
     })
 }
 
-/// No headers are no table, which costs the server as much as a table of some.
+/// No headers are no table.
 fn with_headers(properties: BasicProperties, table: FieldTable) -> BasicProperties {
     if table.inner().is_empty() { properties } else { properties.with_headers(table) }
 }
