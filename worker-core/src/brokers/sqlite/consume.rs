@@ -182,7 +182,8 @@ impl SqliteSource {
         }
         // Kept, so that one who drops this future again and again still comes to a claim.
         let claim_at = *self.claim_at.get_or_insert_with(|| monotonic_now() + CLAIM_WAIT_MAX);
-        while self.half.is_narrow(max) {
+        let prefetch = usize::from(self.half.subscription.prefetch.get());
+        while is_narrow(self.half.room_for(max), prefetch, max) {
             if timeout_at(claim_at, self.half.room.notified()).await.is_err() {
                 break;
             }
@@ -226,17 +227,16 @@ impl Half {
         usize::from(self.subscription.prefetch.get()).saturating_sub(lock(&self.owned).len()).min(max)
     }
 
-    /// Whether there is room for few of what may be in hand.
-    fn is_narrow(&self, max: usize) -> bool {
-        let enough = usize::from(self.subscription.prefetch.get()).div_ceil(SHARE).min(max);
-        self.room_for(max) < enough
-    }
-
     /// Takes these deliveries out of what is owned, to be given back.
     fn disown(&self, deliveries: impl Iterator<Item = Delivery>) -> HashMap<u64, Owned> {
         let mut owned = lock(&self.owned);
         deliveries.filter_map(|delivery| owned.remove_entry(&delivery.receipt.tag)).collect()
     }
+}
+
+/// Whether a claim would bring few of what may be in hand, and of what was asked for.
+fn is_narrow(room: usize, prefetch: usize, max: usize) -> bool {
+    room < prefetch.div_ceil(SHARE).min(max)
 }
 
 /// Writes our name on the next jobs.
@@ -398,4 +398,19 @@ fn caller(row: &Row<'_>) -> rusqlite::Result<Option<Caller>> {
     let correlation = column::text(row, "correlation")?.unwrap_or_default();
     let retries = row.get::<_, Option<i64>>("call_retries")?.unwrap_or(0) != 0;
     Ok(Some(Caller { address, correlation, retries }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_waits_for_room_for_a_quarter_of_the_prefetch_but_not_for_more_than_was_asked() {
+        let narrow = |prefetch, max| (1..=prefetch).filter(|room| is_narrow(*room, prefetch, max)).count();
+        assert_eq!(narrow(256, 256), 63, "64 are worth a claim");
+        assert_eq!(narrow(32, 32), 7);
+        assert_eq!(narrow(4, 4), 0, "each is a quarter");
+        assert_eq!(narrow(1, 1), 0);
+        assert_eq!(narrow(256, 1), 0, "one was asked for");
+    }
 }

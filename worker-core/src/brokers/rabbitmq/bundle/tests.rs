@@ -34,6 +34,23 @@ fn read(message: &Message) -> Result<Vec<Envelope>, String> {
     unpack(message, &carrier(message))
 }
 
+#[test]
+fn a_bundle_says_when_its_jobs_were_enqueued_whatever_their_ids_say() {
+    let enqueued_at = Timestamp::from_unix_ms(1_645_557_742_000);
+    let batch = jobs("q", 3, 10).into_iter().map(|job| Envelope { enqueued_at, ..job }).collect();
+    let [mut packed] = <[Packed; 1]>::try_from(pack(batch)).unwrap_or_else(|_| panic!("not one message"));
+    // The example of RFC 9562, made just then: by itself it would say it, and leave out the header.
+    packed.envelope.id = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+    let message = encode(&packed, "test");
+    assert_eq!(message.date(wire::ENQUEUED_AT), Some(enqueued_at));
+    let jobs = read(&message).unwrap();
+    assert_eq!(jobs.len(), 3);
+    for job in &jobs {
+        assert_eq!(job.enqueued_at, enqueued_at);
+        assert_eq!(carrier(&single(&message, job).message()).enqueued_at, enqueued_at, "and each by itself");
+    }
+}
+
 /// The only message that a batch becomes.
 fn packed(batch: Vec<Envelope>) -> Message {
     let [packed] = &*pack(batch) else { panic!("not one message") };

@@ -157,6 +157,33 @@ fn the_properties_are_those_that_the_page_about_the_wire_names() {
     assert_eq!(body, b"7"[..]);
 }
 
+/// The example of RFC 9562, appendix A.6, and when it was made.
+const EXAMPLE: (&str, Timestamp) = ("017f22e2-79b0-7cc3-98c4-dc0c0c07398f", Timestamp::from_unix_ms(1_645_557_742_000));
+
+#[test]
+fn when_a_job_was_enqueued_is_a_header_only_where_its_id_does_not_say_it() {
+    let (id, made_at) = (EXAMPLE.0.parse::<JobId>().unwrap(), EXAMPLE.1);
+    for (later, has_header) in [(0, false), (1, true), (7_000, true)] {
+        let at = made_at + std::time::Duration::from_millis(later);
+        let message = encode(&Envelope::new(id.clone(), orders(), None, &b"7"[..], at), "shop");
+        assert_eq!(message.properties.headers().is_some(), has_header, "{later} ms later");
+        assert_eq!(read(&message).unwrap().envelope.enqueued_at, at);
+        assert_eq!(read(&Copy::of(&message).message()).unwrap().envelope.enqueued_at, at);
+    }
+}
+
+#[test]
+fn the_id_of_another_second_does_not_say_when_a_job_was_enqueued() {
+    let of = |seconds: u64| {
+        let mut message = foreign([]);
+        message.properties = message.properties.with_message_id(EXAMPLE.0.into()).with_timestamp(seconds);
+        read(&message).unwrap().envelope.enqueued_at.unix_ms()
+    };
+    let made_at = EXAMPLE.1.unix_ms();
+    assert_eq!(of(made_at / 1_000), made_at);
+    assert_eq!(of(made_at / 1_000 + 60), made_at + 60_000, "a job that was enqueued later under an id from before");
+}
+
 #[test]
 fn a_message_without_anything_is_a_new_job_without_a_name() {
     let Decoded { envelope, retries, starts } = read(&foreign([])).unwrap();
