@@ -379,7 +379,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(worker: WorkerBuilder) -> Self {
-        let worker = worker.build().unwrap();
+        Self::of(worker.build().unwrap())
+    }
+
+    pub(crate) fn of(worker: Worker) -> Self {
         let (shutdown, abort) = (CancellationToken::new(), CancellationToken::new());
         let (on_shutdown, on_abort) = (shutdown.clone().cancelled_owned(), abort.clone().cancelled_owned());
         let mut task = JoinSet::new();

@@ -11,6 +11,7 @@ mod limits;
 mod many;
 mod meter;
 mod outcomes;
+mod prefetch;
 mod shards;
 mod start;
 mod status;

@@ -170,6 +170,20 @@ impl Consumer {
         }
     }
 
+    /// Owns at most `prefetch` from now on.
+    ///
+    /// # Panics
+    ///
+    /// When the broker cannot.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn resize(&mut self, prefetch: u16) {
+        let prefetch = prefetch.try_into().unwrap();
+        soon("a subscription is resized", self.source.resize(prefetch)).await.expect("it can be resized");
+    }
+
     /// Stops taking.
     ///
     /// # Panics

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     future::pending,
+    num::NonZeroU16,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -69,6 +70,8 @@ pub enum Fault {
     AnswerHangs,
     /// It is done, later; the answer comes then.
     Late(Duration),
+    /// Of a wait for jobs: the subscription has another prefetch first, which is none of its owner's wish.
+    Resized(NonZeroU16),
 }
 
 type Script = Box<dyn FnMut(Call<'_>) -> Fault + Send>;
@@ -244,8 +247,16 @@ impl Source for FaultySource {
             // Deliveries that were taken out would be lost with their answer, which the contract excludes.
             Fault::AnswerLost => Err(error(BrokerErrorKind::Transient)),
             Fault::AnswerHangs => pending().await,
+            Fault::Resized(prefetch) => {
+                self.inner.resize(prefetch).await?;
+                self.inner.next_batch(max).await
+            }
             _ => self.inner.next_batch(max).await,
         }
+    }
+
+    async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError> {
+        self.inner.resize(prefetch).await
     }
 
     async fn stop(&mut self) -> Result<(), BrokerError> {

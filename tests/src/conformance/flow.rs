@@ -99,6 +99,88 @@ pub async fn each_subscription_has_its_own_prefetch<F: BrokerFixture>(fx: &F) {
     small.nothing().await;
 }
 
+/// Clause D12: what there is, and what is settled makes room up to the new number.
+pub async fn a_subscription_that_is_made_larger_takes_more_at_once<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    process.enqueue(jobs("job", 40)).await;
+    let mut consumer = process.consume(5).await;
+    let mut owned = consumer.take(5).await;
+    consumer.nothing().await;
+    consumer.resize(12).await;
+    owned.extend(consumer.take(7).await);
+    consumer.nothing().await;
+    consumer.ack_all(owned.drain(..9)).await;
+    owned.extend(consumer.take(9).await);
+    consumer.nothing().await;
+    assert_eq!(sorted_ids(&owned).len(), 12);
+}
+
+/// Clause D12: it can be settled, and then the new number holds; one below the first is the first.
+pub async fn what_was_returned_stays_owned_when_the_prefetch_shrinks<F: BrokerFixture>(fx: &F) {
+    let (process, other) = (fx.process().await, fx.process().await);
+    process.enqueue(jobs("job", 60)).await;
+    let mut consumer = process.consume(4).await;
+    consumer.resize(20).await;
+    let owned = consumer.take(20).await;
+    consumer.resize(1).await;
+    consumer.ack_all(owned).await;
+    let mut owned = consumer.take(4).await;
+    consumer.nothing().await;
+    let running = other.stats().await.running;
+    assert!(running.is_none_or(|running| running <= 4), "{running:?}");
+    for _ in 0..3 {
+        consumer.ack_all(owned.drain(..2)).await;
+        owned.extend(consumer.take(2).await);
+        consumer.nothing().await;
+    }
+    assert!(owned.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{owned:?}");
+}
+
+/// Clause D12: another gets all but what the first has been handed, and what its prefetch is.
+pub async fn what_was_fetched_beyond_a_smaller_prefetch_goes_to_others_unmarked<F: BrokerFixture>(fx: &F) {
+    let (process, other) = (fx.process().await, fx.process().await);
+    process.enqueue(jobs("job", 40)).await;
+    let mut consumer = process.consume(3).await;
+    consumer.resize(30).await;
+    let first = consumer.one().await;
+    consumer.resize(3).await;
+    let mut others = other.consume(60).await;
+    let theirs = others.take(40 - 1 - 3).await;
+    assert!(theirs.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{theirs:?}");
+    others.ack_all(theirs).await;
+    others.stop().await;
+    consumer.ack(first).await;
+    let mut left = consumer.take(3).await;
+    assert!(left.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{left:?}");
+    consumer.ack_all(left.drain(..)).await;
+    consumer.nothing().await;
+}
+
+/// Clause D12: however often it changes, with deliveries, settlements and enqueues in the middle.
+pub async fn a_prefetch_that_changes_all_the_time_loses_nothing_and_marks_nothing<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    let mut consumer = process.consume(2).await;
+    let mut seen = Vec::new();
+    let mut owned = Vec::new();
+    for (round, prefetch) in [9, 2, 2, 30, 5, 3, 12, 2].into_iter().enumerate() {
+        process.enqueue((0..12).map(|n| job(format!("job{round}-{n}")))).await;
+        owned.extend(consumer.batch(3).await);
+        consumer.resize(prefetch).await;
+        seen.extend(ids(&owned));
+        consumer.ack_all(owned.drain(..)).await;
+    }
+    while seen.len() < 8 * 12 {
+        let batch = consumer.batch(5).await;
+        assert!(batch.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{batch:?}");
+        seen.extend(ids(&batch));
+        consumer.ack_all(batch).await;
+    }
+    consumer.nothing().await;
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 8 * 12, "each once");
+}
+
 /// Clause D6: with more waiting than asked for.
 pub async fn a_batch_has_at_most_what_was_asked_for<F: BrokerFixture>(fx: &F) {
     let process = fx.process().await;

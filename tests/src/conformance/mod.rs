@@ -86,6 +86,10 @@ macro_rules! conformance {
                 a_settlement_wakes_a_consumer_that_was_full
                 all_waiting_consumers_are_woken_for_as_many_jobs
                 a_stopped_source_gives_nothing_at_once
+                a_subscription_that_is_made_larger_takes_more_at_once
+                what_was_returned_stays_owned_when_the_prefetch_shrinks
+                what_was_fetched_beyond_a_smaller_prefetch_goes_to_others_unmarked
+                a_prefetch_that_changes_all_the_time_loses_nothing_and_marks_nothing
                 dropping_the_wait_for_a_batch_loses_no_delivery
                 what_a_dropped_wait_had_fetched_comes_unchanged
             }

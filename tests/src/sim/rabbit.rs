@@ -4,7 +4,7 @@
 //! What is simulated is the server and the way to it. The trouble ends, everything must come to its end, and what
 //! the handlers saw is held against the plan ([`tally`](super::tally)).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tokio::{
@@ -19,11 +19,14 @@ use worker_core::{
     hours, seconds,
 };
 
-use crate::sim::{
-    clock::WallClock,
-    plan::Type,
-    record::What,
-    stage::{Incarnation, Life, Stage, Wish},
+use crate::{
+    fault::{Call, Fault, FaultyBroker},
+    sim::{
+        clock::WallClock,
+        plan::Type,
+        record::What,
+        stage::{Incarnation, Life, Stage, Wish},
+    },
 };
 
 /// How long everything may take to come to its end once nothing fails any more: what was enqueued by a clock that was
@@ -329,7 +332,17 @@ impl World {
     fn incarnate(&self, clock: WallClock) -> (Arc<Incarnation>, Client, SimulatedProcess) {
         let clock: Arc<dyn Clock> = Arc::new(clock);
         let (broker, process) = self.server.process(&RabbitOptions::default(), Arc::clone(&clock));
+        let incarnation = self.stage.incarnate();
+        let mut rng = self.stage.rng(1_000 + incarnation.process);
+        // In half of the lives how much is held changes all the time, as with jobs that are quick and slow in turn.
+        let resizes = rng.bool();
+        let broker = FaultyBroker::new(Arc::new(broker), move |call| match call {
+            Call::NextBatch if resizes && rng.u8(..4) == 0 => {
+                Fault::Resized(NonZeroU16::MIN.saturating_add(rng.u16(..20)))
+            }
+            _ => Fault::None,
+        });
         let client = Client::with_clock(Arc::new(broker), ClientOptions::default(), clock);
-        (self.stage.incarnate(), client, process)
+        (incarnation, client, process)
     }
 }

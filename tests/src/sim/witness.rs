@@ -3,7 +3,7 @@
 //! It stands between the faults and the memory broker: what the worker is told
 //! may be wrong, what stands in the record is not.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -144,6 +144,10 @@ impl Source for WitnessSource {
             self.half.write(What::Delivered { subscription, handed });
         }
         Ok(batch)
+    }
+
+    async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError> {
+        self.inner.resize(prefetch).await
     }
 
     async fn stop(&mut self) -> Result<(), BrokerError> {

@@ -74,7 +74,8 @@ pub struct Receipt {
     pub epoch: u64,
     /// Which delivery of that incarnation.
     pub tag: u64,
-    /// Which hand-out or part of that delivery: a fence, or an index in a bundle.
+    /// Which hand-out or part of that delivery: a fence, or, where [`Capabilities::bundles`](super::Capabilities::bundles)
+    /// is set, the index in a bundle.
     pub part: u64,
 }
 

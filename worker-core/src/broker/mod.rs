@@ -39,6 +39,9 @@
 //! * **D9** No delivery is owned by two consumers.
 //! * **D10** An expiry date is carried, not acted on: the worker decides at the start.
 //! * **D11** A first delivery has `attempt` 1 and `starts` 0.
+//! * **D12** [`Source::resize`] changes the prefetch of a subscription that lives, upwards from what it began with and back.
+//!   What was returned before stays owned, and no more than the new prefetch is owned beside it; once that is settled, D5
+//!   holds of the new prefetch. Nothing is marked by it: attempts and starts are unchanged.
 //!
 //! # Settlement
 //!
@@ -151,7 +154,7 @@ mod inspect;
 mod plan;
 mod topology;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -311,6 +314,21 @@ pub trait Source: Send {
     ///
     /// Cancel safe: what was fetched is returned by the next call.
     async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Owns at most `prefetch` from now on, in place of what the [`Subscription`] says, but never less than that.
+    ///
+    /// Made smaller, it gives back what was fetched beyond it and not returned. What was returned stays owned: whoever does
+    /// not want to keep it waiting [releases](Settlement::Release) it when this has returned, and not before, or it comes
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` — the broker is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it is done all the same, and the last call counts.
+    async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError>;
 
     /// Takes no more, and gives back what was fetched and not returned.
     ///

@@ -10,6 +10,7 @@ mod inspect;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -355,6 +356,7 @@ impl Drop for Half {
 
 struct MemorySource {
     half: Arc<Half>,
+    prefetch: NonZeroU16,
     stopped: bool,
 }
 
@@ -378,7 +380,7 @@ impl Source for MemorySource {
                 };
                 queue.wake_the_due(now);
                 let owned = queue.held.values().filter(|held| held.subscription == *id).count();
-                let room = max.min(usize::from(subscription.prefetch.get()).saturating_sub(owned));
+                let room = max.min(usize::from(self.prefetch.get()).saturating_sub(owned));
                 let (mut batch, lost) = (Vec::new(), CancellationToken::new());
                 while batch.len() < room
                     && let Some(job) = queue.take(*id)
@@ -401,6 +403,11 @@ impl Source for MemorySource {
                 Some(due) => drop(tokio::time::timeout(due.since(now), changed).await),
             }
         }
+    }
+
+    async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError> {
+        self.prefetch = prefetch.max(self.half.subscription.prefetch); // Nothing was fetched that was not returned.
+        self.half.session.check()
     }
 
     async fn stop(&mut self) -> Result<(), BrokerError> {
@@ -571,8 +578,9 @@ impl Broker for MemoryBroker {
             BrokerError::new(BrokerErrorKind::Permanent, message)
         })?;
         let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&self.session));
+        let prefetch = subscription.prefetch;
         let half = Arc::new(Half { shared, session, subscription, id });
-        Ok((Box::new(MemorySource { half: Arc::clone(&half), stopped: false }), half))
+        Ok((Box::new(MemorySource { half: Arc::clone(&half), prefetch, stopped: false }), half))
     }
 
     fn inspector(&self) -> Option<Arc<dyn Inspector>> {

@@ -54,7 +54,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "JOBS")]
     concurrency: Option<String>,
     /// Hold at most this many jobs of each queue, running or about to, 1 to 65535 [default:
-    /// WORKER_PREFETCH, or twice the queue's slots]
+    /// WORKER_PREFETCH, or what the time that jobs take asks for]
     #[arg(long, value_name = "JOBS")]
     prefetch: Option<String>,
     /// Let running jobs go on this long after the first signal [default: WORKER_SHUTDOWN_GRACE, or 30s]

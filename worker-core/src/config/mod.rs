@@ -72,7 +72,7 @@ pub struct Settings {
     pub queues: Option<Vec<ServedQueue>>,
     /// How many jobs run at once.
     pub concurrency: usize,
-    /// How many unsettled deliveries of each queue the worker owns; `None` for twice the queue's slots.
+    /// How many unsettled deliveries of each queue the worker owns; `None` for what their time asks for.
     pub prefetch: Option<usize>,
     /// How long running jobs may go on after a shutdown was asked for.
     pub shutdown_grace: Duration,
@@ -337,7 +337,7 @@ mod tests {
                 "broker_url" => text.parse() == Ok(default.broker_url.clone()),
                 "queues" => text == "the queues of all registered jobs" && default.queues.is_none(),
                 "concurrency" => parse::concurrency(text) == Ok(default.concurrency),
-                "prefetch" => text == "twice the queue's slots" && default.prefetch.is_none(),
+                "prefetch" => text == "follows how long the jobs take" && default.prefetch.is_none(),
                 "shutdown_grace" => parse::shutdown_grace(text) == Ok(default.shutdown_grace),
                 "admin" => parse::admin(text) == Ok(default.admin),
                 "topology" => parse::topology(text) == Ok(default.topology),

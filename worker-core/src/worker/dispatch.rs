@@ -11,6 +11,7 @@
 use std::{
     collections::HashMap,
     future::{Future, pending},
+    num::NonZeroU16,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -43,6 +44,7 @@ use crate::{
         fetch::{Fetched, Fetching},
         lanes::{Lanes, Next, Owned, Place},
         meter::{Meter, Series},
+        pacing::Pacing,
         report::{DrainReport, Ending, JobReport},
         settle::{Cause, Settled, Settling},
         status::Ping,
@@ -83,6 +85,7 @@ pub(super) struct Dispatcher {
     delivered_is_started: bool,
     report: DrainReport,
     meter: Meter,
+    pacing: Pacing,
     /// Not started, and to be given back when nothing more is fetched.
     unstarted: Vec<Owned>,
     failure: Option<BrokerError>,
@@ -130,6 +133,8 @@ enum Event {
     Asked(Ping),
     DeadlineOver,
     AloneWaitOver,
+    /// Slow jobs may be held that another worker could run.
+    PaceDue,
     Ended(Result<(Id, Outcome), JoinError>),
     Settled(Settled<Arc<Series>>),
     Fetched(Fetched),
@@ -145,6 +150,8 @@ impl Dispatcher {
             plan.concurrency,
             plan.lanes.iter().map(|lane| (&lane.subscription.queue, lane.slots)),
         );
+        let firsts = plan.lanes.iter().map(|lane| (lane.subscription.prefetch, lane.is_adaptive.then_some(lane.slots)));
+        let pacing = Pacing::new(firsts, plan.broker.capabilities().bundles, monotonic_now());
         Self {
             plan,
             lanes,
@@ -157,6 +164,7 @@ impl Dispatcher {
             delivered_is_started,
             report: DrainReport::default(),
             meter,
+            pacing,
             unstarted: Vec::new(),
             failure: None,
         }
@@ -174,7 +182,8 @@ impl Dispatcher {
             let (broker, subscription) = (Arc::clone(&self.plan.broker), plan.subscription.clone());
             let (fetched, draining, board) = (sender.clone(), self.draining.clone(), self.plan.board.lane(lane));
             let topology = self.plan.registry.topology_of_one(&subscription.queue);
-            fetching.spawn(Fetching { lane, broker, subscription, topology, fetched, draining, board }.run());
+            let prefetch = self.pacing.prefetch(lane);
+            fetching.spawn(Fetching { lane, broker, subscription, topology, prefetch, fetched, draining, board }.run());
         }
         drop(sender);
         let (mut shutdown, mut abort) = (pin!(shutdown), pin!(abort));
@@ -193,6 +202,7 @@ impl Dispatcher {
                 Some(settled) = self.settling.next() => Event::Settled(settled),
                 received = fetched.recv(), if !fetching_stopped => received.map_or(Event::FetchingStopped, Event::Fetched),
                 () = self.alone.over() => Event::AloneWaitOver,
+                () = self.pacing.tick(), if !self.running.is_empty() => Event::PaceDue,
             };
             match event {
                 Event::Shutdown => self.drain(),
@@ -208,7 +218,9 @@ impl Dispatcher {
                     while let Some(ended) = self.executions.try_join_next_with_id() {
                         self.ended(ended);
                     }
+                    self.pace();
                 }
+                Event::PaceDue => self.pace(),
                 Event::Settled(settled) => {
                     self.count(&settled);
                     // One acknowledgement stands for many.
@@ -217,6 +229,7 @@ impl Dispatcher {
                     }
                 }
                 Event::Fetched(Fetched::Batch { lane, settler, deliveries }) => self.arrive(lane, &settler, deliveries),
+                Event::Fetched(Fetched::Narrowed { lane, prefetch }) => self.narrow(lane, prefetch),
                 Event::Fetched(Fetched::Failed(error)) => {
                     tracing::error!(target: TARGET, error = error.detail(), "the broker failed for good; stopping");
                     self.failure.get_or_insert(error);
@@ -287,6 +300,7 @@ impl Dispatcher {
                 Phase::Aborting { .. } => self.give_back(owned),
             }
         }
+        self.pacing.in_hand(lane, self.lanes.in_hand(lane));
     }
 
     /// A copy that an exchange sent is for the job that runs for it, whatever name it came with.
@@ -412,6 +426,7 @@ impl Dispatcher {
         self.lanes.leave(&place);
         let elapsed = started.elapsed();
         self.meter.series(owned.lane, Some(&entry)).ended(elapsed);
+        self.pacing.ended(owned.lane, elapsed, &owned.delivery);
         let conclusion = match ended {
             // While this worker stops it is given back at once, for another to take.
             Ok(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
@@ -427,6 +442,30 @@ impl Dispatcher {
             }
         };
         self.conclude(owned, conclusion, &entry.registration.options.retry, elapsed, span);
+    }
+
+    /// Holds as many of each queue as its jobs' time asks for.
+    fn pace(&mut self) {
+        let now = monotonic_now();
+        if !self.pacing.is_due(now) {
+            return;
+        }
+        let running = self.running.values();
+        let running = running.map(|running| (running.owned.lane, now.saturating_duration_since(running.started)));
+        for (lane, prefetch) in self.pacing.turn(now, running) {
+            let queue = &self.plan.lanes[lane].subscription.queue;
+            tracing::debug!(target: TARGET, %queue, prefetch, "how many jobs are held follows how long they take");
+            self.plan.board.holds(lane, prefetch);
+        }
+    }
+
+    /// Gives back what another worker could start earlier, now that fewer are held.
+    fn narrow(&mut self, lane: usize, prefetch: NonZeroU16) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let keep = usize::from(prefetch.get()).saturating_sub(self.plan.lanes[lane].slots);
+        self.lanes.take_beyond(lane, keep).into_iter().for_each(|owned| self.give_back(owned));
     }
 
     fn give_back(&mut self, owned: Owned) {

@@ -4,10 +4,10 @@
 //! dispatcher before the next is asked for, and what the source has fetched
 //! beyond that is given back when the worker drains.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, num::NonZeroU16, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ const SOUND_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum Fetched {
     /// Deliveries of the lane, ours to settle with this settler.
     Batch { lane: usize, settler: Arc<dyn Settler>, deliveries: Vec<Delivery> },
+    /// The lane holds fewer from now on: what waits beyond is another worker's.
+    Narrowed { lane: usize, prefetch: NonZeroU16 },
     /// This queue cannot be consumed, and will not become so.
     Failed(BrokerError),
 }
@@ -46,6 +48,8 @@ pub(super) struct Fetching {
     pub(super) subscription: Subscription,
     /// What the jobs of the queue need.
     pub(super) topology: Topology,
+    /// How many to hold, which may change.
+    pub(super) prefetch: watch::Receiver<NonZeroU16>,
     pub(super) fetched: mpsc::Sender<Fetched>,
     pub(super) draining: CancellationToken,
     pub(super) board: LaneBoard,
@@ -53,7 +57,7 @@ pub(super) struct Fetching {
 
 impl Fetching {
     /// Consumes the queue until `draining`, and then stops in an orderly way.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut pause = Pause::new(self.draining.clone());
         while !self.draining.is_cancelled() {
             let subscribed = tokio::select! {
@@ -90,18 +94,24 @@ impl Fetching {
 
     /// Hands over batches until the worker drains; `Err` when the source is of no more use.
     async fn consume(
-        &self,
+        &mut self,
         mut source: Box<dyn Source>,
         settler: Arc<dyn Settler>,
         pause: &mut Pause,
     ) -> Result<(), BrokerError> {
         let mut failing = false;
         let mut next_failure = monotonic_now();
+        let mut held = self.subscription.prefetch;
         loop {
             let batch = tokio::select! {
                 biased;
                 () = self.draining.cancelled() => break,
-                batch = source.next_batch(self.subscription.prefetch.get().into()) => batch,
+                prefetch = changed(&mut self.prefetch, held) => {
+                    self.resize(&mut *source, (held, prefetch)).await;
+                    held = prefetch;
+                    continue;
+                }
+                batch = source.next_batch(held.get().into()) => batch,
                 () = sleep(SOUND_AFTER), if failing => {
                     failing = false;
                     self.board.consuming();
@@ -135,6 +145,34 @@ impl Fetching {
             tracing::warn!(target: TARGET, error = error.detail(), "what was fetched could not be given back; the broker does so when this process ends");
         }
         Ok(())
+    }
+}
+
+impl Fetching {
+    /// Holds another number, unless the worker drains meanwhile.
+    async fn resize(&self, source: &mut dyn Source, (from, to): (NonZeroU16, NonZeroU16)) {
+        let resized = tokio::select! {
+            biased;
+            () = self.draining.cancelled() => return,
+            resized = source.resize(to) => resized,
+        };
+        if let Err(error) = resized {
+            tracing::warn!(target: TARGET, queue = %self.subscription.queue, error = error.detail(), "another prefetch could not be had");
+        }
+        if to < from {
+            // The dispatcher may have ended.
+            drop(self.fetched.send(Fetched::Narrowed { lane: self.lane, prefetch: to }).await);
+        }
+    }
+}
+
+/// Resolves when another number than `held` is asked for, with that.
+async fn changed(prefetch: &mut watch::Receiver<NonZeroU16>, held: NonZeroU16) -> NonZeroU16 {
+    let wanted = prefetch.wait_for(|wanted| *wanted != held).await.map(|wanted| *wanted);
+    match wanted {
+        Ok(wanted) => wanted,
+        // The dispatcher has ended, and asks for nothing any more.
+        Err(_) => pending().await,
     }
 }
 

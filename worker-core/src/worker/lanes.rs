@@ -183,6 +183,12 @@ impl Lanes {
         })
     }
 
+    /// How many of a lane run or wait, beside its suspects.
+    pub(super) fn in_hand(&self, lane: usize) -> usize {
+        let Lane { running, waiting, .. } = &self.lanes[lane];
+        running + waiting.values().map(VecDeque::len).sum::<usize>()
+    }
+
     pub(super) const fn has_suspect(&self) -> bool {
         self.suspects > 0
     }
@@ -204,6 +210,21 @@ impl Lanes {
             lane.suspects.drain(..).chain(waiting).collect::<Vec<_>>()
         };
         self.lanes.iter_mut().flat_map(take).collect()
+    }
+
+    /// Takes out what waits in a lane beyond the first `keep`, to be given back: what would start last.
+    pub(super) fn take_beyond(&mut self, lane: usize, keep: usize) -> Vec<Owned> {
+        let waiting = &mut self.lanes[lane].waiting;
+        let mut left = keep;
+        let mut beyond = Vec::new();
+        for waiting in waiting.values_mut() {
+            beyond.extend(waiting.split_off(left.min(waiting.len())));
+            left -= waiting.len();
+        }
+        if keep == 0 {
+            self.waiting.remove(&lane);
+        }
+        beyond
     }
 
     /// The limited type of the lane's first suspect, if that can start.
@@ -306,6 +327,29 @@ mod tests {
             arrive(&mut lanes, 0, owned(id, priority, 0));
         }
         assert_eq!(ids(&started(&mut lanes)), ["a-2", "a-4", "a-1", "a-3"]);
+    }
+
+    #[test]
+    fn what_would_start_last_is_taken_out_beyond_what_is_kept() {
+        let waiting = || {
+            let mut lanes = Lanes::new(10, [10, 10]);
+            arrive(&mut lanes, 1, owned("b-1", 4, 0));
+            for (id, priority, starts) in [("a-1", 4, 0), ("a-2", 9, 0), ("a-3", 4, 0), ("a-4", 2, 0), ("a-5", 4, 1)] {
+                arrive(&mut lanes, 0, owned(id, priority, starts));
+            }
+            lanes
+        };
+        for (keep, beyond) in
+            [(9, &[][..]), (4, &[]), (3, &["a-4"]), (2, &["a-3", "a-4"]), (0, &["a-2", "a-1", "a-3", "a-4"])]
+        {
+            let mut lanes = waiting();
+            let taken: Vec<_> =
+                lanes.take_beyond(0, keep).iter().map(|owned| owned.delivery.envelope.id.to_string()).collect();
+            assert_eq!(taken, beyond, "{keep}");
+            let started = started(&mut lanes);
+            assert_eq!(started.len(), 6 - taken.len(), "the suspect and the other queue are not concerned");
+            assert!(matches!(lanes.next(limit, true), Next::Nothing));
+        }
     }
 
     #[test]

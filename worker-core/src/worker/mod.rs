@@ -14,6 +14,8 @@ pub(crate) mod execute;
 mod fetch;
 mod lanes;
 mod meter;
+mod pacing;
+mod prefetch;
 mod report;
 mod settle;
 mod status;
@@ -86,6 +88,8 @@ struct Plan {
 struct LanePlan {
     subscription: Subscription,
     slots: usize,
+    /// How many it holds follows how long its jobs take.
+    is_adaptive: bool,
 }
 
 impl Worker {
@@ -265,11 +269,13 @@ impl WorkerBuilder {
         self
     }
 
-    /// Owns at most `deliveries` unsettled ones of each queue, 1 to 65,535.
+    /// Owns at most `deliveries` unsettled ones of each queue, 1 to 65,535, of each shard where it has some.
     ///
-    /// Default: twice the queue's slots, so that the next job is at hand when
-    /// one ends, and little is held back from other workers. Of a queue with shards it is as many of each
-    /// shard, by default no more than the worker has slots.
+    /// Default: it follows how long the jobs take, so that the next one is at hand when one ends, and little is held back
+    /// from other workers. At first, and of jobs that take 10 ms or more, it is a quarter more than the queue's slots, of a
+    /// shard no more than the worker has slots. Of shorter ones it is what is done in 5 ms beside it, in steps of twice as
+    /// much, up to 1,000 jobs (or messages, where jobs share some) or 16 MiB of them: for 16 slots 80 where a job takes 2 ms,
+    /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back, unmarked.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self
@@ -341,11 +347,13 @@ impl WorkerBuilder {
                 }
                 let slots_of_shard = if own.is_some() { share(of_queue, n, count) } else { of_queue };
                 // Several shards together have the next job at hand with less of each.
-                let default = if count == 1 { 2 * of_queue } else { (2 * slots_of_shard).min(slots) };
-                let prefetch = self.prefetch.unwrap_or(default);
+                let least = prefetch::least(slots_of_shard);
+                let least = if count == 1 { least } else { least.min(slots) };
+                let prefetch = self.prefetch.unwrap_or(least);
                 let prefetch = in_range("prefetch", prefetch, usize::from(u16::MAX), &mut problems);
                 let prefetch = u16::try_from(prefetch).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-                lanes.push(LanePlan { subscription: Subscription::new(shard, prefetch), slots: slots_of_shard });
+                let (subscription, is_adaptive) = (Subscription::new(shard, prefetch), self.prefetch.is_none());
+                lanes.push(LanePlan { subscription, slots: slots_of_shard, is_adaptive });
             }
         }
         if let Some(most) = broker.queues_at_most().filter(|most| lanes.len() > *most) {
@@ -360,7 +368,10 @@ impl WorkerBuilder {
             return Err(ConfigError::new(problems));
         }
         let broker = Arc::clone(self.client.broker());
-        let served = lanes.iter().map(|lane| (lane.subscription.queue.clone(), lane.slots));
+        let served = lanes.iter().map(|lane| {
+            let Subscription { queue, prefetch } = &lane.subscription;
+            (queue.clone(), lane.slots, prefetch.get().into())
+        });
         let board = Board::new(Arc::clone(&broker), slots, served);
         let plan = Plan {
             broker,

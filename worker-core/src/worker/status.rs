@@ -7,6 +7,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU16,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -107,6 +108,9 @@ pub struct QueueStatus {
     pub running: usize,
     /// How many of its jobs may run at once.
     pub slots: usize,
+    /// How many of its jobs it may hold, running or about to: as set, or as their [time](crate::WorkerBuilder::prefetch)
+    /// asks for now.
+    pub prefetch: usize,
 }
 
 /// Whether a queue's jobs come in.
@@ -296,6 +300,7 @@ struct Lane {
     queue: QueueName,
     slots: usize,
     running: AtomicUsize,
+    prefetch: AtomicUsize,
     intake: Mutex<Intake>,
 }
 
@@ -306,6 +311,7 @@ impl Lane {
             intake: self.intake().clone(),
             running: self.running.load(Relaxed),
             slots: self.slots,
+            prefetch: self.prefetch.load(Relaxed),
         }
     }
 
@@ -331,14 +337,16 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// The board of a worker that serves these queues, each with its slots.
+    /// The board of a worker that serves these queues, each with its slots and how many jobs it holds at first.
     pub(super) fn new(
         broker: Arc<dyn Broker>,
         slots: usize,
-        queues: impl IntoIterator<Item = (QueueName, usize)>,
+        queues: impl IntoIterator<Item = (QueueName, usize, usize)>,
     ) -> Self {
-        let lane =
-            |(queue, slots)| Lane { queue, slots, running: AtomicUsize::new(0), intake: Mutex::new(Intake::Pending) };
+        let lane = |(queue, slots, prefetch)| {
+            let (running, prefetch) = (AtomicUsize::new(0), AtomicUsize::new(prefetch));
+            Lane { queue, slots, running, prefetch, intake: Mutex::new(Intake::Pending) }
+        };
         let shared = Shared {
             broker,
             phase: watch::Sender::new(WorkerPhase::Starting),
@@ -374,6 +382,11 @@ impl Board {
     /// How many jobs of a queue run.
     pub(super) fn running(&self, lane: usize, running: usize) {
         self.shared.lanes[lane].running.store(running, Relaxed);
+    }
+
+    /// How many jobs of a queue are held from now on.
+    pub(super) fn holds(&self, lane: usize, prefetch: NonZeroU16) {
+        self.shared.lanes[lane].prefetch.store(prefetch.get().into(), Relaxed);
     }
 
     /// How many executions were settled.
@@ -428,7 +441,7 @@ mod tests {
     }
 
     fn board() -> Board {
-        let queues = ["a", "b"].map(|name| (name.parse().unwrap(), 2));
+        let queues = ["a", "b"].map(|name| (name.parse().unwrap(), 2, 3));
         Board::new(Arc::new(MemoryBroker::new()), 3, queues)
     }
 

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    num::NonZeroU16,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -153,7 +154,7 @@ impl Table {
     }
 
     /// Hands the jobs of a bundle to the worker.
-    pub(super) fn fetch_bundle(&self, tag: u64, jobs: Vec<Envelope>, retries: u32, message: Message) {
+    pub(super) fn fetch_bundle(&self, line: Line, tag: u64, jobs: Vec<Envelope>, retries: u32, message: Message) {
         let (bundle, attempt) = (Arc::new(message), retries + 1);
         self.change(|state| {
             for (part, envelope) in (0..).zip(jobs) {
@@ -162,7 +163,7 @@ impl Table {
                 state.next += 1;
                 let (id, carried) =
                     (envelope.id.clone(), Carried::Bundled(Arc::clone(&bundle), Box::new(envelope.clone())));
-                let held = Held { line: Line::Main, tag, carried, id, attempt, caller: None };
+                let held = Held { line, tag, carried, id, attempt, caller: None };
                 let receipt = Receipt { epoch: state.epoch, tag: state.next, part };
                 state.fetched.push_back(Delivery::new(envelope, queue, (attempt, 0), receipt, state.lost.clone()));
                 state.owned.insert(state.next, held);
@@ -180,6 +181,17 @@ impl Table {
         self.change(|state| {
             let fetched = std::mem::take(&mut state.fetched);
             fetched.iter().filter_map(|delivery| state.owned.remove(&delivery.receipt.tag)).collect()
+        })
+    }
+
+    /// What was fetched by one line and not returned, which is owned no more.
+    pub(super) fn take_fetched_by(&self, line: Line) -> Vec<Held> {
+        self.change(|state| {
+            let State { fetched, owned, .. } = state;
+            let is_its = |delivery: &Delivery| owned.get(&delivery.receipt.tag).is_some_and(|held| held.line == line);
+            let (its, others): (VecDeque<_>, _) = std::mem::take(fetched).into_iter().partition(is_its);
+            *fetched = others;
+            its.iter().filter_map(|delivery| owned.remove(&delivery.receipt.tag)).collect()
         })
     }
 
@@ -214,7 +226,7 @@ impl Table {
 }
 
 /// What a half asks of its lane.
-#[expect(clippy::large_enum_variant, reason = "the small one is sent once in a lane's life")]
+#[expect(clippy::large_enum_variant, reason = "the small ones are rare")]
 pub(super) enum Command {
     Settle {
         delivery: Delivery,
@@ -222,6 +234,8 @@ pub(super) enum Command {
         settlement: Settlement,
         answer: oneshot::Sender<Result<(), SettleError>>,
     },
+    /// Own at most so many from now on.
+    Resize(NonZeroU16, oneshot::Sender<Result<(), BrokerError>>),
     /// Take no more, and give back what was not returned.
     Stop(oneshot::Sender<Result<(), BrokerError>>),
 }
@@ -262,6 +276,15 @@ impl Source for RabbitSource {
             }
             changed.await;
         }
+    }
+
+    async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError> {
+        let (answer, answered) = oneshot::channel();
+        if self.half.commands.send(Command::Resize(prefetch, answer)).await.is_err() {
+            return Err(closed());
+        }
+        // Not answered: the connection is gone, and what comes by the next is as many.
+        answered.await.unwrap_or(Ok(()))
     }
 
     async fn stop(&mut self) -> Result<(), BrokerError> {
@@ -334,8 +357,9 @@ pub(super) async fn consume(
     shared.ladder_at_start.get_or_init(|| make_ladder(shared)).await;
     porter::start(shared);
     let table = Arc::new(Table::default());
-    // One settlement per owned delivery, of which a message may have many, one suspect, and the stop.
-    let (commands, received) = mpsc::channel(usize::from(subscription.prefetch.get()) * usize::from(BUNDLE_MAX) + 8);
+    // One settlement per owned delivery, however many these become, of which a message may have many, one suspect, and
+    // the stop.
+    let (commands, received) = mpsc::channel(usize::from(u16::MAX) * usize::from(BUNDLE_MAX) + 8);
     let lane = Lane::new(Arc::clone(shared), subscription, Arc::clone(&table), received);
     shared.lanes.spawn(lane.run());
     let half = Arc::new(Half { table, commands });

@@ -23,10 +23,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// Which of a subscription's two lines a message came by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which of a subscription's lines a message came by; each has a channel of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
     Main,
+    /// Of the queue, too, while more of it is held.
+    Extra,
     Suspects,
 }
 
@@ -90,7 +92,7 @@ pub(super) fn arrival(
     if bundle::is_bundle(&incoming.message) {
         return match bundle::unpack(&incoming.message, &decoded.envelope) {
             Err(what) => undecodable(what),
-            Ok(jobs) if !came_back && line == Line::Main => Arrival::Unpack { jobs, retries: decoded.retries },
+            Ok(jobs) if !came_back && line != Line::Suspects => Arrival::Unpack { jobs, retries: decoded.retries },
             Ok(jobs) => scatter(&incoming.message, &jobs, line, alibi),
         };
     }
@@ -98,10 +100,10 @@ pub(super) fn arrival(
         return Arrival::Deliver(decoded);
     }
     let starts = match (alibi, line) {
-        (Alibi::Outlived, _) | (Alibi::Shared, Line::Main) => return Arrival::Unmark,
+        (Alibi::Outlived, _) | (Alibi::Shared, Line::Main | Line::Extra) => return Arrival::Unmark,
         // What was counted before stays counted, and nothing is added.
         (Alibi::Shared, Line::Suspects) => decoded.starts.max(1),
-        (Alibi::None, Line::Main) => 1,
+        (Alibi::None, Line::Main | Line::Extra) => 1,
         (Alibi::None, Line::Suspects) => decoded.starts.max(1) + 1,
     };
     if starts >= STARTS_MAX {
@@ -143,7 +145,7 @@ impl Line {
     /// Where it comes from.
     pub(super) const fn place(self) -> Place {
         match self {
-            Self::Main => Place::Queue,
+            Self::Main | Self::Extra => Place::Queue,
             Self::Suspects => Place::Suspects,
         }
     }

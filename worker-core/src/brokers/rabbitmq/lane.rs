@@ -1,28 +1,30 @@
 //! The task of one subscription: fetches, settles, moves suspects, gives back.
 //!
 //! It has two lines: the queue, with the worker's prefetch, and the queue's
-//! suspects, which a process takes one at a time. Everything that leaves a queue by another way than
+//! suspects, which a process takes one at a time; and a third while more of the queue is held (`extra`). Everything that leaves a queue by another way than
 //! success is copied first: the copy is published and confirmed, and only then
 //! is the original acknowledged, so that a crash between the two makes two of
 //! a job and never none. A message may have several jobs (`bundles`): it is
 //! acknowledged when all of them are done with.
 
 mod bundles;
+mod extra;
 mod lines;
 mod stop;
 mod suspects;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, num::NonZeroU16, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep, sleep_until},
 };
 
 use self::{
     bundles::Released,
-    lines::{Answer, Errand, LineState, Lines, tell},
+    extra::Extra,
+    lines::{Answer, Errand, LineState, Lines, Messages, next_message, tell},
     suspects::Look,
 };
 
@@ -35,7 +37,7 @@ use crate::{
         course::{self, Arrival, Held, Line, Place, Step},
         declare::broker_error,
         lapin_link::CONSUMER_TIMEOUT,
-        link::{LinkError, LinkErrorKind},
+        link::{Channel, LinkError, LinkErrorKind},
         mutant::{self, Mutant},
         shared::Shared,
         wire::{self, Copy, Incoming},
@@ -76,6 +78,10 @@ pub(super) struct Lane {
     table: Arc<Table>,
     commands: mpsc::Receiver<Command>,
     stopped: bool,
+    /// How many of the queue may be owned.
+    prefetch: NonZeroU16,
+    /// Who waits until that is so.
+    resized: Vec<oneshot::Sender<Result<(), BrokerError>>>,
 }
 
 /// Why a lane left its connection.
@@ -86,13 +92,14 @@ enum Left {
 }
 
 impl Lane {
-    pub(super) const fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         subscription: Subscription,
         table: Arc<Table>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        Self { shared, subscription, table, commands, stopped: false }
+        let prefetch = subscription.prefetch;
+        Self { shared, subscription, table, commands, stopped: false, prefetch, resized: Vec::new() }
     }
 
     const fn queue(&self) -> &QueueName {
@@ -157,6 +164,8 @@ impl Lane {
             }
             // Whatever became of the server meanwhile, and whoever has made the queue again.
             self.shared.declarer.unbound(self.queue().as_str());
+            // Whoever waits for another prefetch has it with the next connection.
+            self.resized.clear();
             self.repair(&error).await;
             tokio::select! {
                 biased;
@@ -184,6 +193,11 @@ impl Lane {
                         self.stopped = true;
                         self.table.stop();
                         drop(self.table.take_fetched());
+                        drop(answer.send(Ok(())));
+                    }
+                    // It is so of the next connection.
+                    Some(Command::Resize(prefetch, answer)) => {
+                        self.prefetch = prefetch;
                         drop(answer.send(Ok(())));
                     }
                     // It was lost with its connection.
@@ -215,28 +229,34 @@ impl Lane {
         if let Err(error) = self.shared.declarer.place(Place::Queue, self.queue()).await {
             return Err(LinkError::new(LinkErrorKind::Gone, error.detail()));
         }
+        let (channel, messages) = match self.stopped {
+            true => (up.link.channel().await?, stream::pending().boxed()),
+            false => self.consume(up, self.subscription.prefetch.get()).await?,
+        };
+        let suspects = LineState::new(up.link.channel().await?);
+        let look = Look::new(Arc::clone(&self.shared.suspects));
+        Ok(Lines::new(Arc::clone(up), LineState::new(channel), messages, suspects, look))
+    }
+
+    /// Begins to consume the queue on a channel of its own.
+    async fn consume(&self, up: &Up, prefetch: u16) -> Result<(Box<dyn Channel>, Messages), LinkError> {
         let mut channel = up.link.channel().await?;
-        let (queue, prefetch) = (self.queue().as_str(), self.subscription.prefetch.get());
+        let queue = self.queue().as_str();
         let prefetch = if mutant::is(Mutant::PrefetchForgotten) { 0 } else { prefetch };
         // The worker knows the timeout of each job and keeps it; a server that took a delivery away earlier
         // would have the job run twice.
         let (server, declarer) = (&self.shared.server, &self.shared.declarer);
         let hold = (server.lets_consumers_hold() && !declarer.is_classic(queue)).then_some(DELAY_MAX);
-        let messages = match self.stopped {
-            true => stream::pending().boxed(),
-            false => match channel.consume(queue, TAG, prefetch, hold).await {
-                // A classic queue does not let its consumers say it, and closes the channel (measured on 4.3.6); who
-                // may not look at a queue does not know what it is.
-                Err(error) if hold.is_some() && error.text.contains(CONSUMER_TIMEOUT) => {
-                    channel = up.link.channel().await?;
-                    channel.consume(queue, TAG, prefetch, None).await?
-                }
-                consuming => consuming?,
-            },
+        let messages = match channel.consume(queue, TAG, prefetch, hold).await {
+            // A classic queue does not let its consumers say it, and closes the channel (measured on 4.3.6); who
+            // may not look at a queue does not know what it is.
+            Err(error) if hold.is_some() && error.text.contains(CONSUMER_TIMEOUT) => {
+                channel = up.link.channel().await?;
+                channel.consume(queue, TAG, prefetch, None).await?
+            }
+            consuming => consuming?,
         };
-        let suspects = LineState::new(up.link.channel().await?);
-        let look = Look::new(Arc::clone(&self.shared.suspects));
-        Ok(Lines::new(Arc::clone(up), LineState::new(channel), messages, suspects, look))
+        Ok((channel, messages))
     }
 
     /// Works on one connection until it is lost or the lane is over.
@@ -245,6 +265,7 @@ impl Lane {
         let up = Arc::clone(&lines.up);
         let suspects = super::topology::suspects(self.queue());
         loop {
+            let settled_at = lines.extra.as_ref().and_then(Extra::settled_at);
             let worked = tokio::select! {
                 biased;
                 () = self.shared.lanes.closing.cancelled() => return self.end(lines, true).await,
@@ -265,7 +286,8 @@ impl Lane {
                     Ok(())
                 }
                 Some((answers, seen)) = lines.written.next(), if !lines.written.is_empty() => tell(answers, seen),
-                message = lines.messages.next(), if !self.stopped => self.received_all(&mut lines, message),
+                (line, message) = next_message(&mut lines.messages, &mut lines.extra), if !self.stopped => self.received_all(&mut lines, line, message),
+                () = at(settled_at) => Ok(()),
                 found = lines.look.look(&lines.suspects.channel, &suspects), if !self.stopped => match found {
                     Ok(found) => {
                         found.into_iter().for_each(|incoming| self.arrived(&mut lines, Line::Suspects, incoming));
@@ -275,7 +297,7 @@ impl Lane {
                 },
             };
             let worked = match worked {
-                Ok(()) => lines.flush_due(usize::from(self.subscription.prefetch.get())).await,
+                Ok(()) => self.tend(&mut lines).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = worked {
@@ -285,11 +307,21 @@ impl Lane {
         }
     }
 
+    /// What is to be done after whatever happened.
+    async fn tend(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
+        lines.flush_due(usize::from(self.subscription.prefetch.get())).await?;
+        self.tend_extra(lines).await
+    }
+
     async fn obey(&mut self, lines: &mut Lines, received: &mut Vec<Command>) -> Result<(), LinkError> {
         for command in received.drain(..) {
             match command {
                 Command::Settle { delivery, held, settlement, answer } => {
                     self.settle(lines, delivery, held, settlement, answer).await?;
+                }
+                Command::Resize(prefetch, answer) => {
+                    self.prefetch = prefetch;
+                    self.resized.push(answer);
                 }
                 Command::Stop(answer) => {
                     self.table.stop();
@@ -330,13 +362,9 @@ impl Lane {
         let requeued = mutant::is(Mutant::RequeuedInsteadOfDead) && matches!(settlement, Settlement::DeadLetter { .. });
         let step = course::step(&held, &settlement, self.queue(), (ladder, &rungs), free, when);
         match if requeued { Step::Requeue } else { step } {
-            Step::Ack => {
-                lines.state(held.line).finish(held.tag, answer);
-            }
+            Step::Ack => lines.finish(held.line, held.tag, answer),
             Step::Requeue => {
-                let state = lines.state(held.line);
-                state.channel.requeue(held.tag, false).await?;
-                state.returned(held.tag);
+                lines.requeue(held.line, held.tag).await?;
                 drop(answer.send(Ok(())));
             }
             Step::Answer { caller, reply, kept } => {
@@ -344,8 +372,9 @@ impl Lane {
                 lines.answer(shared, self.queue(), caller, reply, kept, errand);
             }
             Step::Publish(place, message) => {
-                if mutant::is(Mutant::AckBeforeConfirm) {
-                    let state = lines.state(held.line);
+                if mutant::is(Mutant::AckBeforeConfirm)
+                    && let Some(state) = lines.state(held.line)
+                {
                     state.channel.ack(held.tag, false).await?;
                     state.unacked.returned(held.tag);
                 }
@@ -358,9 +387,7 @@ impl Lane {
     /// A copy is where it belongs, or is not.
     fn returned(&self, lines: &mut Lines, errand: Errand, sent: Result<(), BrokerError>) {
         match (errand, sent) {
-            (Errand::Settle { held, answer, .. }, Ok(())) => {
-                lines.state(held.line).finish(held.tag, answer);
-            }
+            (Errand::Settle { held, answer, .. }, Ok(())) => lines.finish(held.line, held.tag, answer),
             (Errand::Settle { delivery, held, settlement, answer }, Err(error)) => {
                 // The delivery first: whoever gets it back may submit it at once.
                 if self.table.take_back(delivery.receipt, held) {
@@ -370,7 +397,7 @@ impl Lane {
                 }
             }
             (Errand::Forward { line, incoming, place, .. }, Ok(())) => {
-                lines.state(line).unacked.finished(incoming.tag, monotonic_now());
+                lines.finish_message(line, incoming.tag);
                 if place == Place::Suspects {
                     lines.look.soon();
                 }
@@ -385,7 +412,7 @@ impl Lane {
                     (Errand::Forward { line, incoming, place, message, pause: next }, sent)
                 }));
             }
-            (Errand::GiveBack { line, tag, jobs }, Ok(())) => lines.state(line).finish_jobs(tag, jobs, None),
+            (Errand::GiveBack { line, tag, jobs }, Ok(())) => lines.finish_jobs(line, tag, jobs, None),
             // Left to the end of the channel, which gives it back too.
             (Errand::GiveBack { .. }, Err(error)) => {
                 tracing::warn!(target: TARGET, queue = %self.queue(), error = error.detail(), "a job could not be given back unmarked");
@@ -398,22 +425,32 @@ impl Lane {
     }
 
     /// What the queue's stream says, with what has come meanwhile.
-    fn received_all(&self, lines: &mut Lines, first: Option<Result<Incoming, LinkError>>) -> Result<(), LinkError> {
-        self.received(lines, first)?;
+    fn received_all(
+        &self,
+        lines: &mut Lines,
+        line: Line,
+        first: Option<Result<Incoming, LinkError>>,
+    ) -> Result<(), LinkError> {
+        self.received(lines, line, first)?;
         for _ in 1..MESSAGES_MAX {
-            let Some(next) = lines.messages.next().now_or_never() else { break };
-            self.received(lines, next)?;
+            let Some((line, next)) = next_message(&mut lines.messages, &mut lines.extra).now_or_never() else { break };
+            self.received(lines, line, next)?;
         }
         Ok(())
     }
 
     /// What the queue's stream says.
-    fn received(&self, lines: &mut Lines, message: Option<Result<Incoming, LinkError>>) -> Result<(), LinkError> {
+    fn received(
+        &self,
+        lines: &mut Lines,
+        line: Line,
+        message: Option<Result<Incoming, LinkError>>,
+    ) -> Result<(), LinkError> {
         let Some(incoming) = message.transpose()? else {
             // Cancelled by the server: the queue is gone, or its node.
             return Err(LinkError::new(LinkErrorKind::NotFound, "the server cancelled the consumer"));
         };
-        self.arrived(lines, Line::Main, incoming);
+        self.arrived(lines, line, incoming);
         Ok(())
     }
 
@@ -431,7 +468,7 @@ impl Lane {
 
     fn arrived(&self, lines: &mut Lines, line: Line, incoming: Incoming) {
         let (shared, queue) = (&self.shared, self.queue());
-        lines.state(line).unacked.delivered(incoming.tag);
+        lines.delivered(line, incoming.tag);
         // Once: a message that has none gets a new one each time it is asked.
         let id = incoming.message.id();
         let copy = || Copy::of(&incoming.message).id(&id);
@@ -451,8 +488,10 @@ impl Lane {
             }
             Arrival::Unpack { jobs, retries } => {
                 let Incoming { tag, message, .. } = incoming;
-                lines.state(line).bundles.opened(tag, jobs.len());
-                self.table.fetch_bundle(tag, jobs, retries, message);
+                if let Some(state) = lines.state(line) {
+                    state.bundles.opened(tag, jobs.len());
+                }
+                self.table.fetch_bundle(line, tag, jobs, retries, message);
                 return;
             }
             Arrival::Scatter { into, messages } => return self.scatter(lines, line, incoming.tag, into, messages),

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZeroU16,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,6 +41,8 @@ const DUE_MAX: i64 = 1_000;
 pub(super) struct Half {
     pub(super) shared: Arc<Shared>,
     pub(super) subscription: Subscription,
+    /// What may be owned now.
+    prefetch: AtomicUsize,
     pub(super) id: u64,
     pub(super) owned: Mutex<HashMap<u64, Owned>>,
     /// Rung when a delivery was settled, so that there is room for another.
@@ -91,6 +94,7 @@ pub(super) async fn consume(
         shared: Arc::clone(shared),
         id,
         this: Weak::clone(this),
+        prefetch: AtomicUsize::new(subscription.prefetch.get().into()),
         subscription,
         owned: Mutex::default(),
         room: Notify::new(),
@@ -158,6 +162,27 @@ impl Source for SqliteSource {
         Ok(Vec::new())
     }
 
+    async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError> {
+        let prefetch = usize::from(prefetch.max(self.half.subscription.prefetch).get());
+        self.half.prefetch.store(prefetch, Ordering::Relaxed);
+        self.half.room.notify_one();
+        // A claim that is on its way brings what the former number allowed.
+        if let Some(pending) = &mut self.pending {
+            let claimed = pending.await.unwrap_or_else(|_| Err(closed()));
+            self.pending = None;
+            self.fetched.extend(claimed?.deliveries);
+        }
+        let beyond = self.fetched.split_off(self.fetched.len().min(prefetch));
+        let owned = self.half.disown(beyond.into_iter());
+        if owned.is_empty() {
+            return self.half.shared.check_open();
+        }
+        let (answer, answered) = oneshot::channel();
+        let Half { shared, subscription, .. } = &*self.half;
+        shared.inbox.push(Box::new(GiveBack::beyond(shared, &subscription.queue, owned).answering(answer)));
+        answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+
     async fn stop(&mut self) -> Result<(), BrokerError> {
         self.stopped = true;
         if let Some(pending) = &mut self.pending {
@@ -182,7 +207,7 @@ impl SqliteSource {
         }
         // Kept, so that one who drops this future again and again still comes to a claim.
         let claim_at = *self.claim_at.get_or_insert_with(|| monotonic_now() + CLAIM_WAIT_MAX);
-        let prefetch = usize::from(self.half.subscription.prefetch.get());
+        let prefetch = self.half.prefetch.load(Ordering::Relaxed);
         while is_narrow(self.half.room_for(max), prefetch, max) {
             if timeout_at(claim_at, self.half.room.notified()).await.is_err() {
                 break;
@@ -224,7 +249,7 @@ impl SqliteSource {
 
 impl Half {
     fn room_for(&self, max: usize) -> usize {
-        usize::from(self.subscription.prefetch.get()).saturating_sub(lock(&self.owned).len()).min(max)
+        self.prefetch.load(Ordering::Relaxed).saturating_sub(lock(&self.owned).len()).min(max)
     }
 
     /// Takes these deliveries out of what is owned, to be given back.

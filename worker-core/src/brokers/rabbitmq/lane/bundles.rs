@@ -21,7 +21,6 @@ use crate::{
     error::BrokerError,
     settlement::Settlement,
     telemetry::TARGET,
-    time::monotonic_now,
 };
 
 /// The bundles of one channel of which not all is settled.
@@ -72,10 +71,10 @@ impl Lane {
     /// Gives back what was released of bundles: of each what came together, in one message.
     pub(super) fn send_released(&self, lines: &mut Lines) {
         let mut released = std::mem::take(&mut lines.released);
-        released.sort_by_key(|released| (released.held.tag, released.delivery.receipt.part));
-        while let Some(first) = released.first() {
-            let tag = first.held.tag;
-            let others = released.split_off(released.partition_point(|released| released.held.tag == tag));
+        let message = |released: &Released| (released.held.line, released.held.tag);
+        released.sort_by_key(|released| (message(released), released.delivery.receipt.part));
+        while let Some(first) = released.first().map(message) {
+            let others = released.split_off(released.partition_point(|released| message(released) == first));
             let together = std::mem::replace(&mut released, others);
             let messages = rest(together.iter().map(|released| &released.held));
             let (shared, queue) = (Arc::clone(&self.shared), self.queue().clone());
@@ -91,7 +90,7 @@ impl Lane {
     pub(super) fn was_released(&self, lines: &mut Lines, released: Vec<Released>, sent: Result<(), BrokerError>) {
         for Released { delivery, held, answer } in released {
             let Err(error) = &sent else {
-                lines.state(held.line).finish(held.tag, answer);
+                lines.finish(held.line, held.tag, answer);
                 continue;
             };
             let (error, settlement) = (error.copy(), Settlement::Release { after: Duration::ZERO, note: None });
@@ -148,7 +147,7 @@ impl Lane {
     ) {
         match sent {
             Ok(()) => {
-                lines.state(line).unacked.finished(tag, monotonic_now());
+                lines.finish_message(line, tag);
                 if into == Line::Suspects {
                     lines.look.soon();
                 }

@@ -1,7 +1,7 @@
-//! Both lines of a subscription on one connection: what is delivered, what is
+//! The lines of a subscription on one connection: what is delivered, what is
 //! on its way elsewhere, and what was acknowledged.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     bundles::{Bundles, Released},
+    extra::Extra,
     suspects::Look,
 };
 use crate::{
@@ -60,12 +61,14 @@ type Written = BoxFuture<'static, (Vec<Answer>, Result<(), LinkError>)>;
 
 pub(super) type Messages = BoxStream<'static, Result<Incoming, LinkError>>;
 
-/// Both lines on one connection.
+/// All lines on one connection.
 pub(super) struct Lines {
     pub(super) up: Arc<Up>,
     pub(super) main: LineState,
     /// What the main line brings.
     pub(super) messages: Messages,
+    /// What more of the queue is held.
+    pub(super) extra: Option<Extra>,
     pub(super) suspects: LineState,
     pub(super) look: Look,
     pub(super) errands: Errands,
@@ -93,6 +96,7 @@ impl Lines {
             up,
             main,
             messages,
+            extra: None,
             suspects,
             look,
             errands: Errands::new(),
@@ -102,11 +106,78 @@ impl Lines {
         }
     }
 
-    pub(super) const fn state(&mut self, line: Line) -> &mut LineState {
+    /// What is known of a line; none of one that has ended, of which all was settled.
+    pub(super) fn state(&mut self, line: Line) -> Option<&mut LineState> {
         match line {
-            Line::Main => &mut self.main,
-            Line::Suspects => &mut self.suspects,
+            Line::Main => Some(&mut self.main),
+            Line::Extra => self.extra.as_mut().map(|extra| &mut extra.state),
+            Line::Suspects => Some(&mut self.suspects),
         }
+    }
+
+    /// The delivery, or one job of it, is done with: acknowledged once all of it is, and then told to whoever waits.
+    pub(super) fn finish(&mut self, line: Line, tag: u64, answer: Answer) {
+        self.finish_jobs(line, tag, 1, Some(answer));
+    }
+
+    /// So many jobs of a delivery are done with.
+    pub(super) fn finish_jobs(&mut self, line: Line, tag: u64, jobs: usize, answer: Option<Answer>) {
+        if let Some(state) = self.state(line) {
+            state.finish_jobs(tag, jobs, answer);
+        }
+    }
+
+    /// A delivery came by this line.
+    pub(super) fn delivered(&mut self, line: Line, tag: u64) {
+        if let Some(state) = self.state(line) {
+            state.unacked.delivered(tag);
+        }
+        if line == Line::Extra {
+            self.extra.iter_mut().for_each(Extra::arrived);
+        }
+    }
+
+    /// A message that went elsewhere is done with.
+    pub(super) fn finish_message(&mut self, line: Line, tag: u64) {
+        if let Some(state) = self.state(line) {
+            state.unacked.finished(tag, monotonic_now());
+        }
+    }
+
+    /// Gives a delivery back to the server as it is.
+    pub(super) async fn requeue(&mut self, line: Line, tag: u64) -> Result<(), LinkError> {
+        if let Some(state) = self.state(line) {
+            state.channel.requeue(tag, false).await?;
+            state.returned(tag);
+        }
+        Ok(())
+    }
+
+    /// The next message of the second consumer; none when it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn next_extra(&mut self) -> Option<Result<Incoming, LinkError>> {
+        self.extra.as_mut()?.messages.next().await
+    }
+
+    /// Closes the second consumer's channel, once the server has seen what was acknowledged on it.
+    pub(super) fn close_extra(&mut self) {
+        if let Some(Extra { state, .. }) = self.extra.take() {
+            self.written.push(Box::pin(async move {
+                // What becomes of these acknowledgements is told to who waits for them, and not here.
+                drop(state.channel.barrier().await);
+                state.channel.close().await;
+                (Vec::new(), Ok(()))
+            }));
+        }
+    }
+
+    /// Whether nothing more can come by the queue's own line, which may hold so many, nor by the second.
+    pub(super) fn is_full(&self, prefetch: usize) -> bool {
+        self.main.unacked.count() >= prefetch
+            && self.extra.as_ref().is_none_or(|extra| !extra.is_consuming() || extra.is_full())
     }
 
     /// Sends a copy on its way; what comes of it is the errand's next news.
@@ -159,17 +230,25 @@ impl Lines {
 
     /// Writes the acknowledgements that are due, and sees when the next are.
     pub(super) async fn flush_due(&mut self, prefetch: usize) -> Result<(), LinkError> {
-        let main = self.main.unacked.take_due(prefetch, monotonic_now());
+        let now = monotonic_now();
+        let main = self.main.unacked.take_due(prefetch, now);
         self.write(Line::Main, main).await?;
-        self.flush_suspects().await?;
         self.flush_at = self.main.unacked.due_at();
-        Ok(())
+        if let Some(extra) = self.extra.as_mut().filter(|extra| extra.makes_room()) {
+            let acks = extra.state.unacked.take_due(extra.prefetch.into(), now);
+            let due_at = extra.state.unacked.due_at();
+            self.write(Line::Extra, acks).await?;
+            self.flush_at = self.flush_at.into_iter().chain(due_at).min();
+        }
+        self.flush_suspects().await
     }
 
     /// Writes the acknowledgements of all that is finished.
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
         let main = self.main.unacked.take();
         self.write(Line::Main, main).await?;
+        let extra = self.extra.as_mut().map(|extra| extra.state.unacked.take());
+        self.write(Line::Extra, extra.unwrap_or_default()).await?;
         self.flush_at = None;
         self.flush_suspects().await
     }
@@ -183,7 +262,7 @@ impl Lines {
     }
 
     async fn write(&mut self, line: Line, acks: Vec<Ack>) -> Result<(), LinkError> {
-        let state = self.state(line);
+        let Some(state) = self.state(line) else { return Ok(()) };
         if acks.is_empty() && !state.is_late {
             return Ok(());
         }
@@ -221,7 +300,9 @@ impl Lines {
 
     /// Lets go of the channels: what is not acknowledged goes back to the server's queue.
     pub(super) async fn abandon(mut self) {
-        let unwritten = [&mut self.main, &mut self.suspects].into_iter().flat_map(|state| state.answers.drain(..));
+        let extra = self.extra.as_mut().map(|extra| &mut extra.state);
+        let states = [&mut self.main, &mut self.suspects].into_iter().chain(extra);
+        let unwritten = states.flat_map(|state| state.answers.drain(..));
         unwritten.for_each(|(_, answer)| drop(answer.send(Err(SettleError::Lost))));
         // Whatever comes of these copies, their originals are delivered again.
         for (errand, _) in std::iter::from_fn(|| self.errands.next().now_or_never().flatten()) {
@@ -230,6 +311,9 @@ impl Lines {
             }
         }
         self.main.channel.close().await;
+        if let Some(extra) = &self.extra {
+            extra.state.channel.close().await;
+        }
         self.suspects.channel.close().await;
     }
 }
@@ -240,13 +324,8 @@ impl LineState {
         Self { channel: channel.into(), unacked, bundles, answers: Vec::new(), is_late: false }
     }
 
-    /// The delivery, or one job of it, is done with: acknowledged once all of it is, and then told to whoever waits.
-    pub(super) fn finish(&mut self, tag: u64, answer: Answer) {
-        self.finish_jobs(tag, 1, Some(answer));
-    }
-
-    /// So many jobs of a delivery are done with.
-    pub(super) fn finish_jobs(&mut self, tag: u64, jobs: usize, answer: Option<Answer>) {
+    /// So many jobs of a delivery are done with: acknowledged once all of it is, and then told to whoever waits.
+    fn finish_jobs(&mut self, tag: u64, jobs: usize, answer: Option<Answer>) {
         if let Some(answers) = self.bundles.done(tag, jobs, answer) {
             self.is_late |= !self.unacked.finished(tag, monotonic_now());
             self.answers.extend(answers.into_iter().map(|answer| (tag, answer)));
@@ -264,6 +343,28 @@ impl LineState {
     pub(super) fn returned(&mut self, tag: u64) {
         self.bundles.returned(tag);
         self.unacked.returned(tag);
+    }
+}
+
+/// The next message of a queue by these lines, and by which it came.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+pub(super) async fn next_message(
+    main: &mut Messages,
+    extra: &mut Option<Extra>,
+) -> (Line, Option<Result<Incoming, LinkError>>) {
+    let more = async {
+        match extra {
+            Some(extra) => extra.messages.next().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        message = main.next() => (Line::Main, message),
+        message = more => (Line::Extra, message),
     }
 }
 

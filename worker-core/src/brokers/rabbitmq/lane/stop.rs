@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     COMMANDS_MAX, Lane, Left, TAG, bundles,
-    lines::{Errand, Lines},
+    extra::Extra,
+    lines::{Errand, LineState, Lines, next_message},
 };
 use crate::{
     brokers::rabbitmq::{
@@ -27,6 +28,11 @@ const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
 /// than 50 ms.
 const QUIET: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(500));
 
+/// How long, for a server that answered a question asked at `asked` just now: a busy one takes longer for everything.
+pub(super) fn quiet_after(asked: Instant) -> Duration {
+    (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1)
+}
+
 impl Lane {
     /// Takes no more, and gives back what was fetched and not returned.
     pub(super) async fn stop(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
@@ -38,6 +44,13 @@ impl Lane {
         let silent = |_| Err(LinkError::new(LinkErrorKind::Gone, "no answer to the end of consuming"));
         timeout_at(deadline, self.settle_down(lines)).await.unwrap_or_else(silent)?;
         timeout_at(deadline, lines.main.channel.cancel(TAG)).await.unwrap_or_else(silent)?;
+        if let Some(extra) = lines.extra.as_mut().filter(|extra| extra.is_consuming()) {
+            timeout_at(deadline, extra.cancel()).await.unwrap_or_else(silent)?;
+            while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.next_extra()).await {
+                self.arrived(lines, Line::Extra, incoming);
+            }
+            lines.extra.iter_mut().for_each(Extra::end);
+        }
         // What was on its way still comes, and then the stream ends.
         while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.messages.next()).await {
             self.arrived(lines, Line::Main, incoming);
@@ -48,7 +61,7 @@ impl Lane {
             self.arrived(lines, Line::Suspects, incoming);
         }
         let mut unstarted = self.table.take_fetched();
-        unstarted.sort_by_key(|held| held.tag);
+        unstarted.sort_by_key(|held| (held.line, held.tag));
         self.give_back(lines, unstarted, deadline).await
     }
 
@@ -62,30 +75,45 @@ impl Lane {
         let prefetch = usize::from(self.subscription.prefetch.get());
         let asked = monotonic_now();
         lines.main.channel.barrier().await?;
-        // A busy server takes longer for everything.
-        let quiet = (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1);
-        while lines.main.unacked.count() < prefetch {
-            let Ok(message) = timeout(quiet, lines.messages.next()).await else { return Ok(()) };
-            self.received(lines, message)?;
+        if let Some(extra) = &lines.extra {
+            extra.state.channel.barrier().await?;
+        }
+        let quiet = quiet_after(asked);
+        while !lines.is_full(prefetch) {
+            let Ok((line, message)) = timeout(quiet, next_message(&mut lines.messages, &mut lines.extra)).await else {
+                return Ok(());
+            };
+            self.received(lines, line, message)?;
         }
         Ok(())
     }
 
     /// Gives deliveries back, all at once, and waits until they are.
     async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
+        let mut open = self.begin_to_give_back(lines, held).await?;
+        while open > 0 && !lines.errands.is_empty() {
+            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
+            open -= usize::from(matches!(errand, Errand::GiveBack { .. }));
+            self.returned(lines, errand, sent);
+        }
+        lines.flush().await
+    }
+
+    /// Gives deliveries back, sorted by line and tag. How many copies are on their way for it.
+    pub(super) async fn begin_to_give_back(&self, lines: &mut Lines, held: Vec<Held>) -> Result<usize, LinkError> {
         let mut open = 0;
         // The jobs of one message together.
         for held in held.chunk_by(|one, next| (one.line, one.tag) == (next.line, next.tag)) {
             let [first, ..] = held else { continue };
-            let (line, tag, state) = (first.line, first.tag, lines.state(first.line));
+            let (line, tag) = (first.line, first.tag);
             if mutant::is(Mutant::DroppedOnShutdown) {
-                state.finish_jobs(tag, held.len(), None);
+                lines.finish_jobs(line, tag, held.len(), None);
                 continue;
             }
-            let is_whole = first.bundled().is_none() || state.bundles.is_untouched(tag, held.len());
+            let is_untouched = |state: &mut LineState| state.bundles.is_untouched(tag, held.len());
+            let is_whole = first.bundled().is_none() || lines.state(line).is_some_and(is_untouched);
             if is_whole && self.shared.nack_is_free(line, self.queue()) {
-                state.channel.requeue(tag, false).await?;
-                state.returned(tag);
+                lines.requeue(line, tag).await?;
                 continue;
             }
             let messages = match course::give_back(first, false) {
@@ -101,12 +129,7 @@ impl Lane {
                 open += 1;
             }
         }
-        while open > 0 && !lines.errands.is_empty() {
-            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
-            open -= usize::from(matches!(errand, Errand::GiveBack { .. }));
-            self.returned(lines, errand, sent);
-        }
-        lines.flush().await
+        Ok(open)
     }
 
     /// Finishes what was submitted, gives back everything, and lets go.
@@ -135,7 +158,7 @@ impl Lane {
         lines.flush().await?;
         let mut owned = self.table.take_all();
         // Tags are counted by channel, and each line has its own.
-        owned.sort_by_key(|held| (held.line == Line::Suspects, held.tag));
+        owned.sort_by_key(|held| (held.line, held.tag));
         self.give_back(lines, owned, deadline).await?;
         lines.seen(deadline).await
     }
