@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use worker_core::WorkerStatus;
+use worker_core::{Registry, WorkerBuilder, WorkerStatus};
 use worker_tests::{
     eventually::eventually,
     fixture::{BrokerFixture, MemoryFixture, RabbitFixture, SqliteFixture, run},
@@ -18,6 +18,11 @@ const SLOTS: usize = 4;
 /// How many of the queue `q` a worker may hold now.
 fn held(status: &WorkerStatus) -> usize {
     status.queues().into_iter().find(|queue| queue.queue == "q").unwrap().prefetch
+}
+
+/// A worker of jobs that may all run at once.
+fn worker(bench: &Bench) -> WorkerBuilder {
+    bench.worker_of(Registry::new().with::<Play>()).concurrency(SLOTS)
 }
 
 async fn enqueue(bench: &Bench, name: &str, count: usize, act: Act) {
@@ -40,7 +45,7 @@ async fn grow(bench: &Bench, status: &WorkerStatus) {
 
 async fn slow_jobs_that_a_worker_of_quick_ones_holds_go_to_whoever_is_free<F: BrokerFixture>(fx: &F) {
     let bench = Bench::on(Arc::new(fx.open().await) as _, fx.clock(), fx.patience());
-    let worker = |bench: &Bench| bench.worker().queues(["q"]).concurrency(SLOTS).build().unwrap();
+    let worker = |bench: &Bench| worker(bench).build().unwrap();
     let first = worker(&bench);
     let status = first.status();
     let first = Running::of(first);
@@ -97,7 +102,7 @@ async fn owned(bench: &Bench) -> Option<u64> {
 async fn of_slow_jobs_a_quarter_more_than_run_is_held() {
     let (bench, _) = Bench::memory();
     enqueue(&bench, "slow", 40, Act::Work(10_000)).await;
-    let worker = Running::start(bench.worker().concurrency(SLOTS));
+    let worker = Running::start(worker(&bench));
     for ended in [0, 8, 16] {
         bench.log.until("four more run", |runs| runs.len() == ended + SLOTS).await;
         settle_down().await;
@@ -109,7 +114,7 @@ async fn of_slow_jobs_a_quarter_more_than_run_is_held() {
 #[tokio::test(start_paused = true)]
 async fn a_prefetch_that_was_set_stays() {
     let (bench, _) = Bench::memory();
-    let worker = bench.worker().concurrency(SLOTS).prefetch(5).build().unwrap();
+    let worker = worker(&bench).prefetch(5).build().unwrap();
     let status = worker.status();
     let worker = Running::of(worker);
     enqueue(&bench, "quick", 4_000, Act::Work(1)).await;
@@ -126,7 +131,7 @@ async fn a_prefetch_that_was_set_stays() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_beyond_goes_back_in_its_order_and_the_most_urgent_stay() {
     let (bench, _) = Bench::memory();
-    let worker = bench.worker().concurrency(SLOTS).build().unwrap();
+    let worker = worker(&bench).build().unwrap();
     let status = worker.status();
     let worker = Running::of(worker);
     grow(&bench, &status).await;

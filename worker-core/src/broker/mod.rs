@@ -125,7 +125,8 @@
 //! # Inspection
 //!
 //! * **I1** [`Inspector::queues`] counts ready, running, delayed, retrying ([`Inspector::retrying`], where that
-//!   is a question of its own) and dead jobs, and living consumers: from their first wait for jobs, at the latest, until they stop. Where
+//!   is a question of its own) and dead jobs, and living consumers: from their first wait for jobs, at the latest, until they stop. One that is
+//!   [larger](Source::resize) than it began may count as two. Where
 //!   [`Capabilities::counts_all`] is not set, what it cannot count it says not to know.
 //!   [`Inspector::exists`] tells one that was declared from one that was not.
 //! * **I2** Dead jobs are listed oldest first, in pages that neither repeat nor skip.

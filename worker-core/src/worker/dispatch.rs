@@ -455,7 +455,6 @@ impl Dispatcher {
         for (lane, prefetch) in self.pacing.turn(now, running) {
             let queue = &self.plan.lanes[lane].subscription.queue;
             tracing::debug!(target: TARGET, %queue, prefetch, "how many jobs are held follows how long they take");
-            self.plan.board.holds(lane, prefetch);
         }
     }
 

@@ -102,6 +102,7 @@ impl Fetching {
         let mut failing = false;
         let mut next_failure = monotonic_now();
         let mut held = self.subscription.prefetch;
+        self.board.holds(held);
         loop {
             let batch = tokio::select! {
                 biased;
@@ -156,8 +157,11 @@ impl Fetching {
             () = self.draining.cancelled() => return,
             resized = source.resize(to) => resized,
         };
-        if let Err(error) = resized {
-            tracing::warn!(target: TARGET, queue = %self.subscription.queue, error = error.detail(), "another prefetch could not be had");
+        match resized {
+            Ok(()) => self.board.holds(to),
+            Err(error) => {
+                tracing::warn!(target: TARGET, queue = %self.subscription.queue, error = error.detail(), "another prefetch could not be had")
+            }
         }
         if to < from {
             // The dispatcher may have ended.

@@ -272,8 +272,9 @@ impl WorkerBuilder {
     /// Owns at most `deliveries` unsettled ones of each queue, 1 to 65,535, of each shard where it has some.
     ///
     /// Default: it follows how long the jobs take, so that the next one is at hand when one ends, and little is held back
-    /// from other workers. At first, and of jobs that take 10 ms or more, it is a quarter more than the queue's slots, of a
-    /// shard no more than the worker has slots. Of shorter ones it is what is done in 5 ms beside it, in steps of twice as
+    /// from other workers. At first, and of jobs that take 10 ms or more, it is a quarter more than the queue's slots (twice
+    /// as many as these where a job of the queue has a [`concurrency`](crate::JobOptions::concurrency) of its own), of a shard
+    /// no more than the worker has slots. Of shorter ones it is what is done in 5 ms beside it, in steps of twice as
     /// much, up to 1,000 jobs (or messages, where jobs share some) or 16 MiB of them: for 16 slots 80 where a job takes 2 ms,
     /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back, unmarked.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
@@ -341,13 +342,14 @@ impl WorkerBuilder {
             let of_queue = in_range(&what, own.unwrap_or(slots), CONCURRENCY_MAX, &mut problems).min(slots);
             let shards = registry.shards(&queue);
             let count = shards.len();
+            let is_limited = registry.of_queue(&queue).any(|entry| entry.registration.options.concurrency.is_some());
             for (n, shard) in shards.into_iter().enumerate() {
                 if lanes.iter().any(|lane: &LanePlan| lane.subscription.queue == shard) {
                     problems.push(format!("queue `{shard}` is named beside the queue that it is a shard of; name one"));
                 }
                 let slots_of_shard = if own.is_some() { share(of_queue, n, count) } else { of_queue };
                 // Several shards together have the next job at hand with less of each.
-                let least = prefetch::least(slots_of_shard);
+                let least = prefetch::least(slots_of_shard, is_limited);
                 let least = if count == 1 { least } else { least.min(slots) };
                 let prefetch = self.prefetch.unwrap_or(least);
                 let prefetch = in_range("prefetch", prefetch, usize::from(u16::MAX), &mut problems);

@@ -26,9 +26,10 @@ pub(super) const WINDOW: Duration = Duration::from_millis(100);
 /// How long a queue whose jobs became slow is held few of: to give jobs back costs more than to fetch them late.
 const CAUTION: Duration = Duration::from_secs(10);
 
-/// What is held of a queue of which nothing is known yet, and of slow jobs: a quarter more than can run.
-pub(super) const fn least(slots: usize) -> usize {
-    slots + slots.div_ceil(4)
+/// What is held of a queue of which nothing is known yet, and of slow jobs: a quarter more than can run. Where some of its
+/// jobs may not run as often as there are slots, twice as many: they wait in hand, and others must be beside them.
+pub(super) const fn least(slots: usize, is_limited: bool) -> usize {
+    slots + if is_limited { slots } else { slots.div_ceil(4) }
 }
 
 /// What is known of one queue's jobs.
@@ -101,9 +102,11 @@ impl Pace {
             return None; // Nothing was learnt.
         }
         self.before = self.before.halved().plus(latest);
-        let in_use = std::mem::take(&mut self.most_in_hand);
+        let in_hand = std::mem::take(&mut self.most_in_hand);
+        let latest_ended = latest.ended;
         let (wanted, latest) = (self.wanted(self.before), self.wanted(latest));
-        let next = self.next(wanted, latest, in_use, now)?;
+        let is_used_up = latest_ended >= self.current as f64 && in_hand * 2 >= self.current;
+        let next = self.next(wanted, latest, is_used_up, now)?;
         if next < self.current {
             self.cautious_until = Some(now + CAUTION);
         }
@@ -128,13 +131,13 @@ impl Pace {
     }
 
     /// Where to go from here: by doubling, so that it is not changed for little, and only where what is held is used.
-    fn next(&self, wanted: usize, latest: usize, in_use: usize, now: Instant) -> Option<usize> {
+    fn next(&self, wanted: usize, latest: usize, is_used_up: bool, now: Instant) -> Option<usize> {
         let Self { least, current, .. } = *self;
         if wanted * 2 <= current && current > least {
             // At once as far as the latest says: to become slow is no mean of before and after.
             return Some(self.step(wanted.min(latest)));
         }
-        let is_short = wanted * 4 > current * 5 && in_use * 2 >= current;
+        let is_short = is_used_up && wanted * 4 > current * 5;
         let may_grow = self.cautious_until.is_none_or(|until| until <= now);
         let next = self.step(wanted);
         (is_short && may_grow && next > current).then_some(next)
@@ -186,13 +189,13 @@ mod tests {
 
     impl Queue {
         fn of(slots: usize) -> Self {
-            let (now, first) = (monotonic_now(), u16::try_from(least(slots)).unwrap().try_into().unwrap());
+            let (now, first) = (monotonic_now(), u16::try_from(least(slots, false)).unwrap().try_into().unwrap());
             Self { pace: Pace::new(slots, first, now), now, bytes: 100, bundle: 1 }
         }
 
         /// For so many windows all slots have jobs that take so long; what is held then.
         fn busy(&mut self, windows: u32, time: Duration) -> usize {
-            let per_window = (self.pace.slots as u128 * WINDOW.as_micros() / time.as_micros()) as u64;
+            let per_window = u64::try_from(self.pace.slots as u128 * WINDOW.as_micros() / time.as_micros()).unwrap();
             self.works(windows, per_window, time, &[])
         }
 
@@ -237,8 +240,8 @@ mod tests {
     #[test]
     fn quick_jobs_that_come_now_and_then_need_no_more() {
         let mut queue = Queue::of(16);
-        assert_eq!(queue.works(20, 9, micros(100), &[]), 20);
-        assert_eq!(queue.works(1, 10, micros(100), &[]), 1_000, "until half of what may be held is in hand at once");
+        assert_eq!(queue.works(20, 19, micros(100), &[]), 20);
+        assert_eq!(queue.works(1, 20, micros(100), &[]), 1_000, "until what may be held is done within a window");
     }
 
     #[test]
@@ -308,7 +311,8 @@ mod tests {
             for (ended, time, bytes, running) in rounds {
                 queue.bytes = bytes;
                 let held = queue.works(1, ended, micros(time), &vec![Duration::from_secs(2); running]);
-                prop_assert!((least(slots)..=MOST.max(least(slots))).contains(&held), "{held}");
+                let least = least(slots, false);
+                prop_assert!((least..=MOST.max(least)).contains(&held), "{held}");
             }
         }
     }

@@ -384,11 +384,6 @@ impl Board {
         self.shared.lanes[lane].running.store(running, Relaxed);
     }
 
-    /// How many jobs of a queue are held from now on.
-    pub(super) fn holds(&self, lane: usize, prefetch: NonZeroU16) {
-        self.shared.lanes[lane].prefetch.store(prefetch.get().into(), Relaxed);
-    }
-
     /// How many executions were settled.
     pub(super) fn settled(&self, settled: u64) {
         self.shared.settled.store(settled, Relaxed);
@@ -414,6 +409,11 @@ impl LaneBoard {
             self.shared.has_served.store(true, Relaxed);
             self.shared.advance(WorkerPhase::Serving);
         }
+    }
+
+    /// So many of its jobs are held from now on.
+    pub(super) fn holds(&self, prefetch: NonZeroU16) {
+        self.shared.lanes[self.lane].prefetch.store(prefetch.get().into(), Relaxed);
     }
 
     pub(super) fn failing(&self, error: &BrokerError) {

@@ -82,6 +82,8 @@ pub(super) struct Lane {
     prefetch: NonZeroU16,
     /// Who waits until that is so.
     resized: Vec<oneshot::Sender<Result<(), BrokerError>>>,
+    /// When more is tried to be held again, where that failed.
+    extra_again: Option<Instant>,
 }
 
 /// Why a lane left its connection.
@@ -99,7 +101,7 @@ impl Lane {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let prefetch = subscription.prefetch;
-        Self { shared, subscription, table, commands, stopped: false, prefetch, resized: Vec::new() }
+        Self { shared, subscription, table, commands, stopped: false, prefetch, resized: Vec::new(), extra_again: None }
     }
 
     const fn queue(&self) -> &QueueName {
@@ -127,14 +129,10 @@ impl Lane {
             let Some(up) = connected else { break };
             // To be closed meanwhile is no reason to drop what is delivered already; a server that
             // stands still is one.
-            let given_up = async {
-                shared.lanes.closing.cancelled().await;
-                sleep(OPEN_WAIT_MAX).await;
-            };
             let opened = tokio::select! {
                 biased;
                 opened = self.open(&up) => opened,
-                () = given_up => break,
+                () = given_up(&shared) => break,
             };
             let error = match opened {
                 Ok(lines) => {
@@ -310,7 +308,12 @@ impl Lane {
     /// What is to be done after whatever happened.
     async fn tend(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
         lines.flush_due(usize::from(self.subscription.prefetch.get())).await?;
-        self.tend_extra(lines).await
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            tended = self.tend_extra(lines) => tended,
+            () = given_up(&shared) => Err(gone()),
+        }
     }
 
     async fn obey(&mut self, lines: &mut Lines, received: &mut Vec<Command>) -> Result<(), LinkError> {
@@ -521,6 +524,12 @@ fn is_due(report_at: &mut Option<Instant>) -> bool {
         *at = now + REPORT.1;
     }
     due
+}
+
+/// Resolves when the broker has been closed for so long that no answer is waited for any more.
+async fn given_up(shared: &Shared) {
+    shared.lanes.closing.cancelled().await;
+    sleep(OPEN_WAIT_MAX).await;
 }
 
 /// Resolves at `deadline`; never where there is none.

@@ -36,12 +36,14 @@ pub enum Mutant {
     ForwardedAtMostOnce,
     /// A bundle is acknowledged when the first of its jobs is settled.
     BundleAckedEarly,
+    /// A second consumer's channel is closed while what it brought is not settled.
+    ExtraClosedEarly,
 }
 
 #[cfg(feature = "simulation")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeConfirm,
         Self::ConfirmIgnored,
         Self::NoConfirmTimeout,
@@ -56,6 +58,7 @@ impl Mutant {
         Self::EpochForgotten,
         Self::ForwardedAtMostOnce,
         Self::BundleAckedEarly,
+        Self::ExtraClosedEarly,
     ];
 }
 

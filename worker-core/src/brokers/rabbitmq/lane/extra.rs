@@ -16,13 +16,21 @@ use super::{
     stop,
 };
 use crate::{
-    brokers::rabbitmq::{connection::Up, course::Line, link::LinkError},
-    telemetry::TARGET,
+    brokers::rabbitmq::{
+        connection::Up,
+        course::Line,
+        declare::broker_error,
+        link::LinkError,
+        mutant::{self, Mutant},
+    },
     time::monotonic_now,
 };
 
 /// How long what the server sent before its answer to the cancel may take to be here.
 const REST_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How long until a second consumer is tried for again that could not be had.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// The second consumer of a queue.
 pub(super) struct Extra {
@@ -102,7 +110,7 @@ impl Lane {
     pub(super) async fn tend_extra(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
         let wanted = self.extra_wanted();
         match &mut lines.extra {
-            None if wanted == 0 => {}
+            None if wanted == 0 || self.extra_again.is_some_and(|again| monotonic_now() < again) => {}
             None => lines.extra = self.open_extra(&Arc::clone(&lines.up), wanted).await,
             Some(extra) => match extra.phase {
                 Phase::Consuming if extra.prefetch == wanted => {}
@@ -115,7 +123,9 @@ impl Lane {
                 Phase::Settling { until, .. } if extra.is_full() || until <= monotonic_now() => {
                     self.cancel_extra(lines).await?;
                 }
-                Phase::Ending if extra.state.unacked.count() == 0 => lines.close_extra(),
+                Phase::Ending if extra.state.unacked.count() == 0 || mutant::is(Mutant::ExtraClosedEarly) => {
+                    lines.close_extra();
+                }
                 Phase::Settling { .. } | Phase::Ending => {}
             },
         }
@@ -137,15 +147,18 @@ impl Lane {
         self.begin_to_give_back(lines, unfetched).await.map(drop)
     }
 
-    /// The second consumer; without it the queue is consumed all the same.
+    /// The second consumer; without it the queue is consumed all the same, and whoever asked is told.
     async fn open_extra(&mut self, up: &Up, prefetch: u16) -> Option<Extra> {
         match self.consume(up, prefetch).await {
             Ok((channel, messages)) => {
+                self.extra_again = None;
                 Some(Extra { state: LineState::new(channel), messages, prefetch, phase: Phase::Consuming })
             }
             Err(error) => {
-                tracing::warn!(target: TARGET, queue = %self.queue(), prefetch, %error, "no more can be held of the queue than at first");
-                self.prefetch = self.subscription.prefetch;
+                self.extra_again = Some(monotonic_now() + PAUSE);
+                let told =
+                    || broker_error("no more can be held of the queue than at first; this is tried again", &error);
+                self.resized.drain(..).for_each(|answer| drop(answer.send(Err(told()))));
                 None
             }
         }
