@@ -161,6 +161,10 @@ impl Broker for FaultyBroker {
         self.inner.queues_at_most()
     }
 
+    fn resizes_in_order(&self) -> bool {
+        self.inner.resizes_in_order()
+    }
+
     fn held_at_most(&self) -> Option<Duration> {
         self.inner.held_at_most()
     }

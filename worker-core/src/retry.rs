@@ -105,6 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_longest_delay_is_a_leap_year() {
+        assert_eq!(DELAY_MAX, Duration::from_secs(31_622_400));
+    }
+
+    #[test]
     fn the_pauses_double_up_to_the_cap() {
         let policy = RetryPolicy::new(20, Duration::from_secs(2), Duration::from_secs(600));
         let pauses: Vec<_> = (1..=11).map(|n| policy.delay(n, 0.0).as_secs()).collect();

@@ -141,6 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_job_is_offered_again_after_half_of_the_time_that_it_has_waited() {
+        for (waited, pause) in [(0, 1), (30, 15), (100, 50), (1_000, 60), (3_590, 10)] {
+            let outcome = unknown(Duration::from_secs(waited), Duration::from_secs(3_600));
+            let settlement = decide(outcome, 1, &RetryPolicy::DEFAULT, 0.0);
+            assert!(
+                matches!(settlement, Settlement::Release { after, .. } if after.as_secs() == pause),
+                "{settlement:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_chosen_pause_replaces_the_policys_but_not_its_count() {
         let policy = RetryPolicy::new(1, Duration::from_secs(1), Duration::from_secs(1));
         let chosen = Some(Duration::from_secs(99));

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{task::yield_now, time::timeout};
 use worker_core::{
     Clock as _, FailureKind, TokioClock,
@@ -19,7 +20,7 @@ use worker_core::{
 use crate::{
     consumer::Consumer,
     eventually::soon,
-    fixture::BrokerFixture,
+    fixture::{BrokerFixture, skipped},
     process::Process,
     sample::{bury, copy, ids, job, jobs, release, retry, sorted_ids},
 };
@@ -136,24 +137,54 @@ pub async fn what_was_returned_stays_owned_when_the_prefetch_shrinks<F: BrokerFi
     assert!(owned.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{owned:?}");
 }
 
-/// Clause D12: another gets all but what the first has been handed, and what its prefetch is.
-pub async fn what_was_fetched_beyond_a_smaller_prefetch_goes_to_others_unmarked<F: BrokerFixture>(fx: &F) {
+/// Clause D12: what had come before comes still, and whoever is free gets what is released of it.
+pub async fn what_was_fetched_before_the_prefetch_shrank_comes_and_can_be_released<F: BrokerFixture>(fx: &F) {
     let (process, other) = (fx.process().await, fx.process().await);
     process.enqueue(jobs("job", 40)).await;
     let mut consumer = process.consume(3).await;
     consumer.resize(30).await;
-    let first = consumer.one().await;
+    let first = consumer.take(5).await;
     consumer.resize(3).await;
+    let mut fetched = Vec::new();
+    while let Some(batch) = consumer.source.next_batch(30).now_or_never() {
+        fetched.extend(batch.unwrap());
+    }
+    assert!(fetched.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{fetched:?}");
+    for delivery in fetched {
+        consumer.settle(delivery, release(Duration::ZERO)).await;
+    }
     let mut others = other.consume(60).await;
-    let theirs = others.take(40 - 1 - 3).await;
+    let theirs = others.take(40 - 5 - 3).await;
     assert!(theirs.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{theirs:?}");
     others.ack_all(theirs).await;
     others.stop().await;
-    consumer.ack(first).await;
-    let mut left = consumer.take(3).await;
+    consumer.ack_all(first).await;
+    let left = consumer.take(3).await;
     assert!(left.iter().all(|delivery| (delivery.attempt, delivery.starts) == (1, 0)), "{left:?}");
-    consumer.ack_all(left.drain(..)).await;
+    consumer.ack_all(left).await;
     consumer.nothing().await;
+}
+
+/// Clauses D1 and D12: where the broker says so.
+pub async fn what_a_resized_subscription_gets_is_in_order<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    if !process.broker.resizes_in_order() {
+        return skipped(&process.broker.capabilities(), "loses the order when resized");
+    }
+    process.enqueue(jobs("job", 100)).await;
+    let mut consumer = process.consume(2).await;
+    let mut seen = Vec::new();
+    for prefetch in [2, 30, 4, 60, 2].into_iter().cycle() {
+        consumer.resize(prefetch).await;
+        let batch = consumer.batch(9).await;
+        seen.extend(ids(&batch));
+        consumer.ack_all(batch).await;
+        if seen.len() == 100 {
+            break;
+        }
+    }
+    let expected: Vec<_> = (0..100).map(|n| format!("job{n}")).collect();
+    assert_eq!(seen, expected);
 }
 
 /// Clause D12: however often it changes, with deliveries, settlements and enqueues in the middle.

@@ -88,7 +88,8 @@ macro_rules! conformance {
                 a_stopped_source_gives_nothing_at_once
                 a_subscription_that_is_made_larger_takes_more_at_once
                 what_was_returned_stays_owned_when_the_prefetch_shrinks
-                what_was_fetched_beyond_a_smaller_prefetch_goes_to_others_unmarked
+                what_was_fetched_before_the_prefetch_shrank_comes_and_can_be_released
+                what_a_resized_subscription_gets_is_in_order
                 a_prefetch_that_changes_all_the_time_loses_nothing_and_marks_nothing
                 dropping_the_wait_for_a_batch_loses_no_delivery
                 what_a_dropped_wait_had_fetched_comes_unchanged
@@ -128,6 +129,7 @@ macro_rules! conformance {
                 stopping_gives_back_what_was_fetched_and_not_returned
                 stopping_gives_back_a_retried_job_with_its_attempts
                 what_was_returned_before_a_stop_is_still_owned
+                a_stop_ends_though_jobs_keep_coming
                 a_dead_process_gives_back_all_and_only_what_had_begun_is_blamed
                 a_death_gives_back_nothing_that_was_not_owned
                 a_start_that_was_settled_is_not_blamed_later

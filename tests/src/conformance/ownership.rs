@@ -1,6 +1,6 @@
 //! Who owns a delivery, and what becomes of it when its owner goes.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use tokio::time::timeout;
 use worker_core::{
@@ -52,6 +52,36 @@ pub async fn stopping_gives_back_a_retried_job_with_its_attempts<F: BrokerFixtur
     stopping.stop().await;
     let rest = other.consume(5).await.take(4).await;
     assert!(rest.iter().all(|delivery| counts(delivery) == (2, 0)), "{rest:?}");
+}
+
+/// Clauses O1 and O2: a stop ends, and costs nothing that runs, also where jobs come all the time and never so many that
+/// the prefetch is full.
+pub async fn a_stop_ends_though_jobs_keep_coming<F: BrokerFixture>(fx: &F) {
+    let (process, other) = (fx.process().await, fx.process().await);
+    process.enqueue(jobs("running", 3)).await;
+    let mut consumer = process.consume(500).await;
+    let running = consumer.take(3).await;
+    let (is_stopped, came) = (Cell::new(false), Cell::new(0));
+    let stopping = async {
+        consumer.stop().await;
+        is_stopped.set(true);
+    };
+    let coming = async {
+        while !is_stopped.get() {
+            other.enqueue([job(format!("coming{}", came.get()))]).await;
+            came.set(came.get() + 1);
+            fx.pass(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::join!(stopping, coming);
+    consumer.ack_all(running).await;
+    let mut next = other.consume(500).await;
+    for _ in 0..came.get() {
+        let delivery = next.one().await;
+        assert_eq!(delivery.attempt, 1, "{delivery:?}");
+        next.ack(delivery).await;
+    }
+    next.nothing().await;
 }
 
 /// Clause O2: what was returned can be begun and settled, each way, long after its source stopped.

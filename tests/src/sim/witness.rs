@@ -55,6 +55,10 @@ impl Broker for Witness {
         self.inner.queues_at_most()
     }
 
+    fn resizes_in_order(&self) -> bool {
+        self.inner.resizes_in_order()
+    }
+
     fn held_at_most(&self) -> Option<Duration> {
         self.inner.held_at_most()
     }

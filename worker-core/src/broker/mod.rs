@@ -21,7 +21,8 @@
 //!
 //! * **D1** Jobs of one queue and priority are delivered in the order they were
 //!   enqueued, as long as none was delivered before, nor, where
-//!   [`Capabilities::keeps_place`] is not set, fetched. There is no order between queues.
+//!   [`Capabilities::keeps_place`] is not set, fetched; nor is the subscription resized, where that is
+//!   [not in order](Broker::resizes_in_order). There is no order between queues.
 //! * **D2** Among those that wait, a higher priority is delivered first: in every queue where
 //!   [`Capabilities::priorities`] is set, and where [`Capabilities::queue_priorities`] is, in those that were declared with
 //!   a [`max_priority`](crate::queue::QueueOptions::max_priority). Where [`Capabilities::two_priorities`] is set instead,
@@ -40,8 +41,9 @@
 //! * **D10** An expiry date is carried, not acted on: the worker decides at the start.
 //! * **D11** A first delivery has `attempt` 1 and `starts` 0.
 //! * **D12** [`Source::resize`] changes the prefetch of a subscription that lives, upwards from what it began with and back.
-//!   What was returned before stays owned, and no more than the new prefetch is owned beside it; once that is settled, D5
-//!   holds of the new prefetch. Nothing is marked by it: attempts and starts are unchanged.
+//!   What was fetched before stays owned, and is still returned; no more than the new prefetch is owned beside it, and once
+//!   that is settled, D5 holds of the new prefetch. Attempts are unchanged by it, and starts too, but for one that crosses
+//!   the change where [`Capabilities::exact_blame`] is not set.
 //!
 //! # Settlement
 //!
@@ -208,6 +210,11 @@ pub trait Broker: Send + Sync + 'static {
         None
     }
 
+    /// Whether what a [resized](Source::resize) subscription is delivered keeps its order.
+    fn resizes_in_order(&self) -> bool {
+        true
+    }
+
     /// How long a worker may hold a delivery before it is taken away; `None` for as long as it lives.
     fn held_at_most(&self) -> Option<Duration> {
         None
@@ -318,17 +325,17 @@ pub trait Source: Send {
 
     /// Owns at most `prefetch` from now on, in place of what the [`Subscription`] says, but never less than that.
     ///
-    /// Made smaller, it gives back what was fetched beyond it and not returned. What was returned stays owned: whoever does
+    /// Made smaller, what was fetched before stays owned, and [`next_batch`](Self::next_batch) returns it at once. Whoever does
     /// not want to keep it waiting [releases](Settlement::Release) it when this has returned, and not before, or it comes
     /// again.
     ///
     /// # Errors
     ///
-    /// `Permanent` — the broker is closed.
+    /// `Permanent` — the broker is closed. `Transient` — no more can be owned now; the broker goes on trying.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: it is done all the same, and the last call counts.
+    /// Cancel safe: the number is changed all the same, and the last call counts.
     async fn resize(&mut self, prefetch: NonZeroU16) -> Result<(), BrokerError>;
 
     /// Takes no more, and gives back what was fetched and not returned.

@@ -6,6 +6,7 @@
 
 use std::{future::pending, num::NonZeroU16, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
@@ -108,7 +109,7 @@ impl Fetching {
                 biased;
                 () = self.draining.cancelled() => break,
                 prefetch = changed(&mut self.prefetch, held) => {
-                    self.resize(&mut *source, (held, prefetch)).await;
+                    self.resize(&mut *source, &settler, (held, prefetch)).await;
                     held = prefetch;
                     continue;
                 }
@@ -128,8 +129,7 @@ impl Fetching {
                     pause.reset();
                     failing = false;
                     self.board.consuming();
-                    let (lane, settler) = (self.lane, Arc::clone(&settler));
-                    if self.fetched.send(Fetched::Batch { lane, settler, deliveries }).await.is_err() {
+                    if self.hand_over(&settler, deliveries).await.is_err() {
                         break;
                     }
                 }
@@ -150,8 +150,17 @@ impl Fetching {
 }
 
 impl Fetching {
+    /// `Err` where the dispatcher has ended.
+    async fn hand_over(
+        &self,
+        settler: &Arc<dyn Settler>,
+        deliveries: Vec<Delivery>,
+    ) -> Result<(), mpsc::error::SendError<Fetched>> {
+        self.fetched.send(Fetched::Batch { lane: self.lane, settler: Arc::clone(settler), deliveries }).await
+    }
+
     /// Holds another number, unless the worker drains meanwhile.
-    async fn resize(&self, source: &mut dyn Source, (from, to): (NonZeroU16, NonZeroU16)) {
+    async fn resize(&self, source: &mut dyn Source, settler: &Arc<dyn Settler>, (from, to): (NonZeroU16, NonZeroU16)) {
         let resized = tokio::select! {
             biased;
             () = self.draining.cancelled() => return,
@@ -164,6 +173,12 @@ impl Fetching {
             }
         }
         if to < from {
+            // What was fetched before is here, and waits too.
+            while let Some(Ok(deliveries)) = source.next_batch(usize::from(u16::MAX)).now_or_never() {
+                if deliveries.is_empty() || self.hand_over(settler, deliveries).await.is_err() {
+                    return;
+                }
+            }
             // The dispatcher may have ended.
             drop(self.fetched.send(Fetched::Narrowed { lane: self.lane, prefetch: to }).await);
         }

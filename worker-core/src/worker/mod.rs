@@ -276,7 +276,8 @@ impl WorkerBuilder {
     /// as many as these where a job of the queue has a [`concurrency`](crate::JobOptions::concurrency) of its own), of a shard
     /// no more than the worker has slots. Of shorter ones it is what is done in 5 ms beside it, in steps of twice as
     /// much, up to 1,000 jobs (or messages, where jobs share some) or 16 MiB of them: for 16 slots 80 where a job takes 2 ms,
-    /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back, unmarked.
+    /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back. Where a queue or shard has one
+    /// slot, on a broker that would [lose the order](crate::broker::Broker::resizes_in_order), it stays the first number.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self
@@ -354,7 +355,10 @@ impl WorkerBuilder {
                 let prefetch = self.prefetch.unwrap_or(least);
                 let prefetch = in_range("prefetch", prefetch, usize::from(u16::MAX), &mut problems);
                 let prefetch = u16::try_from(prefetch).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
-                let (subscription, is_adaptive) = (Subscription::new(shard, prefetch), self.prefetch.is_none());
+                // One after the other is an order, which must not be lost.
+                let may_resize = slots_of_shard > 1 || broker.resizes_in_order();
+                let is_adaptive = self.prefetch.is_none() && may_resize;
+                let subscription = Subscription::new(shard, prefetch);
                 lanes.push(LanePlan { subscription, slots: slots_of_shard, is_adaptive });
             }
         }

@@ -126,7 +126,7 @@ impl Pace {
         let beside = *slots as f64 * REFILL.as_secs_f64() / of.time();
         let jobs = (*slots as f64 + beside).ceil();
         let messages = jobs * of.messages / of.ended.max(1.0);
-        let in_bytes = BYTES_MOST as f64 * of.ended / of.bytes.max(1.0);
+        let in_bytes = BYTES_MOST as f64 * of.messages / of.bytes.max(1.0);
         (messages.min(in_bytes) as usize).min(MOST).max(*least)
     }
 
@@ -292,6 +292,10 @@ mod tests {
         let mut queue = Queue::of(16);
         queue.bundle = 100;
         assert_eq!(queue.busy(20, micros(100)), 20);
+        let mut queue = Queue::of(100);
+        (queue.bundle, queue.bytes) = (100, 2_500);
+        // 67 messages of 250 kB are 16 MiB.
+        assert_eq!(queue.busy(20, micros(50)), 125);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 /// How long an acknowledgement may wait for others to go with it: nothing waits longer than 5 ms for another, whatever
-/// the timer's grain of 1 ms and a busy processor add.
+/// the timer's grain of 1 ms and a busy processor add; but where a consumer retires, half a second (`lane/extra.rs`).
 const WAIT_MAX: Duration = Duration::from_millis(3);
 
 /// What one acknowledgement stands for is written when it is this part of the prefetch: early enough that the server has
@@ -146,6 +146,18 @@ mod tests {
         assert_eq!(unacked.take(), [ack(7, true)], "5 and 6 are the server's already");
         assert!(!unacked.finished(3, now));
         assert_eq!(unacked.take(), [], "a tag is acknowledged once, or the server closes the channel");
+    }
+
+    #[test]
+    fn what_is_delivered_counts_until_it_is_acknowledged_or_returned() {
+        let (mut unacked, now) = (Unacked::default(), monotonic_now());
+        (1..=5).for_each(|tag| unacked.delivered(tag));
+        assert!(unacked.finished(1, now) && unacked.finished(3, now));
+        assert_eq!(unacked.count(), 5, "to the server, what is finished is as open as what runs");
+        unacked.returned(2);
+        assert_eq!(unacked.count(), 4);
+        assert_eq!(unacked.take(), [ack(3, true)]);
+        assert_eq!(unacked.count(), 2);
     }
 
     #[test]

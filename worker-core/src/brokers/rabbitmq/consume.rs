@@ -184,17 +184,6 @@ impl Table {
         })
     }
 
-    /// What was fetched by one line and not returned, which is owned no more.
-    pub(super) fn take_fetched_by(&self, line: Line) -> Vec<Held> {
-        self.change(|state| {
-            let State { fetched, owned, .. } = state;
-            let is_its = |delivery: &Delivery| owned.get(&delivery.receipt.tag).is_some_and(|held| held.line == line);
-            let (its, others): (VecDeque<_>, _) = std::mem::take(fetched).into_iter().partition(is_its);
-            *fetched = others;
-            its.iter().filter_map(|delivery| owned.remove(&delivery.receipt.tag)).collect()
-        })
-    }
-
     /// Everything that is owned, in the order of its arrival, which it is no more.
     pub(super) fn take_all(&self) -> Vec<Held> {
         self.change(|state| {

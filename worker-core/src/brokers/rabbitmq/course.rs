@@ -27,8 +27,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Line {
     Main,
-    /// Of the queue, too, while more of it is held.
-    Extra,
+    /// Of the queue, too, while more of it is held: by its number.
+    Extra(u32),
     Suspects,
 }
 
@@ -100,10 +100,10 @@ pub(super) fn arrival(
         return Arrival::Deliver(decoded);
     }
     let starts = match (alibi, line) {
-        (Alibi::Outlived, _) | (Alibi::Shared, Line::Main | Line::Extra) => return Arrival::Unmark,
+        (Alibi::Outlived, _) | (Alibi::Shared, Line::Main | Line::Extra(_)) => return Arrival::Unmark,
         // What was counted before stays counted, and nothing is added.
         (Alibi::Shared, Line::Suspects) => decoded.starts.max(1),
-        (Alibi::None, Line::Main | Line::Extra) => 1,
+        (Alibi::None, Line::Main | Line::Extra(_)) => 1,
         (Alibi::None, Line::Suspects) => decoded.starts.max(1) + 1,
     };
     if starts >= STARTS_MAX {
@@ -145,7 +145,7 @@ impl Line {
     /// Where it comes from.
     pub(super) const fn place(self) -> Place {
         match self {
-            Self::Main | Self::Extra => Place::Queue,
+            Self::Main | Self::Extra(_) => Place::Queue,
             Self::Suspects => Place::Suspects,
         }
     }

@@ -23,7 +23,6 @@ use tokio::{
 
 use self::{
     bundles::Released,
-    extra::Extra,
     lines::{Answer, Errand, LineState, Lines, Messages, next_message, tell},
     suspects::Look,
 };
@@ -137,6 +136,7 @@ impl Lane {
             let error = match opened {
                 Ok(lines) => {
                     self.table.begin_epoch();
+                    self.extra_again = None;
                     report_at = None;
                     let began = monotonic_now();
                     match self.serve(lines).await {
@@ -263,7 +263,7 @@ impl Lane {
         let up = Arc::clone(&lines.up);
         let suspects = super::topology::suspects(self.queue());
         loop {
-            let settled_at = lines.extra.as_ref().and_then(Extra::settled_at);
+            let settled_at = lines.extras.settled_at();
             let worked = tokio::select! {
                 biased;
                 () = self.shared.lanes.closing.cancelled() => return self.end(lines, true).await,
@@ -284,8 +284,9 @@ impl Lane {
                     Ok(())
                 }
                 Some((answers, seen)) = lines.written.next(), if !lines.written.is_empty() => tell(answers, seen),
-                (line, message) = next_message(&mut lines.messages, &mut lines.extra), if !self.stopped => self.received_all(&mut lines, line, message),
+                (line, message) = next_message(&mut lines.messages, &mut lines.extras), if !self.stopped => self.received_all(&mut lines, line, message),
                 () = at(settled_at) => Ok(()),
+                () = at(self.extra_again) => Ok(()),
                 found = lines.look.look(&lines.suspects.channel, &suspects), if !self.stopped => match found {
                     Ok(found) => {
                         found.into_iter().for_each(|incoming| self.arrived(&mut lines, Line::Suspects, incoming));
@@ -311,7 +312,7 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         tokio::select! {
             biased;
-            tended = self.tend_extra(lines) => tended,
+            tended = self.tend_extras(lines) => tended,
             () = given_up(&shared) => Err(gone()),
         }
     }
@@ -436,7 +437,7 @@ impl Lane {
     ) -> Result<(), LinkError> {
         self.received(lines, line, first)?;
         for _ in 1..MESSAGES_MAX {
-            let Some((line, next)) = next_message(&mut lines.messages, &mut lines.extra).now_or_never() else { break };
+            let Some((line, next)) = next_message(&mut lines.messages, &mut lines.extras).now_or_never() else { break };
             self.received(lines, line, next)?;
         }
         Ok(())

@@ -218,6 +218,10 @@ impl Link for LapinLink {
         }
     }
 
+    fn channels_max(&self) -> u16 {
+        self.connection.configuration().channel_max()
+    }
+
     fn blocked(&self) -> Option<String> {
         self.state.borrow().blocked.clone()
     }

@@ -66,6 +66,9 @@ pub(super) trait Dialer: Send + Sync {
 pub(super) trait Link: Send + Sync {
     async fn channel(&self) -> Result<Box<dyn Channel>, LinkError>;
 
+    /// The most channels at once.
+    fn channels_max(&self) -> u16;
+
     /// Why the server takes no messages now, if it does not.
     fn blocked(&self) -> Option<String>;
 

@@ -97,7 +97,7 @@ pub use options::{
 pub use simulated::{SimulatedProcess, SimulatedServer};
 pub(crate) use tls::{check_certificates, check_key};
 
-/// Queues that one process consumes: each takes two channels of 2,047, which is what a server allows on a
+/// Queues that one process consumes: each takes two channels of 2,047, and a third while more of it is held, which is what a server allows on a
 /// connection unless it is told otherwise (`channel_max`); the rest are for delays, and for queues that are consumed anew.
 const QUEUES_MAX: usize = 1_000;
 
@@ -206,6 +206,7 @@ impl RabbitBroker {
             lanes,
             plumbing,
             suspects: Arc::new(Semaphore::new(1)),
+            extras: Arc::default(),
             porter: AtomicBool::new(false),
             ladder_at_start: OnceCell::new(),
             closed: AtomicBool::new(false),
@@ -347,6 +348,11 @@ impl Broker for RabbitBroker {
 
     fn queues_at_most(&self) -> Option<usize> {
         Some(QUEUES_MAX)
+    }
+
+    fn resizes_in_order(&self) -> bool {
+        // Two consumers are served in turn.
+        false
     }
 
     fn held_at_most(&self) -> Option<Duration> {

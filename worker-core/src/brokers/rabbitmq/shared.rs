@@ -64,6 +64,8 @@ pub(super) struct Shared {
     pub(super) plumbing: Tasks,
     /// One: how many suspects this process has in hand.
     pub(super) suspects: Arc<Semaphore>,
+    /// As many as there are consumers beside the first of their queue, and one.
+    pub(super) extras: Arc<()>,
     pub(super) porter: AtomicBool,
     /// Once for a broker: the levels that a worker makes at its start.
     pub(super) ladder_at_start: OnceCell<()>,

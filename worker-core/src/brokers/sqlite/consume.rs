@@ -172,15 +172,7 @@ impl Source for SqliteSource {
             self.pending = None;
             self.fetched.extend(claimed?.deliveries);
         }
-        let beyond = self.fetched.split_off(self.fetched.len().min(prefetch));
-        let owned = self.half.disown(beyond.into_iter());
-        if owned.is_empty() {
-            return self.half.shared.check_open();
-        }
-        let (answer, answered) = oneshot::channel();
-        let Half { shared, subscription, .. } = &*self.half;
-        shared.inbox.push(Box::new(GiveBack::beyond(shared, &subscription.queue, owned).answering(answer)));
-        answered.await.unwrap_or_else(|_| Err(closed()))
+        self.half.shared.check_open()
     }
 
     async fn stop(&mut self) -> Result<(), BrokerError> {

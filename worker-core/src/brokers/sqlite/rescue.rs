@@ -107,30 +107,23 @@ impl Write for Leave {
     }
 }
 
-/// What a living process gives back, unblamed.
+/// The end of a subscription in a living process: what it owned goes back, unblamed.
 pub(super) struct GiveBack {
     shared: Arc<Shared>,
     queue: QueueName,
-    /// The subscription that ends with it.
-    ended: Option<u64>,
+    subscription: u64,
     owned: HashMap<u64, Owned>,
     answer: Option<oneshot::Sender<Result<(), BrokerError>>>,
 }
 
 impl GiveBack {
-    /// What a subscription owns at its end.
     pub(super) fn at_end(
         shared: &Arc<Shared>,
         queue: &QueueName,
         subscription: u64,
         owned: HashMap<u64, Owned>,
     ) -> Self {
-        Self { ended: Some(subscription), ..Self::beyond(shared, queue, owned) }
-    }
-
-    /// What one that goes on has beyond its prefetch.
-    pub(super) fn beyond(shared: &Arc<Shared>, queue: &QueueName, owned: HashMap<u64, Owned>) -> Self {
-        Self { shared: Arc::clone(shared), queue: queue.clone(), ended: None, owned, answer: None }
+        Self { shared: Arc::clone(shared), queue: queue.clone(), subscription, owned, answer: None }
     }
 
     pub(super) fn answering(mut self, answer: oneshot::Sender<Result<(), BrokerError>>) -> Self {
@@ -148,9 +141,9 @@ impl Write for GiveBack {
             )?
             .execute(params![seq.cast_signed(), owned.holder.id, owned.fence.cast_signed()])?;
         }
-        if let (Some(subscription), Some(holder)) = (self.ended, self.shared.holder()) {
+        if let Some(holder) = self.shared.holder() {
             db.prepare_cached("DELETE FROM consumers WHERE holder = ?1 AND subscription = ?2")?
-                .execute(params![holder.id, subscription.cast_signed()])?;
+                .execute(params![holder.id, self.subscription.cast_signed()])?;
         }
         Ok(())
     }

@@ -1,11 +1,15 @@
-//! More of a queue than its consumer may hold: a second consumer, on a channel of its own.
+//! More of a queue than its consumer may hold: another consumer, on a channel of its own.
 //!
 //! RabbitMQ fixes a consumer's prefetch when it begins, and quorum queues know none that is shared by a channel. So more is
-//! a second consumer beside the first, and less is its end: it makes no room until nothing is on its way to it, is cancelled,
-//! and its channel is closed when the last of what it brought is settled. A delivery that crosses the cancel all the same
-//! comes back with that, and no later than the longest of its jobs takes.
+//! another consumer beside the first, and less is its end. It retires: it makes no room until it is full or nothing arrives
+//! for a while, is cancelled, and its channel is closed when the last of what it brought is settled. A delivery that crosses
+//! the cancel all the same, which `lapin` tells nobody of, goes back to its queue with that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout};
@@ -20,40 +24,66 @@ use crate::{
         connection::Up,
         course::Line,
         declare::broker_error,
-        link::LinkError,
+        link::{Channel, LinkError, LinkErrorKind},
         mutant::{self, Mutant},
+        wire::Incoming,
     },
     time::monotonic_now,
 };
 
+/// How long one that retires makes no room at most: jobs that come now and then would go on for ever.
+const SETTLE_MAX: Duration = Duration::from_millis(500);
+
 /// How long what the server sent before its answer to the cancel may take to be here.
 const REST_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How long until a second consumer is tried for again that could not be had.
+/// How long until another consumer is tried for again that could not be had.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The second consumer of a queue.
+/// Those of a queue that retire and are not closed yet, because a job of theirs takes long: above it, no other begins.
+const RETIRING_MAX: usize = 4;
+
+/// Channels of a connection that are left to others: porters, and queues that are consumed anew.
+const CHANNELS_LEFT: usize = 40;
+
+/// The other consumers of a queue.
+#[derive(Default)]
+pub(super) struct Extras {
+    living: Option<Extra>,
+    retiring: Vec<Extra>,
+    last: u32,
+}
+
+/// Another consumer of a queue.
 pub(super) struct Extra {
+    number: u32,
     pub(super) state: LineState,
-    pub(super) messages: Messages,
+    messages: Messages,
     pub(super) prefetch: u16,
     phase: Phase,
+    /// Counts it among those of this process.
+    _counted: Arc<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Consuming,
-    /// Makes no room, until nothing arrived for a while.
+    /// Makes no room, until nothing has arrived for a while.
     Settling {
         quiet: Duration,
         until: Instant,
+        at_most: Instant,
     },
     /// Cancelled: what it brought is settled, and no more comes.
     Ending,
 }
 
 impl Extra {
-    pub(super) const fn is_consuming(&self) -> bool {
+    const fn line(&self) -> Line {
+        Line::Extra(self.number)
+    }
+
+    const fn is_consuming(&self) -> bool {
         !matches!(self.phase, Phase::Ending)
     }
 
@@ -63,104 +93,186 @@ impl Extra {
     }
 
     /// Whether the server may send no more.
-    pub(super) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.state.unacked.count() >= usize::from(self.prefetch)
     }
 
-    /// When it is settled, if nothing arrives.
-    pub(super) const fn settled_at(&self) -> Option<Instant> {
+    /// When it is cancelled, if nothing arrives.
+    const fn settled_at(&self) -> Option<Instant> {
         match self.phase {
             Phase::Settling { until, .. } => Some(until),
             Phase::Consuming | Phase::Ending => None,
         }
     }
 
-    /// Something arrived: more may be on its way.
-    pub(super) fn arrived(&mut self) {
-        if let Phase::Settling { quiet, until } = &mut self.phase {
-            *until = monotonic_now() + *quiet;
-        }
-    }
-
     /// Takes no more. What was on its way still comes.
-    pub(super) async fn cancel(&mut self) -> Result<(), LinkError> {
+    async fn cancel(&mut self) -> Result<(), LinkError> {
         self.phase = Phase::Ending;
         self.state.channel.cancel(TAG).await
     }
+}
 
-    /// Nothing comes by it any more.
-    pub(super) fn end(&mut self) {
-        self.messages = stream::pending().boxed();
+impl Extras {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Extra> {
+        self.living.iter().chain(&self.retiring)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Extra> {
+        self.living.iter_mut().chain(&mut self.retiring)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Extra> {
+        self.iter_mut().find(|extra| extra.number == number)
+    }
+
+    /// The lines that acknowledgements are written on.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        self.iter().map(Extra::line).collect()
+    }
+
+    /// When one that retires is cancelled, if nothing arrives.
+    pub(super) fn settled_at(&self) -> Option<Instant> {
+        self.retiring.iter().filter_map(Extra::settled_at).min()
+    }
+
+    /// Whether the server may send no more by any of them.
+    pub(super) fn are_full(&self) -> bool {
+        self.iter().all(|extra| !extra.is_consuming() || extra.is_full())
+    }
+
+    /// Something arrived: more may be on its way.
+    pub(super) fn arrived(&mut self, number: u32) {
+        if let Some(Extra { phase: Phase::Settling { quiet, until, at_most }, .. }) = self.get_mut(number) {
+            *until = (monotonic_now() + *quiet).min(*at_most);
+        }
+    }
+
+    /// The next message that any of them brings.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(Line, Option<Result<Incoming, LinkError>>)> {
+        for extra in self.iter_mut() {
+            if let Poll::Ready(message) = extra.messages.poll_next_unpin(cx) {
+                return Poll::Ready((extra.line(), message));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Cancels all that consume; what they bring still comes.
+    pub(super) async fn cancel(&mut self) -> Result<(), LinkError> {
+        for extra in self.iter_mut().filter(|extra| extra.is_consuming()) {
+            extra.cancel().await?;
+        }
+        Ok(())
+    }
+
+    /// What was on its way when they were cancelled.
+    pub(super) async fn rest(&mut self) -> Vec<(Line, Incoming)> {
+        let mut rest = Vec::new();
+        for extra in self.iter_mut().filter(|extra| !extra.is_consuming()) {
+            while let Ok(Some(Ok(incoming))) = timeout(REST_WAIT_MAX, extra.messages.next()).await {
+                rest.push((extra.line(), incoming));
+            }
+            extra.messages = stream::pending().boxed();
+        }
+        rest
     }
 }
 
 impl Lane {
-    /// How many the second consumer is to hold.
+    /// How many another consumer is to hold.
     fn extra_wanted(&self) -> u16 {
         if self.stopped { 0 } else { self.prefetch.get().saturating_sub(self.subscription.prefetch.get()) }
     }
 
-    /// Whether the number that is held is the one that was asked for, up to what ends by itself.
-    pub(super) fn is_resized(&self, lines: &Lines) -> bool {
-        let has = lines.extra.as_ref().filter(|extra| extra.is_consuming()).map_or(0, |extra| extra.prefetch);
-        has == self.extra_wanted() || has == 0 && lines.extra.is_some()
-    }
-
-    /// Brings the second consumer further towards what was asked for.
-    pub(super) async fn tend_extra(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
+    /// Brings the other consumers further towards what was asked for.
+    pub(super) async fn tend_extras(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
         let wanted = self.extra_wanted();
-        match &mut lines.extra {
-            None if wanted == 0 || self.extra_again.is_some_and(|again| monotonic_now() < again) => {}
-            None => lines.extra = self.open_extra(&Arc::clone(&lines.up), wanted).await,
-            Some(extra) => match extra.phase {
-                Phase::Consuming if extra.prefetch == wanted => {}
-                Phase::Consuming => {
-                    let asked = monotonic_now();
-                    extra.state.channel.barrier().await?;
-                    let quiet = stop::quiet_after(asked);
-                    extra.phase = Phase::Settling { quiet, until: monotonic_now() + quiet };
-                }
-                Phase::Settling { until, .. } if extra.is_full() || until <= monotonic_now() => {
-                    self.cancel_extra(lines).await?;
-                }
-                Phase::Ending if extra.state.unacked.count() == 0 || mutant::is(Mutant::ExtraClosedEarly) => {
-                    lines.close_extra();
-                }
-                Phase::Settling { .. } | Phase::Ending => {}
-            },
+        if let Some(mut extra) = lines.extras.living.take_if(|extra| extra.prefetch != wanted) {
+            let asked = monotonic_now();
+            extra.state.channel.barrier().await?;
+            let (quiet, now) = (stop::quiet_after(asked), monotonic_now());
+            extra.phase = Phase::Settling { quiet, until: now + quiet, at_most: now + SETTLE_MAX };
+            lines.extras.retiring.push(extra);
         }
-        if !self.resized.is_empty() && self.is_resized(lines) {
+        self.extra_again.take_if(|again| *again <= monotonic_now());
+        if wanted > 0 && lines.extras.living.is_none() {
+            self.open_extra(lines, wanted).await;
+        }
+        if !lines.extras.retiring.is_empty() {
+            self.retire_further(lines).await?;
+        }
+        // Where it shrinks: not before what would come by it does not.
+        if !self.resized.is_empty() && lines.extras.settled_at().is_none() {
             self.resized.drain(..).for_each(|answer| drop(answer.send(Ok(()))));
         }
         Ok(())
     }
 
-    /// Ends the second consumer, and gives back what it brought that the worker has not fetched.
-    async fn cancel_extra(&self, lines: &mut Lines) -> Result<(), LinkError> {
-        let Some(extra) = &mut lines.extra else { return Ok(()) };
-        extra.cancel().await?;
-        while let Ok(Some(incoming)) = timeout(REST_WAIT_MAX, lines.next_extra()).await {
-            self.arrived(lines, Line::Extra, incoming?);
+    async fn retire_further(&self, lines: &mut Lines) -> Result<(), LinkError> {
+        let now = monotonic_now();
+        let is_settled = |extra: &Extra| extra.settled_at().is_some_and(|until| until <= now || extra.is_full());
+        let mut is_any = false;
+        for extra in lines.extras.retiring.iter_mut().filter(|extra| is_settled(extra)) {
+            extra.cancel().await?;
+            is_any = true;
         }
-        lines.extra.iter_mut().for_each(Extra::end);
-        let unfetched = self.table.take_fetched_by(Line::Extra);
-        self.begin_to_give_back(lines, unfetched).await.map(drop)
+        if is_any {
+            for (line, incoming) in lines.extras.rest().await {
+                self.arrived(lines, line, incoming);
+            }
+            // Acknowledgements that were withheld.
+            lines.flush_at = Some(now);
+        }
+        let is_over = |extra: &mut Extra| {
+            !extra.is_consuming() && (extra.state.unacked.count() == 0 || mutant::is(Mutant::ExtraClosedEarly))
+        };
+        for Extra { state, .. } in lines.extras.retiring.extract_if(.., is_over) {
+            lines.written.push(Box::pin(async move {
+                // What becomes of its acknowledgements is told to who waits for them, and not here.
+                drop(state.channel.barrier().await);
+                state.channel.close().await;
+                (Vec::new(), Ok(()))
+            }));
+        }
+        Ok(())
     }
 
-    /// The second consumer; without it the queue is consumed all the same, and whoever asked is told.
-    async fn open_extra(&mut self, up: &Up, prefetch: u16) -> Option<Extra> {
-        match self.consume(up, prefetch).await {
+    /// Begins another consumer. Without it the queue is consumed all the same, and whoever asked is told.
+    async fn open_extra(&mut self, lines: &mut Lines, prefetch: u16) {
+        let refused = |why| Err(LinkError::new(LinkErrorKind::Refused, why));
+        let opened = if self.extra_again.is_some() {
+            refused("it could not be had just now")
+        } else if lines.extras.retiring.len() >= RETIRING_MAX {
+            refused("what came by others takes long, and is not settled yet")
+        } else {
+            self.try_extra(&Arc::clone(&lines.up), prefetch).await
+        };
+        match opened {
             Ok((channel, messages)) => {
                 self.extra_again = None;
-                Some(Extra { state: LineState::new(channel), messages, prefetch, phase: Phase::Consuming })
+                lines.extras.last += 1;
+                let (number, state, counted) =
+                    (lines.extras.last, LineState::new(channel), Arc::clone(&self.shared.extras));
+                let phase = Phase::Consuming;
+                lines.extras.living = Some(Extra { number, state, messages, prefetch, phase, _counted: counted });
             }
             Err(error) => {
-                self.extra_again = Some(monotonic_now() + PAUSE);
-                let told =
-                    || broker_error("no more can be held of the queue than at first; this is tried again", &error);
+                self.extra_again.get_or_insert_with(|| monotonic_now() + PAUSE);
+                let told = || broker_error("no more is held of the queue than at first; this is tried again", &error);
                 self.resized.drain(..).for_each(|answer| drop(answer.send(Err(told()))));
-                None
             }
         }
+    }
+
+    async fn try_extra(&self, up: &Up, prefetch: u16) -> Result<(Box<dyn Channel>, Messages), LinkError> {
+        // To ask for one more than there are would cost the connection, and all that was delivered on it.
+        let used = 2 * self.shared.lanes.tracker.len() + Arc::strong_count(&self.shared.extras);
+        if used + CHANNELS_LEFT > usize::from(up.link.channels_max()) {
+            return Err(LinkError::new(
+                LinkErrorKind::Refused,
+                "the connection's channels are needed for other queues",
+            ));
+        }
+        self.consume(up, prefetch).await
     }
 }

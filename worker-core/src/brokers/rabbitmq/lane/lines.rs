@@ -1,7 +1,7 @@
 //! The lines of a subscription on one connection: what is delivered, what is
 //! on its way elsewhere, and what was acknowledged.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     bundles::{Bundles, Released},
-    extra::Extra,
+    extra::Extras,
     suspects::Look,
 };
 use crate::{
@@ -68,7 +68,7 @@ pub(super) struct Lines {
     /// What the main line brings.
     pub(super) messages: Messages,
     /// What more of the queue is held.
-    pub(super) extra: Option<Extra>,
+    pub(super) extras: Extras,
     pub(super) suspects: LineState,
     pub(super) look: Look,
     pub(super) errands: Errands,
@@ -96,7 +96,7 @@ impl Lines {
             up,
             main,
             messages,
-            extra: None,
+            extras: Extras::default(),
             suspects,
             look,
             errands: Errands::new(),
@@ -110,7 +110,7 @@ impl Lines {
     pub(super) fn state(&mut self, line: Line) -> Option<&mut LineState> {
         match line {
             Line::Main => Some(&mut self.main),
-            Line::Extra => self.extra.as_mut().map(|extra| &mut extra.state),
+            Line::Extra(number) => self.extras.get_mut(number).map(|extra| &mut extra.state),
             Line::Suspects => Some(&mut self.suspects),
         }
     }
@@ -132,8 +132,8 @@ impl Lines {
         if let Some(state) = self.state(line) {
             state.unacked.delivered(tag);
         }
-        if line == Line::Extra {
-            self.extra.iter_mut().for_each(Extra::arrived);
+        if let Line::Extra(number) = line {
+            self.extras.arrived(number);
         }
     }
 
@@ -153,31 +153,9 @@ impl Lines {
         Ok(())
     }
 
-    /// The next message of the second consumer; none when it has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub(super) async fn next_extra(&mut self) -> Option<Result<Incoming, LinkError>> {
-        self.extra.as_mut()?.messages.next().await
-    }
-
-    /// Closes the second consumer's channel, once the server has seen what was acknowledged on it.
-    pub(super) fn close_extra(&mut self) {
-        if let Some(Extra { state, .. }) = self.extra.take() {
-            self.written.push(Box::pin(async move {
-                // What becomes of these acknowledgements is told to who waits for them, and not here.
-                drop(state.channel.barrier().await);
-                state.channel.close().await;
-                (Vec::new(), Ok(()))
-            }));
-        }
-    }
-
-    /// Whether nothing more can come by the queue's own line, which may hold so many, nor by the second.
+    /// Whether nothing more can come by the queue's own line, which may hold so many, nor by another.
     pub(super) fn is_full(&self, prefetch: usize) -> bool {
-        self.main.unacked.count() >= prefetch
-            && self.extra.as_ref().is_none_or(|extra| !extra.is_consuming() || extra.is_full())
+        self.main.unacked.count() >= prefetch && self.extras.are_full()
     }
 
     /// Sends a copy on its way; what comes of it is the errand's next news.
@@ -234,10 +212,12 @@ impl Lines {
         let main = self.main.unacked.take_due(prefetch, now);
         self.write(Line::Main, main).await?;
         self.flush_at = self.main.unacked.due_at();
-        if let Some(extra) = self.extra.as_mut().filter(|extra| extra.makes_room()) {
+        for line in self.extras.lines() {
+            let Line::Extra(number) = line else { continue };
+            let Some(extra) = self.extras.get_mut(number).filter(|extra| extra.makes_room()) else { continue };
             let acks = extra.state.unacked.take_due(extra.prefetch.into(), now);
             let due_at = extra.state.unacked.due_at();
-            self.write(Line::Extra, acks).await?;
+            self.write(line, acks).await?;
             self.flush_at = self.flush_at.into_iter().chain(due_at).min();
         }
         self.flush_suspects().await
@@ -247,8 +227,10 @@ impl Lines {
     pub(super) async fn flush(&mut self) -> Result<(), LinkError> {
         let main = self.main.unacked.take();
         self.write(Line::Main, main).await?;
-        let extra = self.extra.as_mut().map(|extra| extra.state.unacked.take());
-        self.write(Line::Extra, extra.unwrap_or_default()).await?;
+        for line in self.extras.lines() {
+            let acks = self.state(line).map(|state| state.unacked.take());
+            self.write(line, acks.unwrap_or_default()).await?;
+        }
         self.flush_at = None;
         self.flush_suspects().await
     }
@@ -300,8 +282,8 @@ impl Lines {
 
     /// Lets go of the channels: what is not acknowledged goes back to the server's queue.
     pub(super) async fn abandon(mut self) {
-        let extra = self.extra.as_mut().map(|extra| &mut extra.state);
-        let states = [&mut self.main, &mut self.suspects].into_iter().chain(extra);
+        let extras = self.extras.iter_mut().map(|extra| &mut extra.state);
+        let states = [&mut self.main, &mut self.suspects].into_iter().chain(extras);
         let unwritten = states.flat_map(|state| state.answers.drain(..));
         unwritten.for_each(|(_, answer)| drop(answer.send(Err(SettleError::Lost))));
         // Whatever comes of these copies, their originals are delivered again.
@@ -311,8 +293,9 @@ impl Lines {
             }
         }
         self.main.channel.close().await;
-        if let Some(extra) = &self.extra {
-            extra.state.channel.close().await;
+        let extras: Vec<_> = self.extras.iter().map(|extra| Arc::clone(&extra.state.channel)).collect();
+        for channel in extras {
+            channel.close().await;
         }
         self.suspects.channel.close().await;
     }
@@ -353,19 +336,13 @@ impl LineState {
 /// Cancel safe.
 pub(super) async fn next_message(
     main: &mut Messages,
-    extra: &mut Option<Extra>,
+    extras: &mut Extras,
 ) -> (Line, Option<Result<Incoming, LinkError>>) {
-    let more = async {
-        match extra {
-            Some(extra) => extra.messages.next().await,
-            None => pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        message = main.next() => (Line::Main, message),
-        message = more => (Line::Extra, message),
-    }
+    poll_fn(|cx| match main.poll_next_unpin(cx) {
+        Poll::Ready(message) => Poll::Ready((Line::Main, message)),
+        Poll::Pending => extras.poll_next(cx),
+    })
+    .await
 }
 
 /// Tells who waited for acknowledgements what became of them.

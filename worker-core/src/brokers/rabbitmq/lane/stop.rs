@@ -7,7 +7,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     COMMANDS_MAX, Lane, Left, TAG, bundles,
-    extra::Extra,
     lines::{Errand, LineState, Lines, next_message},
 };
 use crate::{
@@ -28,6 +27,10 @@ const GIVE_BACK_WAIT_MAX: Duration = Duration::from_secs(4);
 /// than 50 ms.
 const QUIET: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(500));
 
+/// How long a stop waits at most for that: jobs that come now and then would go on for ever, and what runs could not be
+/// acknowledged meanwhile.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+
 /// How long, for a server that answered a question asked at `asked` just now: a busy one takes longer for everything.
 pub(super) fn quiet_after(asked: Instant) -> Duration {
     (asked.elapsed() * 5).clamp(QUIET.0, QUIET.1)
@@ -44,12 +47,9 @@ impl Lane {
         let silent = |_| Err(LinkError::new(LinkErrorKind::Gone, "no answer to the end of consuming"));
         timeout_at(deadline, self.settle_down(lines)).await.unwrap_or_else(silent)?;
         timeout_at(deadline, lines.main.channel.cancel(TAG)).await.unwrap_or_else(silent)?;
-        if let Some(extra) = lines.extra.as_mut().filter(|extra| extra.is_consuming()) {
-            timeout_at(deadline, extra.cancel()).await.unwrap_or_else(silent)?;
-            while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.next_extra()).await {
-                self.arrived(lines, Line::Extra, incoming);
-            }
-            lines.extra.iter_mut().for_each(Extra::end);
+        timeout_at(deadline, lines.extras.cancel()).await.unwrap_or_else(silent)?;
+        for (line, incoming) in lines.extras.rest().await {
+            self.arrived(lines, line, incoming);
         }
         // What was on its way still comes, and then the stream ends.
         while let Ok(Some(Ok(incoming))) = timeout_at(deadline, lines.messages.next()).await {
@@ -75,12 +75,14 @@ impl Lane {
         let prefetch = usize::from(self.subscription.prefetch.get());
         let asked = monotonic_now();
         lines.main.channel.barrier().await?;
-        if let Some(extra) = &lines.extra {
-            extra.state.channel.barrier().await?;
+        let barriers: Vec<_> = lines.extras.iter().map(|extra| extra.state.channel.barrier()).collect();
+        for barrier in barriers {
+            barrier.await?;
         }
         let quiet = quiet_after(asked);
-        while !lines.is_full(prefetch) {
-            let Ok((line, message)) = timeout(quiet, next_message(&mut lines.messages, &mut lines.extra)).await else {
+        let at_most = monotonic_now() + SETTLE_MAX;
+        while !lines.is_full(prefetch) && monotonic_now() < at_most {
+            let Ok((line, message)) = timeout(quiet, next_message(&mut lines.messages, &mut lines.extras)).await else {
                 return Ok(());
             };
             self.received(lines, line, message)?;
@@ -90,17 +92,6 @@ impl Lane {
 
     /// Gives deliveries back, all at once, and waits until they are.
     async fn give_back(&self, lines: &mut Lines, held: Vec<Held>, deadline: Instant) -> Result<(), LinkError> {
-        let mut open = self.begin_to_give_back(lines, held).await?;
-        while open > 0 && !lines.errands.is_empty() {
-            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
-            open -= usize::from(matches!(errand, Errand::GiveBack { .. }));
-            self.returned(lines, errand, sent);
-        }
-        lines.flush().await
-    }
-
-    /// Gives deliveries back, sorted by line and tag. How many copies are on their way for it.
-    pub(super) async fn begin_to_give_back(&self, lines: &mut Lines, held: Vec<Held>) -> Result<usize, LinkError> {
         let mut open = 0;
         // The jobs of one message together.
         for held in held.chunk_by(|one, next| (one.line, one.tag) == (next.line, next.tag)) {
@@ -129,7 +120,12 @@ impl Lane {
                 open += 1;
             }
         }
-        Ok(open)
+        while open > 0 && !lines.errands.is_empty() {
+            let Ok(Some((errand, sent))) = timeout_at(deadline, lines.errands.next()).await else { break };
+            open -= usize::from(matches!(errand, Errand::GiveBack { .. }));
+            self.returned(lines, errand, sent);
+        }
+        lines.flush().await
     }
 
     /// Finishes what was submitted, gives back everything, and lets go.

@@ -79,6 +79,10 @@ impl Dialer for HeldLink {
 
 #[async_trait]
 impl Link for HeldLink {
+    fn channels_max(&self) -> u16 {
+        2_047
+    }
+
     async fn channel(&self) -> Result<Box<dyn Channel>, LinkError> {
         Ok(Box::new(self.clone()))
     }

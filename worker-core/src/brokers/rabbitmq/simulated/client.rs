@@ -92,6 +92,10 @@ impl Link for SimulatedLink {
         Ok(Box::new(channel))
     }
 
+    fn channels_max(&self) -> u16 {
+        2_047
+    }
+
     fn blocked(&self) -> Option<String> {
         self.pipes.blocked()
     }
