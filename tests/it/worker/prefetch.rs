@@ -140,6 +140,9 @@ async fn what_waits_beyond_goes_back_in_its_order_and_the_most_urgent_stay() {
         if n == 9 { job.priority(9) } else { job }
     });
     assert!(bench.client.enqueue_all(jobs).await.iter().all(Result::is_ok));
+    bench.log.until("four have begun", |runs| slow(runs).len() == SLOTS).await;
+    eventually("the rest went back", async || (owned(&bench).await == Some(SLOTS as u64 + 1)).then_some(())).await;
+    assert_eq!(slow(&bench.log.runs()).len(), SLOTS, "before the next began");
     bench.log.until("eight have begun", |runs| slow(runs).len() == 2 * SLOTS).await;
     let begun = slow(&bench.log.runs());
     assert_eq!(begun[..SLOTS + 1], ["slow-09", "slow-00", "slow-01", "slow-02", "slow-03"].map(String::from));
