@@ -127,7 +127,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Twice as many in advance as there are slots, as by default.
+    /// Twice as many in hand as there are slots.
     pub(crate) const fn of_prefetch(prefetch: usize) -> Self {
         Self { slots: prefetch / 2, prefetch }
     }
