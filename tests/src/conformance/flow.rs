@@ -165,7 +165,7 @@ pub async fn what_was_fetched_before_the_prefetch_shrank_comes_and_can_be_releas
     consumer.nothing().await;
 }
 
-/// Clauses D1 and D12: where the broker says so.
+/// Clause D1, D12: where the broker says so.
 pub async fn what_a_resized_subscription_gets_is_in_order<F: BrokerFixture>(fx: &F) {
     let process = fx.process().await;
     if !process.broker.resizes_in_order() {

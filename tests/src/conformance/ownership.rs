@@ -54,7 +54,7 @@ pub async fn stopping_gives_back_a_retried_job_with_its_attempts<F: BrokerFixtur
     assert!(rest.iter().all(|delivery| counts(delivery) == (2, 0)), "{rest:?}");
 }
 
-/// Clauses O1 and O2: a stop ends, and costs nothing that runs, also where jobs come all the time and never so many that
+/// Clause O1, O2: a stop ends, and costs nothing that runs, also where jobs come all the time and never so many that
 /// the prefetch is full.
 pub async fn a_stop_ends_though_jobs_keep_coming<F: BrokerFixture>(fx: &F) {
     let (process, other) = (fx.process().await, fx.process().await);
