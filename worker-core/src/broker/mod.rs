@@ -331,7 +331,7 @@ pub trait Source: Send {
     ///
     /// # Errors
     ///
-    /// `Permanent` — the broker is closed. `Transient` — no more can be owned now; the broker goes on trying.
+    /// `Permanent` — the broker is closed.
     ///
     /// # Cancel safety
     ///

@@ -100,7 +100,7 @@ pub(super) static PREFETCH: Setting = Setting {
     meaning: "how many jobs of each queue the worker holds, running or about to",
     form: "a number of jobs from 1 to 65535",
     default: "follows how long the jobs take",
-    why: "the next job is at hand when one ends, and little is held back from other workers: a quarter more than the queue's slots, and up to 1000 where jobs take less than 10 ms",
+    why: "the next job is at hand when one ends, and little is held back from other workers: a quarter more than the queue's slots, and up to 1000 where jobs take less than 20 ms",
     secret: false,
 };
 

@@ -202,7 +202,7 @@ impl Dispatcher {
                 Some(settled) = self.settling.next() => Event::Settled(settled),
                 received = fetched.recv(), if !fetching_stopped => received.map_or(Event::FetchingStopped, Event::Fetched),
                 () = self.alone.over() => Event::AloneWaitOver,
-                () = self.pacing.tick(), if !self.running.is_empty() => Event::PaceDue,
+                () = self.pacing.tick(), if !self.running.is_empty() || self.lanes.has_waiting() => Event::PaceDue,
             };
             match event {
                 Event::Shutdown => self.drain(),
@@ -452,7 +452,7 @@ impl Dispatcher {
         }
         let running = self.running.values();
         let running = running.map(|running| (running.owned.lane, now.saturating_duration_since(running.started)));
-        for (lane, prefetch) in self.pacing.turn(now, running) {
+        for (lane, prefetch) in self.pacing.turn(now, running, |lane| self.lanes.in_hand(lane)) {
             let queue = &self.plan.lanes[lane].subscription.queue;
             tracing::debug!(target: TARGET, %queue, prefetch, "how many jobs are held follows how long they take");
         }
@@ -463,8 +463,11 @@ impl Dispatcher {
         if self.phase != Phase::Serving {
             return;
         }
-        let keep = usize::from(prefetch.get()).saturating_sub(self.plan.lanes[lane].slots);
-        self.lanes.take_beyond(lane, keep).into_iter().for_each(|owned| self.give_back(owned));
+        let bundles = self.plan.broker.capabilities().bundles;
+        self.lanes
+            .take_beyond(lane, prefetch.get().into(), bundles)
+            .into_iter()
+            .for_each(|owned| self.give_back(owned));
     }
 
     fn give_back(&mut self, owned: Owned) {

@@ -9,7 +9,7 @@ use std::{future::pending, num::NonZeroU16, sync::Arc, time::Duration};
 use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,9 @@ const PAUSE_SOURCE_MAX: Duration = Duration::from_millis(500);
 /// A source that failed and has then waited this long without an error works again. An
 /// empty queue would not tell otherwise.
 const SOUND_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a source may be about to hold another number until what it has fetched meanwhile is looked for.
+const RESIZE_LOOK: Duration = Duration::from_millis(10);
 
 /// What one queue's task has to say.
 pub(super) enum Fetched {
@@ -159,26 +162,27 @@ impl Fetching {
         self.fetched.send(Fetched::Batch { lane: self.lane, settler: Arc::clone(settler), deliveries }).await
     }
 
-    /// Holds another number, unless the worker drains meanwhile.
+    /// Holds another number, unless the worker drains meanwhile. What comes until that is so is handed over, too.
     async fn resize(&self, source: &mut dyn Source, settler: &Arc<dyn Settler>, (from, to): (NonZeroU16, NonZeroU16)) {
-        let resized = tokio::select! {
-            biased;
-            () = self.draining.cancelled() => return,
-            resized = source.resize(to) => resized,
-        };
-        match resized {
-            Ok(()) => self.board.holds(to),
-            Err(error) => {
-                tracing::warn!(target: TARGET, queue = %self.subscription.queue, error = error.detail(), "another prefetch could not be had")
-            }
-        }
-        if to < from {
-            // What was fetched before is here, and waits too.
+        let mut resized = None;
+        while resized.is_none() {
+            resized = tokio::select! {
+                biased;
+                () = self.draining.cancelled() => return,
+                resized = timeout(RESIZE_LOOK, source.resize(to)) => resized.ok(),
+            };
+            // What was fetched before waits there, too. An error comes again.
             while let Some(Ok(deliveries)) = source.next_batch(usize::from(u16::MAX)).now_or_never() {
                 if deliveries.is_empty() || self.hand_over(settler, deliveries).await.is_err() {
                     return;
                 }
             }
+        }
+        self.board.holds(to);
+        if let Some(Err(error)) = resized {
+            tracing::warn!(target: TARGET, queue = %self.subscription.queue, error = error.detail(), "another prefetch could not be had");
+        }
+        if to < from {
             // The dispatcher may have ended.
             drop(self.fetched.send(Fetched::Narrowed { lane: self.lane, prefetch: to }).await);
         }

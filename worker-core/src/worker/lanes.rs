@@ -212,9 +212,19 @@ impl Lanes {
         self.lanes.iter_mut().flat_map(take).collect()
     }
 
-    /// Takes out what waits in a lane beyond the first `keep`, to be given back: what would start last.
-    pub(super) fn take_beyond(&mut self, lane: usize, keep: usize) -> Vec<Owned> {
-        let waiting = &mut self.lanes[lane].waiting;
+    /// Whether anything waits that is no suspect.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Takes out what waits in a lane beyond the first, to be given back: what would start last. With what runs, `in_hand`
+    /// are left. Jobs that share messages stay: they are counted by these, and go back together.
+    pub(super) fn take_beyond(&mut self, lane: usize, in_hand: usize, bundles: bool) -> Vec<Owned> {
+        let Lane { waiting, running, .. } = &mut self.lanes[lane];
+        if bundles && waiting.values().flatten().any(|owned| owned.delivery.receipt.part > 0) {
+            return Vec::new();
+        }
+        let keep = in_hand.saturating_sub(*running);
         let mut left = keep;
         let mut beyond = Vec::new();
         for waiting in waiting.values_mut() {
@@ -344,7 +354,7 @@ mod tests {
         {
             let mut lanes = waiting();
             let taken: Vec<_> =
-                lanes.take_beyond(0, keep).iter().map(|owned| owned.delivery.envelope.id.to_string()).collect();
+                lanes.take_beyond(0, keep, true).iter().map(|owned| owned.delivery.envelope.id.to_string()).collect();
             assert_eq!(taken, beyond, "{keep}");
             let started = started(&mut lanes);
             assert_eq!(started.len(), 6 - taken.len(), "the suspect and the other queue are not concerned");

@@ -272,12 +272,12 @@ impl WorkerBuilder {
     /// Owns at most `deliveries` unsettled ones of each queue, 1 to 65,535, of each shard where it has some.
     ///
     /// Default: it follows how long the jobs take, so that the next one is at hand when one ends, and little is held back
-    /// from other workers. At first, and of jobs that take 10 ms or more, it is a quarter more than the queue's slots (twice
+    /// from other workers. At first, and of jobs that take 20 ms or more, it is a quarter more than the queue's slots (twice
     /// as many as these where a job of the queue has a [`concurrency`](crate::JobOptions::concurrency) of its own), of a shard
     /// no more than the worker has slots. Of shorter ones it is what is done in 5 ms beside it, in steps of twice as
-    /// much, up to 1,000 jobs (or messages, where jobs share some) or 16 MiB of them: for 16 slots 80 where a job takes 2 ms,
-    /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back. Where a queue or shard has one
-    /// slot, on a broker that would [lose the order](crate::broker::Broker::resizes_in_order), it stays the first number.
+    /// much, up to 1,000 jobs (or messages, where jobs share some) or 16 MiB of them beside that: for 16 slots 80 where a job takes 2 ms,
+    /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back, unless jobs share messages. Where a
+    /// queue or shard has one slot, or a job of `concurrency = 1`, on a broker that would [lose the order](crate::broker::Broker::resizes_in_order), it stays the first number.
     pub fn prefetch(mut self, deliveries: usize) -> Self {
         self.prefetch = Some(deliveries);
         self
@@ -343,7 +343,8 @@ impl WorkerBuilder {
             let of_queue = in_range(&what, own.unwrap_or(slots), CONCURRENCY_MAX, &mut problems).min(slots);
             let shards = registry.shards(&queue);
             let count = shards.len();
-            let is_limited = registry.of_queue(&queue).any(|entry| entry.registration.options.concurrency.is_some());
+            let limits = || registry.of_queue(&queue).filter_map(|entry| entry.registration.options.concurrency);
+            let (is_limited, is_serial) = (limits().next().is_some(), limits().any(|limit| limit.get() == 1));
             for (n, shard) in shards.into_iter().enumerate() {
                 if lanes.iter().any(|lane: &LanePlan| lane.subscription.queue == shard) {
                     problems.push(format!("queue `{shard}` is named beside the queue that it is a shard of; name one"));
@@ -356,7 +357,7 @@ impl WorkerBuilder {
                 let prefetch = in_range("prefetch", prefetch, usize::from(u16::MAX), &mut problems);
                 let prefetch = u16::try_from(prefetch).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
                 // One after the other is an order, which must not be lost.
-                let may_resize = slots_of_shard > 1 || broker.resizes_in_order();
+                let may_resize = slots_of_shard > 1 && !is_serial || broker.resizes_in_order();
                 let is_adaptive = self.prefetch.is_none() && may_resize;
                 let subscription = Subscription::new(shard, prefetch);
                 lanes.push(LanePlan { subscription, slots: slots_of_shard, is_adaptive });

@@ -82,18 +82,19 @@ impl Pacing {
     }
 
     /// Decides for each lane, and tells whoever fetches for it: which holds another number from now on. `running` is what
-    /// runs, by its lane, and since when.
+    /// runs, by its lane, and since when; `in_hand` how many of a lane run or wait.
     pub(super) fn turn(
         &mut self,
         now: Instant,
         running: impl Iterator<Item = (usize, Duration)>,
+        in_hand: impl Fn(usize) -> usize,
     ) -> Vec<(usize, NonZeroU16)> {
         self.due = now + WINDOW;
         let mut ages = vec![Vec::new(); self.lanes.len()];
         running.for_each(|(lane, age)| ages[lane].push(age));
         let lanes = self.lanes.iter_mut().enumerate();
         let changed = lanes.filter_map(|(number, lane)| {
-            let next = lane.pace.as_mut()?.turn(now, ages[number].iter().copied())?;
+            let next = lane.pace.as_mut()?.turn(now, ages[number].iter().copied(), in_hand(number))?;
             lane.prefetch.send_replace(next);
             Some((number, next))
         });

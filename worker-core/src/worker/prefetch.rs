@@ -26,6 +26,9 @@ pub(super) const WINDOW: Duration = Duration::from_millis(100);
 /// How long a queue whose jobs became slow is held few of: to give jobs back costs more than to fetch them late.
 const CAUTION: Duration = Duration::from_secs(10);
 
+/// For so many windows jobs may wait here of which none runs, because other queues have the slots.
+const IDLE_MAX: u8 = 3;
+
 /// What is held of a queue of which nothing is known yet, and of slow jobs: a quarter more than can run. Where some of its
 /// jobs may not run as often as there are slots, twice as many: they wait in hand, and others must be beside them.
 pub(super) const fn least(slots: usize, is_limited: bool) -> usize {
@@ -44,6 +47,8 @@ pub(super) struct Pace {
     before: Sums,
     /// The most jobs that were in hand at once.
     most_in_hand: usize,
+    /// Windows in a row in which jobs waited here and none ran: others have the slots.
+    idle: u8,
     /// When it may grow again.
     cautious_until: Option<Instant>,
 }
@@ -64,7 +69,17 @@ impl Pace {
     pub(super) fn new(slots: usize, least: NonZeroU16, now: Instant) -> Self {
         let least = usize::from(least.get());
         let (none, began) = (Sums::default(), now);
-        Self { slots, least, current: least, began, now: none, before: none, most_in_hand: 0, cautious_until: None }
+        Self {
+            slots,
+            least,
+            current: least,
+            began,
+            now: none,
+            before: none,
+            most_in_hand: 0,
+            idle: 0,
+            cautious_until: None,
+        }
     }
 
     /// A job ended that ran so long; `is_first` of its message, where several share one.
@@ -88,8 +103,13 @@ impl Pace {
     }
 
     /// Looks at what was measured, where it is time: how many jobs run, since when, `running` says. What is to be held
-    /// from now on, if that is another number.
-    pub(super) fn turn(&mut self, now: Instant, running: impl Iterator<Item = Duration>) -> Option<NonZeroU16> {
+    /// from now on, if that is another number; `in_hand` are now.
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+        running: impl Iterator<Item = Duration>,
+        in_hand: usize,
+    ) -> Option<NonZeroU16> {
         let window = now.saturating_duration_since(self.began);
         if window < WINDOW {
             return None;
@@ -99,14 +119,21 @@ impl Pace {
         // Those that have not ended yet count by what they took of this time: one that never ends must be noticed, too.
         latest.busy += running.map(|age| age.min(WINDOW).as_secs_f64()).sum::<f64>();
         if latest.busy <= 0.0 && latest.ended <= 0.0 {
-            return None; // Nothing was learnt.
+            // Nothing was learnt, but that what waits here could be run elsewhere.
+            self.idle = if in_hand > 0 { self.idle.saturating_add(1) } else { 0 };
+            return if self.is_grown() && self.idle >= IDLE_MAX { self.go_to(self.least, now) } else { None };
         }
+        self.idle = 0;
         self.before = self.before.halved().plus(latest);
-        let in_hand = std::mem::take(&mut self.most_in_hand);
+        let most_in_hand = std::mem::take(&mut self.most_in_hand);
         let latest_ended = latest.ended;
         let (wanted, latest) = (self.wanted(self.before), self.wanted(latest));
-        let is_used_up = latest_ended >= self.current as f64 && in_hand * 2 >= self.current;
+        let is_used_up = latest_ended >= self.current as f64 && most_in_hand * 2 >= self.current;
         let next = self.next(wanted, latest, is_used_up, now)?;
+        self.go_to(next, now)
+    }
+
+    fn go_to(&mut self, next: usize, now: Instant) -> Option<NonZeroU16> {
         if next < self.current {
             self.cautious_until = Some(now + CAUTION);
         }
@@ -185,12 +212,13 @@ mod tests {
         now: Instant,
         bytes: usize,
         bundle: u64,
+        waiting: usize,
     }
 
     impl Queue {
         fn of(slots: usize) -> Self {
             let (now, first) = (monotonic_now(), u16::try_from(least(slots, false)).unwrap().try_into().unwrap());
-            Self { pace: Pace::new(slots, first, now), now, bytes: 100, bundle: 1 }
+            Self { pace: Pace::new(slots, first, now), now, bytes: 100, bundle: 1, waiting: 0 }
         }
 
         /// For so many windows all slots have jobs that take so long; what is held then.
@@ -205,7 +233,7 @@ mod tests {
                 self.pace.in_hand(usize::try_from(per_window).unwrap().min(self.pace.current));
                 (0..per_window).for_each(|n| self.pace.ended(time, self.bytes, n % self.bundle == 0));
                 self.now += WINDOW;
-                self.pace.turn(self.now, running.iter().copied());
+                self.pace.turn(self.now, running.iter().copied(), self.waiting);
             }
             self.pace.current
         }
@@ -296,6 +324,15 @@ mod tests {
         (queue.bundle, queue.bytes) = (100, 2_500);
         // 67 messages of 250 kB are 16 MiB.
         assert_eq!(queue.busy(20, micros(50)), 125);
+    }
+
+    #[test]
+    fn what_waits_here_because_others_have_the_slots_goes_elsewhere() {
+        let mut queue = Queue::of(16);
+        queue.busy(20, micros(1_000));
+        queue.waiting = 100;
+        assert_eq!(queue.works(2, 0, Duration::ZERO, &[]), 160);
+        assert_eq!(queue.works(1, 0, Duration::ZERO, &[]), 20);
     }
 
     #[test]

@@ -324,8 +324,12 @@ impl Lane {
                     self.settle(lines, delivery, held, settlement, answer).await?;
                 }
                 Command::Resize(prefetch, answer) => {
-                    self.prefetch = prefetch;
-                    self.resized.push(answer);
+                    // There is nothing to wait for where there will be more.
+                    if prefetch > std::mem::replace(&mut self.prefetch, prefetch) {
+                        drop(answer.send(Ok(())));
+                    } else {
+                        self.resized.push(answer);
+                    }
                 }
                 Command::Stop(answer) => {
                     self.table.stop();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -23,11 +23,11 @@ use crate::{
     brokers::rabbitmq::{
         connection::Up,
         course::Line,
-        declare::broker_error,
         link::{Channel, LinkError, LinkErrorKind},
         mutant::{self, Mutant},
         wire::Incoming,
     },
+    telemetry::TARGET,
     time::monotonic_now,
 };
 
@@ -58,7 +58,8 @@ pub(super) struct Extras {
 pub(super) struct Extra {
     number: u32,
     pub(super) state: LineState,
-    messages: Messages,
+    /// None once all that it was sent is here.
+    messages: Option<Messages>,
     pub(super) prefetch: u16,
     phase: Phase,
     /// Counts it among those of this process.
@@ -150,7 +151,8 @@ impl Extras {
     /// The next message that any of them brings.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(Line, Option<Result<Incoming, LinkError>>)> {
         for extra in self.iter_mut() {
-            if let Poll::Ready(message) = extra.messages.poll_next_unpin(cx) {
+            let Some(messages) = &mut extra.messages else { continue };
+            if let Poll::Ready(message) = messages.poll_next_unpin(cx) {
                 return Poll::Ready((extra.line(), message));
             }
         }
@@ -169,10 +171,10 @@ impl Extras {
     pub(super) async fn rest(&mut self) -> Vec<(Line, Incoming)> {
         let mut rest = Vec::new();
         for extra in self.iter_mut().filter(|extra| !extra.is_consuming()) {
-            while let Ok(Some(Ok(incoming))) = timeout(REST_WAIT_MAX, extra.messages.next()).await {
+            let Some(mut messages) = extra.messages.take() else { continue };
+            while let Ok(Some(Ok(incoming))) = timeout(REST_WAIT_MAX, messages.next()).await {
                 rest.push((extra.line(), incoming));
             }
-            extra.messages = stream::pending().boxed();
         }
         rest
     }
@@ -188,10 +190,12 @@ impl Lane {
     pub(super) async fn tend_extras(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
         let wanted = self.extra_wanted();
         if let Some(mut extra) = lines.extras.living.take_if(|extra| extra.prefetch != wanted) {
-            let asked = monotonic_now();
-            extra.state.channel.barrier().await?;
-            let (quiet, now) = (stop::quiet_after(asked), monotonic_now());
-            extra.phase = Phase::Settling { quiet, until: now + quiet, at_most: now + SETTLE_MAX };
+            if extra.is_consuming() {
+                let asked = monotonic_now();
+                extra.state.channel.barrier().await?;
+                let (quiet, now) = (stop::quiet_after(asked), monotonic_now());
+                extra.phase = Phase::Settling { quiet, until: now + quiet, at_most: now + SETTLE_MAX };
+            }
             lines.extras.retiring.push(extra);
         }
         self.extra_again.take_if(|again| *again <= monotonic_now());
@@ -237,29 +241,22 @@ impl Lane {
         Ok(())
     }
 
-    /// Begins another consumer. Without it the queue is consumed all the same, and whoever asked is told.
+    /// Begins another consumer. Without it the queue is consumed all the same, and it is tried again.
     async fn open_extra(&mut self, lines: &mut Lines, prefetch: u16) {
-        let refused = |why| Err(LinkError::new(LinkErrorKind::Refused, why));
-        let opened = if self.extra_again.is_some() {
-            refused("it could not be had just now")
-        } else if lines.extras.retiring.len() >= RETIRING_MAX {
-            refused("what came by others takes long, and is not settled yet")
-        } else {
-            self.try_extra(&Arc::clone(&lines.up), prefetch).await
-        };
-        match opened {
+        if self.extra_again.is_some() || lines.extras.retiring.len() >= RETIRING_MAX {
+            return;
+        }
+        match self.try_extra(&Arc::clone(&lines.up), prefetch).await {
             Ok((channel, messages)) => {
-                self.extra_again = None;
                 lines.extras.last += 1;
-                let (number, state, counted) =
-                    (lines.extras.last, LineState::new(channel), Arc::clone(&self.shared.extras));
-                let phase = Phase::Consuming;
+                let (number, state) = (lines.extras.last, LineState::new(channel));
+                let (phase, counted) = (Phase::Consuming, Arc::clone(&self.shared.extras));
+                let messages = Some(messages);
                 lines.extras.living = Some(Extra { number, state, messages, prefetch, phase, _counted: counted });
             }
             Err(error) => {
-                self.extra_again.get_or_insert_with(|| monotonic_now() + PAUSE);
-                let told = || broker_error("no more is held of the queue than at first; this is tried again", &error);
-                self.resized.drain(..).for_each(|answer| drop(answer.send(Err(told()))));
+                tracing::warn!(target: TARGET, queue = %self.queue(), prefetch, %error, retry_in = ?PAUSE, "no more is held of the queue than at first");
+                self.extra_again = Some(monotonic_now() + PAUSE);
             }
         }
     }
