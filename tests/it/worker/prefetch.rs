@@ -65,29 +65,6 @@ async fn slow_jobs_that_a_worker_of_quick_ones_holds_go_to_whoever_is_free<F: Br
     second.abort_and_end().await;
 }
 
-macro_rules! on_all_brokers {
-    ($($case:ident)*) => {
-        mod memory {$(
-            #[test]
-            fn $case() {
-                super::run::<super::MemoryFixture<true>>(super::$case);
-            }
-        )*}
-        mod sqlite {$(
-            #[test]
-            fn $case() {
-                super::run::<super::SqliteFixture>(super::$case);
-            }
-        )*}
-        mod rabbitmq {$(
-            #[test]
-            fn $case() {
-                super::run::<super::RabbitFixture>(super::$case);
-            }
-        )*}
-    };
-}
-
 on_all_brokers! {
     slow_jobs_that_a_worker_of_quick_ones_holds_go_to_whoever_is_free
 }

@@ -190,29 +190,6 @@ async fn a_call_is_answered_from_whichever_shard<F: BrokerFixture>(fx: &F) {
     assert_eq!(queues_of(&bench).into_values().flatten().collect::<BTreeSet<_>>().len(), 4);
 }
 
-macro_rules! on_all_brokers {
-    ($($case:ident)*) => {
-        mod memory {$(
-            #[test]
-            fn $case() {
-                super::run::<super::MemoryFixture<true>>(super::$case);
-            }
-        )*}
-        mod sqlite {$(
-            #[test]
-            fn $case() {
-                super::run::<super::SqliteFixture>(super::$case);
-            }
-        )*}
-        mod rabbitmq {$(
-            #[test]
-            fn $case() {
-                super::run::<super::RabbitFixture>(super::$case);
-            }
-        )*}
-    };
-}
-
 on_all_brokers! {
     each_shard_gets_its_part_and_all_jobs_run
     jobs_of_one_key_run_in_their_order
