@@ -41,4 +41,5 @@ mod start;
 mod status;
 mod suspects;
 mod timeouts;
+mod together;
 mod unknown;

@@ -105,6 +105,7 @@ macro_rules! conformance {
             settle {
                 an_acknowledged_job_is_gone
                 acknowledgements_submitted_together_are_all_made_true
+                settlements_submitted_in_one_call_are_answered_each_in_its_place
                 a_released_delivery_keeps_its_attempt
                 a_release_keeps_what_was_counted_before
                 a_release_with_a_delay_waits_for_it

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use worker_core::{
     Clock as _, Failure, FailureKind, Headers, Priority, Timestamp, TokioClock,
-    broker::{BATCH_MAX, DeadJob, attempts_failed},
+    broker::{BATCH_MAX, DeadJob, SettleError, attempts_failed},
     envelope::Body,
     outcome::FAILURE_BYTES_MAX,
     settlement::{Note, Settlement},
 };
 
 use crate::{
+    eventually::soon,
     fixture::{BrokerFixture, skipped},
     process::Process,
     sample::{
-        ENQUEUED_AT, QUEUE, assert_counts, assert_known, bury, ids, job, job_for, jobs, release, retry, sorted_ids,
+        ENQUEUED_AT, QUEUE, assert_counts, assert_known, bury, copy, ids, job, job_for, jobs, release, retry,
+        sorted_ids,
     },
 };
 
@@ -59,6 +61,28 @@ pub async fn acknowledgements_submitted_together_are_all_made_true<F: BrokerFixt
     let mut late = process.consume(1_000).await;
     assert_eq!(sorted_ids(&late.take(3).await), kept_ids);
     late.nothing().await;
+}
+
+/// Clause S8: also where one of them is no longer owned.
+pub async fn settlements_submitted_in_one_call_are_answered_each_in_its_place<F: BrokerFixture>(fx: &F) {
+    let process = fx.process().await;
+    process.enqueue(["acked", "gone", "released", "dead"].map(job)).await;
+    let mut consumer = process.consume(4).await;
+    let [acked, gone, released, dead] = <[_; 4]>::try_from(consumer.take(4).await).unwrap();
+    let too_late = copy(&gone);
+    consumer.ack(gone).await;
+    let ack = || Settlement::Ack { reply: None };
+    let settlements = vec![(acked, ack()), (too_late, ack()), (released, release(Duration::ZERO)), (dead, bury(FailureKind::Error))];
+    let mut answers = Vec::new();
+    for ticket in consumer.settler.submit_all(settlements) {
+        answers.push(soon("a settlement is answered", ticket).await);
+    }
+    assert!(matches!(&*answers, [Ok(()), Err(SettleError::Lost), Ok(()), Ok(())]), "{answers:?}");
+    let back = consumer.expect("released").await;
+    consumer.ack(back).await;
+    consumer.nothing().await;
+    assert_counts(&process.stats().await, [0, 0, 0, 1]);
+    assert!(consumer.settler.submit_all(Vec::new()).is_empty());
 }
 
 /// Clause S2: again at once, as if it had not been delivered, begun or not.

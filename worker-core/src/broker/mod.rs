@@ -56,6 +56,8 @@
 //! * **S6** A delivery is settled once. What the broker cannot make true now comes back from the
 //!   [`Ticket`], to be submitted again; what is no longer ours is [`SettleError::Lost`], and changes nothing.
 //! * **S7** A settlement outlives a crash once its ticket is `Ok`.
+//! * **S8** [`Settler::submit_all`] is [`submit`](Settler::submit) of each: one ticket for each, in that order, and none
+//!   suffers for another.
 //!
 //! # Ownership
 //!
@@ -360,4 +362,10 @@ pub trait Settler: Send + Sync {
 
     /// Asks the broker to make `settlement` true about `delivery`.
     fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket;
+
+    /// The same for several, in this order; a ticket for each. A broker has its own way where that is cheaper, as where
+    /// whoever talks to the server is woken once for all of them.
+    fn submit_all(&self, settlements: Vec<(Delivery, Settlement)>) -> Vec<Ticket> {
+        settlements.into_iter().map(|(delivery, settlement)| self.submit(delivery, settlement)).collect()
+    }
 }

@@ -262,8 +262,8 @@ impl TestQueue {
                     return None;
                 }
                 let cx = self.context(&delivery, entry);
-                let outcome = execute(Arc::clone(entry), delivery.envelope.body.clone(), cx).await;
-                (outcome, entry.registration.options.retry)
+                let ran = execute(Arc::clone(entry), delivery.envelope.body.clone(), cx).await;
+                (ran.outcome, entry.registration.options.retry)
             }
         };
         let settlement = decide_for(delivery.envelope.caller.as_ref(), outcome, attempt, &retry, 0.0);

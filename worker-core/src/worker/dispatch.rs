@@ -5,11 +5,11 @@
 //! could be decided without it: which delivery starts next is `lanes`, what an
 //! outcome means is [`decide_for`].
 //!
-//! What must stay true: a delivery leaves this task only by `submit`; every
-//! spawned task is in one of the two `JoinSet`s; after `draining` no job starts.
+//! What must stay true: a delivery leaves this task only by `submit`, in the
+//! round in which it is concluded; every spawned task is in a `JoinSet`, of
+//! fetching or of the executions; after `draining` no job starts.
 
 use std::{
-    collections::HashMap,
     future::{Future, pending},
     num::NonZeroU16,
     pin::pin,
@@ -18,29 +18,30 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use slab::Slab;
 use tokio::{
+    runtime::Handle,
     sync::mpsc,
-    task::{Id, JoinError, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use crate::{
-    broker::{Begin, Delivery, Settler},
+    broker::{Begin, Delivery, SettleError, Settler, Ticket},
     error::{BrokerError, RunError},
     handler::{Context, ContextParts},
     name::JobName,
-    outcome::{Failure, FailureKind, Outcome},
+    outcome::Outcome,
     registry::Entry,
     retry::RetryPolicy,
-    settlement::decide_for,
+    settlement::{Settlement, decide_for},
     telemetry::{SPAN_JOB, TARGET},
     time::monotonic_now,
     worker::{
         Plan,
         admit::{Admission, admit},
-        execute::execute,
+        executions::{Ended, Execution, Executions},
         fetch::{Fetched, Fetching},
         lanes::{Lanes, Next, Owned, Place},
         meter::{Meter, Series},
@@ -75,8 +76,10 @@ pub(super) struct Dispatcher {
     plan: Plan,
     lanes: Lanes,
     phase: Phase,
-    running: HashMap<Id, Running>,
-    executions: JoinSet<Outcome>,
+    running: Slab<Running>,
+    executions: Executions,
+    /// What the broker is told at the end of this round.
+    concluded: Vec<Concluded>,
     settling: FuturesUnordered<Settling<Arc<Series>>>,
     draining: CancellationToken,
     alone: AloneWait,
@@ -125,6 +128,21 @@ struct Running {
     span: tracing::Span,
 }
 
+/// A delivery of which is decided what must become of it.
+struct Concluded {
+    delivery: Delivery,
+    settlement: Settlement,
+    settler: Arc<dyn Settler>,
+    /// What is true then.
+    settled: Settled<Arc<Series>>,
+}
+
+impl Concluded {
+    fn parts(self) -> ((Delivery, Settlement), Settled<Arc<Series>>) {
+        ((self.delivery, self.settlement), self.settled)
+    }
+}
+
 /// What the loop waits for.
 enum Event {
     Shutdown,
@@ -135,7 +153,7 @@ enum Event {
     AloneWaitOver,
     /// Slow jobs may be held that another worker could run.
     PaceDue,
-    Ended(Result<(Id, Outcome), JoinError>),
+    Ended,
     Settled(Settled<Arc<Series>>),
     Fetched(Fetched),
     FetchingStopped,
@@ -152,12 +170,14 @@ impl Dispatcher {
         );
         let firsts = plan.lanes.iter().map(|lane| (lane.subscription.prefetch, lane.is_adaptive.then_some(lane.slots)));
         let pacing = Pacing::new(firsts, plan.broker.capabilities().bundles, monotonic_now());
+        let executions = Executions::new(plan.jobs_on.clone().unwrap_or_else(Handle::current));
         Self {
             plan,
             lanes,
             phase: Phase::Serving,
-            running: HashMap::new(),
-            executions: JoinSet::new(),
+            running: Slab::new(),
+            executions,
+            concluded: Vec::new(),
             settling: FuturesUnordered::new(),
             draining: CancellationToken::new(),
             alone: AloneWait::None,
@@ -198,7 +218,7 @@ impl Dispatcher {
                 () = &mut abort, if !matches!(self.phase, Phase::Aborting { .. }) => Event::Abort,
                 Some(ping) = asked.recv() => Event::Asked(ping),
                 () = self.deadline() => Event::DeadlineOver,
-                Some(ended) = self.executions.join_next_with_id() => Event::Ended(ended),
+                () = self.executions.wait() => Event::Ended,
                 Some(settled) = self.settling.next() => Event::Settled(settled),
                 received = fetched.recv(), if !fetching_stopped => received.map_or(Event::FetchingStopped, Event::Fetched),
                 () = self.alone.over() => Event::AloneWaitOver,
@@ -213,11 +233,8 @@ impl Dispatcher {
                 Event::DeadlineOver => self.abort(),
                 Event::AloneWaitOver if matches!(self.alone, AloneWait::Idle(_)) => self.alone = AloneWait::None,
                 Event::AloneWaitOver => self.alone = AloneWait::Over,
-                Event::Ended(ended) => {
-                    self.ended(ended);
-                    while let Some(ended) = self.executions.try_join_next_with_id() {
-                        self.ended(ended);
-                    }
+                Event::Ended => {
+                    self.executions.take_ended().into_iter().for_each(|ended| self.ended(ended));
                     self.pace();
                 }
                 Event::PaceDue => self.pace(),
@@ -241,6 +258,8 @@ impl Dispatcher {
                 }
             }
             self.start_what_can();
+            self.executions.end_round();
+            self.submit();
             for (lane, running) in self.lanes.take_changed() {
                 self.plan.board.running(lane, running);
                 self.meter.running(lane, running);
@@ -283,10 +302,10 @@ impl Dispatcher {
         self.drain();
         self.give_back_unstarted();
         self.phase = Phase::Aborting { until: monotonic_now() + SETTLE_WAIT_MAX };
-        if !self.executions.is_empty() {
-            tracing::warn!(target: TARGET, running = self.executions.len(), "cancelling what still runs; it is given back");
+        if !self.running.is_empty() {
+            tracing::warn!(target: TARGET, running = self.running.len(), "cancelling what still runs; it is given back");
         }
-        self.executions.abort_all();
+        self.executions.abort();
     }
 
     fn arrive(&mut self, lane: usize, settler: &Arc<dyn Settler>, deliveries: Vec<Delivery>) {
@@ -391,13 +410,12 @@ impl Dispatcher {
         }
         self.meter.series(owned.lane, Some(&entry)).started(delivery, now);
         let cx = self.context(delivery, &entry);
-        let execution = execute(Arc::clone(&entry), delivery.envelope.body.clone(), cx).instrument(span.clone());
-        let id = match &self.plan.jobs_on {
-            Some(runtime) => self.executions.spawn_on(execution, runtime),
-            None => self.executions.spawn(execution),
-        }
-        .id();
-        self.running.insert(id, Running { owned, place, entry, started: monotonic_now(), span });
+        let body = delivery.envelope.body.clone();
+        // What may kill the process has nobody beside it whom that is not told of.
+        let may_share = !delivery.is_suspect();
+        let (job, said) = (Arc::clone(&entry), span.clone());
+        let key = self.running.insert(Running { owned, place, entry, started: monotonic_now(), span });
+        self.executions.start(Execution { key, entry: job, body, cx, span: said }, may_share);
     }
 
     fn context(&self, delivery: &Delivery, entry: &Entry) -> Context {
@@ -415,31 +433,22 @@ impl Dispatcher {
         })
     }
 
-    fn ended(&mut self, ended: Result<(Id, Outcome), JoinError>) {
-        let (id, ended) = match ended {
-            Ok((id, outcome)) => (id, Ok(outcome)),
-            Err(error) => (error.id(), Err(error)),
-        };
-        let Some(Running { owned, place, entry, started, span }) = self.running.remove(&id) else {
+    fn ended(&mut self, Ended { key, outcome, elapsed }: Ended) {
+        let Some(Running { owned, place, entry, started, span }) = self.running.try_remove(key) else {
             return;
         };
         self.lanes.leave(&place);
-        let elapsed = started.elapsed();
+        let elapsed = elapsed.unwrap_or_else(|| started.elapsed());
         self.meter.series(owned.lane, Some(&entry)).ended(elapsed);
         self.pacing.ended(owned.lane, elapsed, &owned.delivery);
-        let conclusion = match ended {
+        let conclusion = match outcome {
             // While this worker stops it is given back at once, for another to take.
-            Ok(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
+            Some(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
                 Conclusion::Ended(Outcome::Snoozed(delay.max(SNOOZE_MIN)))
             }
-            Ok(outcome) => Conclusion::Ended(outcome),
-            Err(error) if error.is_cancelled() && entry.registration.blocking => Conclusion::Abandoned,
-            Err(error) if error.is_cancelled() => Conclusion::Interrupted,
-            // `execute` catches the handler's panics; what is left is a panic in dropping its value.
-            Err(error) => {
-                let failure = Failure::new(FailureKind::Panic, error.to_string());
-                Conclusion::Ended(Outcome::Failed { failure, retry_after: None })
-            }
+            Some(outcome) => Conclusion::Ended(outcome),
+            None if entry.registration.blocking => Conclusion::Abandoned,
+            None => Conclusion::Interrupted,
         };
         self.conclude(owned, conclusion, &entry.registration.options.retry, elapsed, span);
     }
@@ -450,8 +459,8 @@ impl Dispatcher {
         if !self.pacing.is_due(now) {
             return;
         }
-        let running = self.running.values();
-        let running = running.map(|running| (running.owned.lane, now.saturating_duration_since(running.started)));
+        let running = self.running.iter();
+        let running = running.map(|(_, running)| (running.owned.lane, now.saturating_duration_since(running.started)));
         for (lane, prefetch) in self.pacing.turn(now, running, |lane| self.lanes.in_hand(lane)) {
             let queue = &self.plan.lanes[lane].subscription.queue;
             tracing::debug!(target: TARGET, %queue, prefetch, "how many jobs are held follows how long they take");
@@ -496,8 +505,31 @@ impl Dispatcher {
             ending: settlement.clone().into(),
         };
         let series = Arc::clone(self.meter.series(lane, entry.as_deref()));
-        let ticket = settler.submit(delivery, settlement);
-        self.settling.push(Settling::new(ticket, settler, Settled { report, cause, series, span }));
+        let settled = Settled { report, cause, series, span };
+        self.concluded.push(Concluded { delivery, settlement, settler, settled });
+    }
+
+    /// Tells the broker what this round has come to, each settler once.
+    fn submit(&mut self) {
+        let mut concluded = std::mem::take(&mut self.concluded).into_iter().peekable();
+        while let Some(first) = concluded.next() {
+            let settler = Arc::clone(&first.settler);
+            let mut of_settler = vec![first];
+            while let Some(next) = concluded.next_if(|next| Arc::ptr_eq(&next.settler, &settler)) {
+                of_settler.push(next);
+            }
+            let (settlements, settled): (Vec<_>, Vec<_>) = of_settler.into_iter().map(Concluded::parts).unzip();
+            let tickets = settler.submit_all(settlements);
+            debug_assert_eq!(tickets.len(), settled.len(), "a settler answers for each settlement");
+            let tickets =
+                tickets.into_iter().chain(std::iter::repeat_with(|| Ticket::resolved(Err(SettleError::Lost))));
+            self.settling.extend(
+                settled
+                    .into_iter()
+                    .zip(tickets)
+                    .map(|(settled, ticket)| Settling::new(ticket, Arc::clone(&settler), settled)),
+            );
+        }
     }
 
     fn count(&mut self, settled: &Settled<Arc<Series>>) {

@@ -7,32 +7,93 @@
 //!
 //! The module imports no broker on purpose: settling is decided elsewhere.
 
-use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    future::poll_fn,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use crate::{
     envelope::Body,
-    handler::{Context, Invoked},
+    handler::{BoxFuture, Context, Invoked},
     outcome::{Failure, FailureKind, Outcome},
     registry::Entry,
     telemetry::TARGET,
+    time::monotonic_now,
 };
+
+/// An execution that came to its end.
+pub(crate) struct Ran {
+    pub(crate) outcome: Outcome,
+    /// Whether it ever waited for anything.
+    pub(crate) has_waited: bool,
+    pub(crate) elapsed: Duration,
+}
+
+/// What came of calling a handler.
+pub(crate) enum Begun {
+    /// It ended without waiting for anything.
+    Ended(Outcome),
+    /// It waits, and is to be gone on with.
+    Waits(BoxFuture<Invoked>),
+}
 
 /// Runs the job's handler on `body`.
 ///
 /// A job on the blocking pool that runs too long keeps this future, and with
 /// it its slot, until its thread returns: a thread cannot be stopped, and
 /// settling earlier would let the job run twice at once.
-pub(crate) async fn execute(job: Arc<Entry>, body: Body, cx: Context) -> Outcome {
-    let (invoke, limit) = (job.registration.invoke, job.registration.options.timeout);
-    // The call itself is inside, since decoding is user code too.
-    let run = async move { invoke(body, cx).await };
+pub(crate) async fn execute(job: Arc<Entry>, body: Body, cx: Context) -> Ran {
+    let began = monotonic_now();
+    match begin(&job, body, cx).await {
+        Begun::Ended(outcome) => Ran { outcome, has_waited: false, elapsed: began.elapsed() },
+        Begun::Waits(call) => go_on(&job, call, began.elapsed()).await,
+    }
+}
+
+/// Calls the job's handler, and lets it run until it first waits. What waits may be gone on with in another task.
+///
+/// Resolves at once: it is a future only to know the task.
+pub(crate) fn begin(job: &Entry, body: Body, cx: Context) -> impl Future<Output = Begun> {
+    let invoke = job.registration.invoke;
+    let mut call = Some((body, cx));
+    poll_fn(move |task| {
+        // A future that has resolved is not polled again.
+        let Some((body, cx)) = call.take() else { return Poll::Pending };
+        // The call itself is inside, since decoding is user code too; and so is the end of what it leaves behind.
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            let mut call = invoke(body, cx);
+            match call.as_mut().poll(task) {
+                Poll::Ready(invoked) => Begun::Ended(outcome(invoked)),
+                Poll::Pending => Begun::Waits(call),
+            }
+        }));
+        Poll::Ready(begun.unwrap_or_else(|panic| Begun::Ended(panicked(panic))))
+    })
+}
+
+/// Runs what has begun to its end, or until it is over its timeout, of which so much is spent.
+pub(crate) async fn go_on(job: &Entry, call: BoxFuture<Invoked>, spent: Duration) -> Ran {
+    let began = monotonic_now();
+    let outcome = within(job, call, spent).await;
+    Ran { outcome, has_waited: true, elapsed: spent + began.elapsed() }
+}
+
+async fn within(job: &Entry, call: BoxFuture<Invoked>, spent: Duration) -> Outcome {
+    let limit = job.registration.options.timeout;
+    let run = async move { outcome(call.await) };
     let mut run = pin!(AssertUnwindSafe(run).catch_unwind());
-    match timeout(limit, &mut run).await {
-        Ok(Ok(invoked)) => outcome(invoked),
-        Ok(Err(panic)) => panicked(&*panic),
+    match timeout(limit.saturating_sub(spent), &mut run).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => panicked(panic),
         Err(_) => {
             if job.registration.blocking {
                 tracing::warn!(target: TARGET, timeout = ?limit, "job ran too long; its slot stays taken until its thread returns");
@@ -59,8 +120,12 @@ fn timed_out(limit: Duration) -> Outcome {
     Outcome::Failed { failure: Failure::new(FailureKind::TimedOut, message), retry_after: None }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+fn panicked(panic: Box<dyn Any + Send>) -> Outcome {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let failure = Failure::new(FailureKind::Panic, text.unwrap_or("the handler panicked without a text"));
+    // What a handler panics with is its own, and may panic once more when it is dropped.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        mem::forget(again);
+    }
     Outcome::Failed { failure, retry_after: None }
 }

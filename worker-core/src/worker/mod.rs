@@ -11,11 +11,13 @@
 pub(crate) mod admit;
 mod dispatch;
 pub(crate) mod execute;
+mod executions;
 mod fetch;
 mod lanes;
 mod meter;
 mod pacing;
 mod prefetch;
+mod quickness;
 mod report;
 mod settle;
 mod status;

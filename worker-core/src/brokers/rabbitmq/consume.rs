@@ -125,7 +125,14 @@ impl Table {
         self.change(|state| state.failure = Some(error));
     }
 
-    /// Hands a message to the worker.
+    /// Tells whoever waits for a batch that there is one, once for all that came together.
+    pub(super) fn tell(&self) {
+        if !self.lock().fetched.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Hands a message to the worker, who is to be [told](Self::tell).
     pub(super) fn fetch(
         &self,
         queue: &crate::name::QueueName,
@@ -134,41 +141,42 @@ impl Table {
         decoded: Decoded,
         message: Message,
     ) {
-        self.change(|state| {
-            state.next += 1;
-            let Decoded { envelope, retries, starts } = decoded;
-            let starts = if line == Line::Suspects { starts.max(1) } else { starts };
-            let held = Held {
-                line,
-                tag,
-                carried: Carried::Alone(Box::new(message)),
-                id: envelope.id.clone(),
-                attempt: retries + 1,
-                caller: envelope.caller.clone(),
-            };
-            let receipt = Receipt { epoch: state.epoch, tag: state.next, part: 0 };
-            let counts = (held.attempt, starts);
-            state.fetched.push_back(Delivery::new(envelope, queue.clone(), counts, receipt, state.lost.clone()));
-            state.owned.insert(state.next, held);
-        });
+        let mut state = self.lock();
+        state.next += 1;
+        let Decoded { envelope, retries, starts } = decoded;
+        let starts = if line == Line::Suspects { starts.max(1) } else { starts };
+        let held = Held {
+            line,
+            tag,
+            carried: Carried::Alone(Box::new(message)),
+            id: envelope.id.clone(),
+            attempt: retries + 1,
+            caller: envelope.caller.clone(),
+        };
+        let (arrival, counts) = (state.next, (held.attempt, starts));
+        let receipt = Receipt { epoch: state.epoch, tag: arrival, part: 0 };
+        let delivery = Delivery::new(envelope, queue.clone(), counts, receipt, state.lost.clone());
+        state.fetched.push_back(delivery);
+        state.owned.insert(arrival, held);
     }
 
-    /// Hands the jobs of a bundle to the worker.
+    /// Hands the jobs of a bundle to the worker, who is to be [told](Self::tell).
     pub(super) fn fetch_bundle(&self, line: Line, tag: u64, jobs: Vec<Envelope>, retries: u32, message: Message) {
         let (bundle, attempt) = (Arc::new(message), retries + 1);
-        self.change(|state| {
-            for (part, envelope) in (0..).zip(jobs) {
-                let Route::Queue(queue) = &envelope.route else { continue };
-                let queue = queue.clone();
-                state.next += 1;
-                let (id, carried) =
-                    (envelope.id.clone(), Carried::Bundled(Arc::clone(&bundle), Box::new(envelope.clone())));
-                let held = Held { line, tag, carried, id, attempt, caller: None };
-                let receipt = Receipt { epoch: state.epoch, tag: state.next, part };
-                state.fetched.push_back(Delivery::new(envelope, queue, (attempt, 0), receipt, state.lost.clone()));
-                state.owned.insert(state.next, held);
-            }
-        });
+        let mut state = self.lock();
+        for (part, envelope) in (0..).zip(jobs) {
+            let Route::Queue(queue) = &envelope.route else { continue };
+            let queue = queue.clone();
+            state.next += 1;
+            let (id, carried) =
+                (envelope.id.clone(), Carried::Bundled(Arc::clone(&bundle), Box::new(envelope.clone())));
+            let held = Held { line, tag, carried, id, attempt, caller: None };
+            let arrival = state.next;
+            let receipt = Receipt { epoch: state.epoch, tag: arrival, part };
+            let delivery = Delivery::new(envelope, queue, (attempt, 0), receipt, state.lost.clone());
+            state.fetched.push_back(delivery);
+            state.owned.insert(arrival, held);
+        }
     }
 
     /// No more is taken, by the wish of who waits for it: there are empty batches from now on.
@@ -215,18 +223,20 @@ impl Table {
 }
 
 /// What a half asks of its lane.
-#[expect(clippy::large_enum_variant, reason = "the small ones are rare")]
 pub(super) enum Command {
-    Settle {
-        delivery: Delivery,
-        held: Held,
-        settlement: Settlement,
-        answer: oneshot::Sender<Result<(), SettleError>>,
-    },
+    Settle(Vec<Settle>),
     /// Own at most so many from now on.
     Resize(NonZeroU16, oneshot::Sender<Result<(), BrokerError>>),
     /// Take no more, and give back what was not returned.
     Stop(oneshot::Sender<Result<(), BrokerError>>),
+}
+
+/// A settlement to make true.
+pub(super) struct Settle {
+    pub(super) delivery: Delivery,
+    pub(super) held: Held,
+    pub(super) settlement: Settlement,
+    pub(super) answer: oneshot::Sender<Result<(), SettleError>>,
 }
 
 /// Either half. When both are gone, the lane gives back what is still owned.
@@ -296,17 +306,28 @@ impl Settler for Half {
     }
 
     fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket {
-        let receipt = delivery.receipt;
-        let held = {
-            let mut state = self.table.lock();
-            if state.epoch == receipt.epoch { state.owned.remove(&receipt.tag) } else { None }
-        };
-        let Some(held) = held else { return Ticket::resolved(Err(SettleError::Lost)) };
-        let (answer, ticket) = Ticket::pending();
+        self.submit_all(vec![(delivery, settlement)]).pop().unwrap_or_else(|| Ticket::resolved(Err(SettleError::Lost)))
+    }
+
+    fn submit_all(&self, settlements: Vec<(Delivery, Settlement)>) -> Vec<Ticket> {
+        let mut settles = Vec::with_capacity(settlements.len());
+        let mut state = self.table.lock();
+        let tickets = settlements.into_iter().map(|(delivery, settlement)| {
+            let Receipt { epoch, tag, .. } = delivery.receipt;
+            let held = if state.epoch == epoch { state.owned.remove(&tag) } else { None };
+            let Some(held) = held else { return Ticket::resolved(Err(SettleError::Lost)) };
+            let (answer, ticket) = Ticket::pending();
+            settles.push(Settle { delivery, held, settlement, answer });
+            ticket
+        });
+        let tickets = tickets.collect();
+        drop(state);
         // Never full: there is room for everything that can be owned. Where the lane has
-        // ended, dropping the answer says lost.
-        drop(self.commands.try_send(Command::Settle { delivery, held, settlement, answer }));
-        ticket
+        // ended, dropping the answers says lost.
+        if !settles.is_empty() {
+            drop(self.commands.try_send(Command::Settle(settles)));
+        }
+        tickets
     }
 }
 

@@ -23,17 +23,17 @@ use tokio::{
 
 use self::{
     bundles::Released,
-    lines::{Answer, Errand, LineState, Lines, Messages, next_message, tell},
+    lines::{Errand, LineState, Lines, Messages, next_message, tell},
     suspects::Look,
 };
 
 use crate::{
-    broker::{Delivery, SettleError, Subscription, Unsettled},
+    broker::{SettleError, Subscription, Unsettled},
     brokers::rabbitmq::{
         calls,
         connection::Up,
-        consume::{Command, Table},
-        course::{self, Arrival, Held, Line, Place, Step},
+        consume::{Command, Settle, Table},
+        course::{self, Arrival, Line, Place, Step},
         declare::broker_error,
         lapin_link::CONSUMER_TIMEOUT,
         link::{Channel, LinkError, LinkErrorKind},
@@ -199,7 +199,9 @@ impl Lane {
                         drop(answer.send(Ok(())));
                     }
                     // It was lost with its connection.
-                    Some(Command::Settle { answer, .. }) => drop(answer.send(Err(SettleError::Lost))),
+                    Some(Command::Settle(settles)) => {
+                        settles.into_iter().for_each(|Settle { answer, .. }| drop(answer.send(Err(SettleError::Lost))));
+                    }
                 },
             }
         }
@@ -308,6 +310,7 @@ impl Lane {
 
     /// What is to be done after whatever happened.
     async fn tend(&mut self, lines: &mut Lines) -> Result<(), LinkError> {
+        self.table.tell();
         lines.flush_due(usize::from(self.subscription.prefetch.get())).await?;
         let shared = Arc::clone(&self.shared);
         tokio::select! {
@@ -320,8 +323,10 @@ impl Lane {
     async fn obey(&mut self, lines: &mut Lines, received: &mut Vec<Command>) -> Result<(), LinkError> {
         for command in received.drain(..) {
             match command {
-                Command::Settle { delivery, held, settlement, answer } => {
-                    self.settle(lines, delivery, held, settlement, answer).await?;
+                Command::Settle(settles) => {
+                    for settle in settles {
+                        self.settle(lines, settle).await?;
+                    }
                 }
                 Command::Resize(prefetch, answer) => {
                     // There is nothing to wait for where there will be more.
@@ -350,10 +355,7 @@ impl Lane {
     async fn settle(
         &self,
         lines: &mut Lines,
-        delivery: Delivery,
-        held: Held,
-        settlement: Settlement,
-        answer: Answer,
+        Settle { delivery, held, settlement, answer }: Settle,
     ) -> Result<(), LinkError> {
         let shared = &self.shared;
         let is_at_once = matches!(&settlement, Settlement::Release { after, note: None } if after.is_zero());

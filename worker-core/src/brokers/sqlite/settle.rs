@@ -49,13 +49,22 @@ impl Settler for Half {
     }
 
     fn submit(&self, delivery: Delivery, settlement: Settlement) -> Ticket {
-        let (answer, ticket) = Ticket::pending();
-        let Some(half) = self.this.upgrade() else {
-            return ticket; // Dropping the answer says lost; the last half is being dropped.
-        };
-        let settle = Settle { half, delivery, settlement, settled: false, way: None, answer };
-        self.shared.inbox.push(Box::new(settle));
-        ticket
+        self.submit_all(vec![(delivery, settlement)]).pop().unwrap_or_else(|| Ticket::resolved(Err(SettleError::Lost)))
+    }
+
+    fn submit_all(&self, settlements: Vec<(Delivery, Settlement)>) -> Vec<Ticket> {
+        let mut writes: Vec<Box<dyn Write>> = Vec::with_capacity(settlements.len());
+        let tickets = settlements.into_iter().map(|(delivery, settlement)| {
+            let (answer, ticket) = Ticket::pending();
+            // Dropping the answer says lost; the last half is being dropped.
+            if let Some(half) = self.this.upgrade() {
+                writes.push(Box::new(Settle { half, delivery, settlement, settled: false, way: None, answer }));
+            }
+            ticket
+        });
+        let tickets = tickets.collect();
+        self.shared.inbox.push_all(writes);
+        tickets
     }
 }
 

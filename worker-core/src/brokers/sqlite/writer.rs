@@ -102,12 +102,17 @@ struct State {
 impl Inbox {
     /// Puts in a write; after the end it fails at once.
     pub(super) fn push(&self, write: Box<dyn Write>) {
+        self.push_all(vec![write]);
+    }
+
+    /// Puts in several, of which each is a write of its own.
+    pub(super) fn push_all(&self, writes: Vec<Box<dyn Write>>) {
         let mut state = self.state();
         if state.ended {
             drop(state);
-            return write.finish(Err(WriteError::Failed(closed())));
+            return writes.into_iter().for_each(|write| write.finish(Err(WriteError::Failed(closed()))));
         }
-        state.writes.push_back(write);
+        state.writes.extend(writes);
         drop(state);
         self.arrived.notify_one();
     }
