@@ -72,7 +72,8 @@ pub async fn settlements_submitted_in_one_call_are_answered_each_in_its_place<F:
     let too_late = copy(&gone);
     consumer.ack(gone).await;
     let ack = || Settlement::Ack { reply: None };
-    let settlements = vec![(acked, ack()), (too_late, ack()), (released, release(Duration::ZERO)), (dead, bury(FailureKind::Error))];
+    let settlements =
+        vec![(acked, ack()), (too_late, ack()), (released, release(Duration::ZERO)), (dead, bury(FailureKind::Error))];
     let mut answers = Vec::new();
     for ticket in consumer.settler.submit_all(settlements) {
         answers.push(soon("a settlement is answered", ticket).await);

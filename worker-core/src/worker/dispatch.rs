@@ -133,6 +133,7 @@ struct Concluded {
     delivery: Delivery,
     settlement: Settlement,
     settler: Arc<dyn Settler>,
+    lane: usize,
     /// What is true then.
     settled: Settled<Arc<Series>>,
 }
@@ -438,9 +439,11 @@ impl Dispatcher {
             return;
         };
         self.lanes.leave(&place);
-        let elapsed = elapsed.unwrap_or_else(|| started.elapsed());
+        // How long it had its slot, and how long it ran there.
+        let occupied = started.elapsed();
+        let elapsed = elapsed.unwrap_or(occupied);
         self.meter.series(owned.lane, Some(&entry)).ended(elapsed);
-        self.pacing.ended(owned.lane, elapsed, &owned.delivery);
+        self.pacing.ended(owned.lane, occupied, &owned.delivery);
         let conclusion = match outcome {
             // While this worker stops it is given back at once, for another to take.
             Some(Outcome::Snoozed(delay)) if self.phase == Phase::Serving => {
@@ -506,12 +509,15 @@ impl Dispatcher {
         };
         let series = Arc::clone(self.meter.series(lane, entry.as_deref()));
         let settled = Settled { report, cause, series, span };
-        self.concluded.push(Concluded { delivery, settlement, settler, settled });
+        self.concluded.push(Concluded { delivery, settlement, settler, lane, settled });
     }
 
     /// Tells the broker what this round has come to, each settler once.
     fn submit(&mut self) {
-        let mut concluded = std::mem::take(&mut self.concluded).into_iter().peekable();
+        let mut concluded = std::mem::take(&mut self.concluded);
+        // Lanes take turns; in a lane the order stays.
+        concluded.sort_by_key(|concluded| concluded.lane);
+        let mut concluded = concluded.into_iter().peekable();
         while let Some(first) = concluded.next() {
             let settler = Arc::clone(&first.settler);
             let mut of_settler = vec![first];

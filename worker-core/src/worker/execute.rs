@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     envelope::Body,
@@ -55,7 +55,7 @@ pub(crate) async fn execute(job: Arc<Entry>, body: Body, cx: Context) -> Ran {
     let began = monotonic_now();
     match begin(&job, body, cx).await {
         Begun::Ended(outcome) => Ran { outcome, has_waited: false, elapsed: began.elapsed() },
-        Begun::Waits(call) => go_on(&job, call, began.elapsed()).await,
+        Begun::Waits(call) => go_on(&job, call, began, Polled::Here).await,
     }
 }
 
@@ -80,21 +80,40 @@ pub(crate) fn begin(job: &Entry, body: Body, cx: Context) -> impl Future<Output 
     })
 }
 
-/// Runs what has begun to its end, or until it is over its timeout, of which so much is spent.
-pub(crate) async fn go_on(job: &Entry, call: BoxFuture<Invoked>, spent: Duration) -> Ran {
-    let began = monotonic_now();
-    let outcome = within(job, call, spent).await;
-    Ran { outcome, has_waited: true, elapsed: spent + began.elapsed() }
+/// Who has polled what is gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Polled {
+    /// This task, right now: it is woken when there is more to do. Polled again at once, a handler that yields to others
+    /// would not have done so.
+    Here,
+    /// Another task, which is not to be woken for it any more.
+    Elsewhere,
 }
 
-async fn within(job: &Entry, call: BoxFuture<Invoked>, spent: Duration) -> Outcome {
+/// Runs what began then to its end, or until it is over its timeout.
+pub(crate) async fn go_on(job: &Entry, call: BoxFuture<Invoked>, began: Instant, polled: Polled) -> Ran {
+    let outcome = within(job, call, began, polled).await;
+    Ran { outcome, has_waited: true, elapsed: began.elapsed() }
+}
+
+async fn within(job: &Entry, call: BoxFuture<Invoked>, began: Instant, polled: Polled) -> Outcome {
     let limit = job.registration.options.timeout;
     let run = async move { outcome(call.await) };
     let mut run = pin!(AssertUnwindSafe(run).catch_unwind());
-    match timeout(limit.saturating_sub(spent), &mut run).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(panic)) => panicked(panic),
-        Err(_) => {
+    let mut over = pin!(sleep(limit.saturating_sub(began.elapsed())));
+    let mut is_polled = polled == Polled::Here;
+    let ended = poll_fn(|task| {
+        if !mem::take(&mut is_polled)
+            && let Poll::Ready(ended) = run.as_mut().poll(task)
+        {
+            return Poll::Ready(Some(ended));
+        }
+        over.as_mut().poll(task).map(|()| None)
+    });
+    match ended.await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(panic)) => panicked(panic),
+        None => {
             if job.registration.blocking {
                 tracing::warn!(target: TARGET, timeout = ?limit, "job ran too long; its slot stays taken until its thread returns");
                 drop(run.await);

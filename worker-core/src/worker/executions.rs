@@ -4,21 +4,21 @@
 //! and to wait for its end costs more than a quick job itself, so jobs of which
 //! [`Quickness`] knows that they do not wait share one where several start at
 //! once. Nobody waits for a neighbour there: one that waits after all is gone
-//! on with by a task of its own, and so are those behind one that keeps its
-//! thread.
+//! on with by a task of its own; and where one keeps its thread, those before
+//! it are taken away as they are, and those behind it have tasks of their own.
 
 use std::{
     collections::{HashMap, VecDeque},
     future::pending,
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
-    task::{Id, JoinError, JoinSet},
-    time::{Instant, Interval, MissedTickBehavior, interval},
+    task::{Id, JoinError, JoinSet, coop, yield_now},
+    time::Instant,
 };
 use tracing::Instrument as _;
 
@@ -29,12 +29,13 @@ use crate::{
     registry::Entry,
     time::monotonic_now,
     worker::{
-        execute::{Begun, Ran, begin, execute, go_on},
-        quickness::{Quickness, group_size},
+        execute::{Begun, Polled, Ran, begin, execute, go_on},
+        quickness::{GROUP_MAX, Quickness},
+        ticker::Ticker,
     },
 };
 
-/// How long those behind a job that keeps its thread wait until they have tasks of their own; it is looked for as often.
+/// How long a job may keep its thread while others share its task; it is looked for as often.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A job that is to run.
@@ -62,15 +63,15 @@ pub(super) struct Executions {
     /// Which job a task has, in case it does not say so itself.
     keys: HashMap<Id, usize>,
     /// Several jobs each.
-    groups: JoinSet<Vec<Left>>,
+    groups: JoinSet<()>,
     members: HashMap<Id, Members>,
     /// Quick ones that start in this round.
-    together: Vec<Execution>,
+    together: VecDeque<Execution>,
     quickness: Quickness,
     ended: Vec<Ended>,
     is_aborted: bool,
     runtime: Handle,
-    ticks: Interval,
+    ticker: Ticker,
 }
 
 /// An execution that came to its end.
@@ -92,62 +93,67 @@ struct Waiting {
     key: usize,
     entry: Arc<Entry>,
     call: BoxFuture<Invoked>,
-    spent: Duration,
+    began: Instant,
     span: tracing::Span,
 }
 
 /// Those of a group, as its owner knows them.
 struct Members {
+    /// Those that it has still to tell of.
     keys: Vec<usize>,
-    since: Instant,
     group: Arc<Group>,
 }
 
-/// Jobs that share a task: whoever takes one out runs it.
-struct Group(Mutex<VecDeque<Execution>>);
+/// Jobs that share a task.
+struct Group(Mutex<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Not begun: whoever takes one out runs it.
+    waiting: VecDeque<Execution>,
+    /// Since when they run.
+    began: Option<Instant>,
+    /// The type of the one that does.
+    running: Option<usize>,
+    /// Done with, and not told yet.
+    left: Vec<Left>,
+}
 
 impl Executions {
     /// None yet; they will run on that runtime.
     pub(super) fn new(runtime: Handle) -> Self {
-        let mut ticks = interval(PATIENCE);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             alone: JoinSet::new(),
             keys: HashMap::new(),
             groups: JoinSet::new(),
             members: HashMap::new(),
-            together: Vec::new(),
+            together: VecDeque::new(),
             quickness: Quickness::default(),
             ended: Vec::new(),
             is_aborted: false,
             runtime,
-            ticks,
+            ticker: Ticker::new(PATIENCE),
         }
     }
 
-    /// Starts one, now or at the end of this round: with others, where it is of a quick type and may share a task.
+    /// Starts one: at once, or, where it is of a quick type and may share a task, when these are a group or the round ends.
     pub(super) fn start(&mut self, execution: Execution, may_share: bool) {
-        if may_share && self.quickness.is_quick(execution.entry.number) {
-            self.together.push(execution);
-        } else {
-            self.start_alone(execution);
+        if !(may_share && self.quickness.is_quick(execution.entry.number)) {
+            return self.start_alone(execution);
+        }
+        self.together.push_back(execution);
+        if self.together.len() == GROUP_MAX {
+            self.end_round();
         }
     }
 
     /// No more start in this round.
     pub(super) fn end_round(&mut self) {
-        if self.together.is_empty() {
-            return;
-        }
-        let size = group_size(self.together.len(), self.runtime.metrics().num_workers());
-        let mut together = mem::take(&mut self.together).into_iter();
-        loop {
-            let mut group: VecDeque<_> = together.by_ref().take(size).collect();
-            match group.len() {
-                0 => return,
-                1 => group.drain(..).for_each(|execution| self.start_alone(execution)),
-                _ => self.start_group(group),
-            }
+        let mut together = mem::take(&mut self.together);
+        match together.len() {
+            0 => {}
+            1 => together.drain(..).for_each(|execution| self.start_alone(execution)),
+            _ => self.start_group(together),
         }
     }
 
@@ -158,16 +164,19 @@ impl Executions {
         self.keys.insert(id, key);
     }
 
-    fn start_group(&mut self, executions: VecDeque<Execution>) {
-        let keys = executions.iter().map(|execution| execution.key).collect();
-        let group = Arc::new(Group(Mutex::new(executions)));
+    fn start_group(&mut self, waiting: VecDeque<Execution>) {
+        let keys = waiting.iter().map(|execution| execution.key).collect();
+        let group = Arc::new(Group(Mutex::new(Shared { waiting, ..Shared::default() })));
         let id = self.groups.spawn_on(Arc::clone(&group).run(), &self.runtime).id();
-        self.members.insert(id, Members { keys, since: monotonic_now(), group });
+        self.members.insert(id, Members { keys, group });
     }
 
     /// Goes on with one that turned out to wait.
-    fn go_on_alone(&mut self, Waiting { key, entry, call, spent, span }: Waiting) {
-        let run = async move { Came { key, number: entry.number, ran: go_on(&entry, call, spent).await } };
+    fn go_on_alone(&mut self, Waiting { key, entry, call, began, span }: Waiting) {
+        // Before it ends: until then, others of its type would be grouped, and moved as it is.
+        self.quickness.is_not_quick(entry.number);
+        let run =
+            async move { Came { key, number: entry.number, ran: go_on(&entry, call, began, Polled::Elsewhere).await } };
         let task = self.alone.spawn_on(run.instrument(span), &self.runtime);
         if self.is_aborted {
             task.abort();
@@ -183,10 +192,11 @@ impl Executions {
     pub(super) async fn wait(&mut self) {
         while self.ended.is_empty() {
             tokio::select! {
+                // The first once in a while, so that it is not put off for ever by what ends without end.
                 biased;
+                () = self.ticker.tick(), if !self.groups.is_empty() => self.relieve(),
                 Some(joined) = self.groups.join_next_with_id() => self.group_is_over(joined),
                 Some(joined) = self.alone.join_next_with_id() => self.task_is_over(joined),
-                _ = self.ticks.tick(), if !self.groups.is_empty() => self.relieve(),
                 else => pending().await,
             }
         }
@@ -206,26 +216,43 @@ impl Executions {
     /// Cancels all that run; each is told of as ended.
     pub(super) fn abort(&mut self) {
         self.is_aborted = true;
-        let unbegun = self.take_unbegun(Duration::ZERO);
+        let unbegun = self.empty_groups(|_| true);
         self.ended.extend(unbegun.into_iter().map(|Execution { key, .. }| Ended { key, outcome: None, elapsed: None }));
         self.groups.abort_all();
         self.alone.abort_all();
     }
 
-    /// Gives those a task of their own that are behind a job which keeps its thread.
+    /// Where one keeps its thread, the others of its group have nothing to do with it any more.
     fn relieve(&mut self) {
-        self.take_unbegun(PATIENCE).into_iter().for_each(|execution| self.start_alone(execution));
+        let is_slow = |shared: &Shared| shared.began.is_some_and(|began| began.elapsed() >= PATIENCE);
+        self.empty_groups(is_slow).into_iter().for_each(|execution| self.start_alone(execution));
     }
 
-    /// Takes those out of groups this old that nobody has begun.
-    fn take_unbegun(&mut self, age: Duration) -> Vec<Execution> {
-        let mut unbegun = Vec::new();
-        for Members { keys, group, .. } in self.members.values_mut().filter(|members| members.since.elapsed() >= age) {
-            let taken = mem::take(&mut *group.waiting());
-            keys.retain(|key| taken.iter().all(|execution| execution.key != *key));
-            unbegun.extend(taken);
+    /// Takes everything out of these groups but what runs, and gives what nobody has begun.
+    fn empty_groups(&mut self, which: impl Fn(&Shared) -> bool) -> Vec<Execution> {
+        let (mut unbegun, mut left) = (Vec::new(), Vec::new());
+        let Self { members, quickness, .. } = self;
+        for Members { keys, group } in members.values_mut() {
+            let mut shared = group.shared();
+            if !which(&shared) {
+                continue;
+            }
+            keys.retain(|key| !shared.waiting.iter().any(|execution| execution.key == *key));
+            keys.retain(|key| !shared.left.iter().any(|left| left.key() == *key));
+            unbegun.extend(mem::take(&mut shared.waiting));
+            left.append(&mut shared.left);
+            // Or it would be grouped, and keep others from their thread, until it ends.
+            shared.running.into_iter().for_each(|number| quickness.is_not_quick(number));
         }
+        left.into_iter().for_each(|left| self.settle(left));
         unbegun
+    }
+
+    fn settle(&mut self, left: Left) {
+        match left {
+            Left::Came(came) => self.came(came),
+            Left::Waits(waiting) => self.go_on_alone(waiting),
+        }
     }
 
     fn task_is_over(&mut self, joined: Result<(Id, Came), JoinError>) {
@@ -241,21 +268,17 @@ impl Executions {
         }
     }
 
-    fn group_is_over(&mut self, joined: Result<(Id, Vec<Left>), JoinError>) {
-        match joined {
-            Ok((id, left)) => {
-                self.members.remove(&id);
-                for left in left {
-                    match left {
-                        Left::Came(came) => self.came(came),
-                        Left::Waits(waiting) => self.go_on_alone(waiting),
-                    }
-                }
-            }
-            Err(error) => {
-                let members = self.members.remove(&error.id());
-                self.failed(members.into_iter().flat_map(|members| members.keys), &error);
-            }
+    fn group_is_over(&mut self, joined: Result<(Id, ()), JoinError>) {
+        let (id, error) = match joined {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some(Members { mut keys, group, .. }) = self.members.remove(&id) else { return };
+        let left = mem::take(&mut group.shared().left);
+        keys.retain(|key| !left.iter().any(|left| left.key() == *key));
+        left.into_iter().for_each(|left| self.settle(left));
+        if let Some(error) = error {
+            self.failed(keys, &error);
         }
     }
 
@@ -274,27 +297,51 @@ impl Executions {
     }
 }
 
+impl Drop for Executions {
+    /// A task is cancelled where it waits, and a group does not: it must not begin what is given back.
+    fn drop(&mut self) {
+        self.members.values().for_each(|members| drop(mem::take(&mut members.group.shared().waiting)));
+    }
+}
+
+impl Left {
+    const fn key(&self) -> usize {
+        match self {
+            Self::Came(Came { key, .. }) | Self::Waits(Waiting { key, .. }) => *key,
+        }
+    }
+}
+
 impl Group {
-    /// Runs one after the other as far as it goes without waiting. It does not wait itself, and so is not cancelled
-    /// between two of them.
-    async fn run(self: Arc<Self>) -> Vec<Left> {
-        let mut left = Vec::new();
-        loop {
-            // Not in the loop's head: there the lock would be held until the body's end.
-            let next = self.waiting().pop_front();
-            let Some(Execution { key, entry, body, cx, span }) = next else { return left };
+    /// Runs one after the other as far as it goes without waiting.
+    async fn run(self: Arc<Self>) {
+        while let Some(Execution { key, entry, body, cx, span }) = self.next() {
             let (number, began) = (entry.number, monotonic_now());
-            left.push(match begin(&entry, body, cx).instrument(span.clone()).await {
+            let begun = begin(&entry, body, cx).instrument(span.clone()).await;
+            let left = match begun {
                 Begun::Ended(outcome) => {
                     let ran = Ran { outcome, has_waited: false, elapsed: began.elapsed() };
                     Left::Came(Came { key, number, ran })
                 }
-                Begun::Waits(call) => Left::Waits(Waiting { key, entry, call, spent: began.elapsed(), span }),
-            });
+                Begun::Waits(call) => Left::Waits(Waiting { key, entry, call, began, span }),
+            };
+            self.shared().left.push(left);
+            // What tokio lets a task do before it makes it wait is for one job, not for all of these.
+            if !coop::has_budget_remaining() {
+                yield_now().await;
+            }
         }
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, VecDeque<Execution>> {
+    fn next(&self) -> Option<Execution> {
+        let mut shared = self.shared();
+        let next = shared.waiting.pop_front();
+        shared.began.get_or_insert_with(monotonic_now);
+        shared.running = next.as_ref().map(|execution| execution.entry.number);
+        next
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,6 +21,7 @@ mod quickness;
 mod report;
 mod settle;
 mod status;
+mod ticker;
 
 use std::{
     collections::BTreeMap,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The longest that a quick job takes: 50 µs, so that a full group keeps its thread for 1.6 ms at most.
+/// The longest that a quick job takes: 50 µs, so that a full group keeps its thread for 0.8 ms at most.
 const QUICK_MAX: Duration = Duration::from_micros(50);
 
 /// So many of a type must have been quick one after the other.
 const STREAK: u8 = 16;
 
-/// The fewest that are worth to be divided among threads, and the most that share a task.
-const GROUP: (usize, usize) = (8, 32);
+/// The most that share a task: few enough that the first group runs while the next is put together.
+pub(super) const GROUP_MAX: usize = 16;
 
 /// How each type of job was lately.
 #[derive(Debug, Default)]
@@ -28,15 +28,15 @@ impl Quickness {
         *streak = if has_waited || elapsed > QUICK_MAX { 0 } else { (*streak + 1).min(STREAK) };
     }
 
+    /// A job of this number turned out to wait, or to take long.
+    pub(super) fn is_not_quick(&mut self, number: usize) {
+        self.ended(number, true, Duration::ZERO);
+    }
+
     /// Whether jobs of this number may share a task.
     pub(super) fn is_quick(&self, number: usize) -> bool {
         self.streaks.get(number) == Some(&STREAK)
     }
-}
-
-/// How many of `jobs` that start together share a task, where so many threads run them.
-pub(super) fn group_size(jobs: usize, threads: usize) -> usize {
-    jobs.div_ceil(threads.max(1)).clamp(GROUP.0, GROUP.1)
 }
 
 #[cfg(test)]
@@ -60,15 +60,6 @@ mod tests {
             assert!(!quickness.is_quick(3), "{has_waited} {elapsed:?}");
             (1..STREAK).for_each(|_| quickness.ended(3, false, Duration::ZERO));
             assert!(!quickness.is_quick(3), "it begins anew");
-        }
-    }
-
-    #[test]
-    fn jobs_are_divided_among_the_threads_in_groups_of_a_useful_size() {
-        for (jobs, threads, size) in
-            [(1, 2, 8), (8, 2, 8), (16, 2, 8), (20, 2, 10), (64, 2, 32), (500, 2, 32), (5, 0, 8)]
-        {
-            assert_eq!(group_size(jobs, threads), size, "{jobs} {threads}");
         }
     }
 }

@@ -62,7 +62,7 @@ const REPORT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mil
 /// How long beginning to consume may go on when it has to end already.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Commands that are taken at once, so that their acknowledgements become few.
+/// Commands that are taken at once, so that their acknowledgements become few; one may settle all that is owned.
 const COMMANDS_MAX: usize = 256;
 
 /// Deliveries that are taken at once.
@@ -313,11 +313,14 @@ impl Lane {
         self.table.tell();
         lines.flush_due(usize::from(self.subscription.prefetch.get())).await?;
         let shared = Arc::clone(&self.shared);
-        tokio::select! {
+        let tended = tokio::select! {
             biased;
             tended = self.tend_extras(lines) => tended,
             () = given_up(&shared) => Err(gone()),
-        }
+        };
+        // What a retiring consumer has brought meanwhile.
+        self.table.tell();
+        tended
     }
 
     async fn obey(&mut self, lines: &mut Lines, received: &mut Vec<Command>) -> Result<(), LinkError> {
