@@ -44,31 +44,40 @@ impl Ticker {
     ///
     /// Cancel safe.
     pub(super) async fn tick(&mut self) {
+        let every = self.every;
         match &mut self.by {
             By::Timer(timer) => {
                 timer.tick().await;
             }
             By::Thread(asleep) => {
-                let every = self.every;
                 // It cannot panic; where it was cancelled, the runtime ends.
-                drop(asleep.get_or_insert_with(|| spawn_blocking(move || thread::sleep(every))).await);
+                drop(asleep.get_or_insert_with(|| spawn_blocking(move || sleep(every))).await);
                 *asleep = None;
             }
         }
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the beat is the condition")]
+fn sleep(every: Duration) {
+    thread::sleep(every);
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::task::JoinSet;
+
     use super::*;
+    use crate::time::monotonic_now;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn it_comes_though_every_thread_of_the_runtime_is_kept() {
-        let (kept, keeps) = mpsc::channel();
-        let (free, freed) = mpsc::channel::<()>();
-        tokio::spawn(async move {
+        let (kept, keeps) = mpsc::sync_channel(1);
+        let (free, freed) = mpsc::sync_channel::<()>(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             kept.send(()).unwrap();
             freed.recv().unwrap_err();
         });
@@ -83,7 +92,7 @@ mod tests {
     async fn on_a_single_thread_it_comes_by_the_clock_of_the_runtime() {
         let mut ticker = Ticker::new(Duration::from_secs(3_600));
         ticker.tick().await;
-        let before = tokio::time::Instant::now();
+        let before = monotonic_now();
         ticker.tick().await;
         assert_eq!(before.elapsed(), Duration::from_secs(3_600));
     }
