@@ -30,7 +30,7 @@ install_node() {
 }
 
 case " $* " in
-*" --help "* | *" -h "* | *" --list "*) ;;
+*" --help "* | *" -h "* | *" --list "*) ;; # Needs none of them.
 *)
     install_python || echo "Celery and Dramatiq cannot be installed: $PYTHON and PyPI are needed" >&2
     install_node || echo "BullMQ cannot be installed: npm and its registry are needed" >&2
@@ -45,6 +45,12 @@ build() {
 
 echo "building into $CARGO_TARGET_DIR (the first time takes many minutes)" >&2
 rm -f "$CARGO_TARGET_DIR"/release/peer-*
+case " $* " in
+*" --help "* | *" -h "* | *" --list "*)
+    cargo build --release --locked --quiet --package peer-compare
+    exec "$CARGO_TARGET_DIR/release/peer-compare" "$@"
+    ;;
+esac
 build Cargo.toml || [ -x "$CARGO_TARGET_DIR/release/peer-compare" ]
 build sqlite/Cargo.toml || echo "the peers on SQLite, or one of them, do not compile" >&2
 exec "$CARGO_TARGET_DIR/release/peer-compare" "$@"

@@ -45,6 +45,9 @@ pub trait Handler: Job {
 
     /// Runs the job. `Err` when something it needs could not be supplied.
     ///
+    /// Quick jobs may share a task of the runtime, and one that waits may go on in another: `tokio::task::id()` does not
+    /// tell one job from another, and a future written by hand must wake whoever polled it last, as `Future` demands.
+    ///
     /// # Cancel safety
     ///
     /// The worker drops the future at the job's timeout and at the end of the

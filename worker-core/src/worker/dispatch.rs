@@ -1,30 +1,19 @@
 //! The event loop of a worker: the one owner of every delivery.
 //!
 //! Each round waits for one event and acts on it. Executions and fetching run
-//! beside the loop and share no state with it. Nothing is decided here that
-//! could be decided without it: which delivery starts next is `lanes`, what an
-//! outcome means is [`decide_for`].
+//! beside the loop and cannot reach its state. Nothing is decided here that
+//! could be decided without it: which delivery starts next is `lanes`, which
+//! task runs it is `executions`, what an outcome means is [`decide_for`].
 //!
-//! What must stay true: a delivery leaves this task only by `submit`, in the
-//! round in which it is concluded; every spawned task is in a `JoinSet`, of
-//! fetching or of the executions; after `draining` no job starts.
+//! What must stay true: a delivery that is ours leaves this task only by
+//! `submit`, in the round in which it is concluded; every spawned task is in a
+//! `JoinSet`, of fetching or of the executions; after `draining` no job starts.
 
-use std::{
-    future::{Future, pending},
-    num::NonZeroU16,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, num::NonZeroU16, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use slab::Slab;
-use tokio::{
-    runtime::Handle,
-    sync::mpsc,
-    task::JoinSet,
-    time::{Instant, sleep_until},
-};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -41,8 +30,10 @@ use crate::{
     worker::{
         Plan,
         admit::{Admission, admit},
-        executions::{Ended, Execution, Executions},
+        alone::{ALONE_IDLE_MAX, ALONE_WAIT_MAX, AloneWait, at},
+        executions::{Ended, Executions},
         fetch::{Fetched, Fetching},
+        group::Execution,
         lanes::{Lanes, Next, Owned, Place},
         meter::{Meter, Series},
         pacing::Pacing,
@@ -51,13 +42,6 @@ use crate::{
         status::Ping,
     },
 };
-
-/// How long a suspect waits to run alone before it runs beside what does not end.
-const ALONE_WAIT_MAX: Duration = Duration::from_secs(300);
-
-/// How long nothing else starts once nothing runs, for a suspect that is on its way back: several
-/// times [`PUT_OFF`]. Another worker may have it.
-const ALONE_IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// How long a suspect is put off that cannot start now, where the broker takes a delivery for a start.
 const PUT_OFF: Duration = Duration::from_secs(1);
@@ -73,11 +57,12 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(4);
 const FETCHED_AHEAD: usize = 1;
 
 pub(super) struct Dispatcher {
+    /// First, so that they end before what they run is given back, where all of this is dropped.
+    executions: Executions,
     plan: Plan,
     lanes: Lanes,
     phase: Phase,
     running: Slab<Running>,
-    executions: Executions,
     /// What the broker is told at the end of this round.
     concluded: Vec<Concluded>,
     settling: FuturesUnordered<Settling<Arc<Series>>>,
@@ -108,17 +93,6 @@ enum Phase {
     },
 }
 
-/// A suspect's wait until nothing else runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AloneWait {
-    None,
-    /// Nothing else starts until then.
-    Until(Instant),
-    /// Nothing runs any more, and the suspect, which was put off, has until then to come again.
-    Idle(Instant),
-    Over,
-}
-
 /// A started job.
 struct Running {
     owned: Owned,
@@ -134,7 +108,7 @@ struct Concluded {
     settlement: Settlement,
     settler: Arc<dyn Settler>,
     lane: usize,
-    /// What is true then.
+    /// What is reported once the broker has confirmed it.
     settled: Settled<Arc<Series>>,
 }
 
@@ -412,7 +386,7 @@ impl Dispatcher {
         self.meter.series(owned.lane, Some(&entry)).started(delivery, now);
         let cx = self.context(delivery, &entry);
         let body = delivery.envelope.body.clone();
-        // What may kill the process has nobody beside it whom that is not told of.
+        // A suspect may kill the process, so it never shares a task.
         let may_share = !delivery.is_suspect();
         let (job, said) = (Arc::clone(&entry), span.clone());
         let key = self.running.insert(Running { owned, place, entry, started: monotonic_now(), span });
@@ -512,7 +486,7 @@ impl Dispatcher {
         self.concluded.push(Concluded { delivery, settlement, settler, lane, settled });
     }
 
-    /// Tells the broker what this round has come to, each settler once.
+    /// Tells the broker what this round has come to: what goes to one settler, in one call.
     fn submit(&mut self) {
         let mut concluded = std::mem::take(&mut self.concluded);
         // Lanes take turns; in a lane the order stays.
@@ -568,20 +542,6 @@ enum Conclusion {
     PutOff,
     Interrupted,
     Abandoned,
-}
-
-impl AloneWait {
-    fn over(self) -> impl Future<Output = ()> + use<> {
-        at(if let Self::Until(deadline) | Self::Idle(deadline) = self { Some(deadline) } else { None })
-    }
-}
-
-/// Resolves at `deadline`; never where there is none.
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
 }
 
 fn span(delivery: &Delivery, name: Option<&JobName>) -> tracing::Span {

@@ -1,54 +1,41 @@
-//! The executions of a worker: which task runs which, and what each came to.
+//! The executions of a worker, and which task runs which.
 //!
 //! A job has a task of its own. To start that, to wake it on another thread
 //! and to wait for its end costs more than a quick job itself, so jobs of which
-//! [`Quickness`] knows that they do not wait share one where several start at
-//! once. Nobody waits for a neighbour there: one that waits after all is gone
-//! on with by a task of its own; and where one keeps its thread, those before
-//! it are taken away as they are, and those behind it have tasks of their own.
+//! [`Quickness`] knows that they do not wait are a [`Group`] with one task
+//! where several start at once. One that waits after all is gone on with by a
+//! task of its own. From a group that runs too long, because one of it keeps
+//! its thread, all others are taken away.
 
 use std::{
     collections::{HashMap, VecDeque},
     future::pending,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
-    task::{Id, JoinError, JoinSet, coop, yield_now},
-    time::Instant,
+    task::{Id, JoinError, JoinSet},
 };
 use tracing::Instrument as _;
 
 use crate::{
-    envelope::Body,
-    handler::{BoxFuture, Context, Invoked},
     outcome::{Failure, FailureKind, Outcome},
-    registry::Entry,
-    time::monotonic_now,
     worker::{
-        execute::{Begun, Polled, Ran, begin, execute, go_on},
+        execute::{Polled, Ran, execute, go_on},
+        group::{Came, Execution, Group, Left, Taken, Unfinished},
         quickness::{GROUP_MAX, Quickness},
         ticker::Ticker,
     },
 };
 
-/// How long a job may keep its thread while others share its task; it is looked for as often.
+/// How long a group may run until the others are taken from the one that keeps its thread; it is looked for as often.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// A job that is to run.
-pub(super) struct Execution {
-    /// What its owner knows it by.
-    pub(super) key: usize,
-    pub(super) entry: Arc<Entry>,
-    pub(super) body: Body,
-    pub(super) cx: Context,
-    pub(super) span: tracing::Span,
-}
-
-/// One that runs no more.
+/// What became of an execution.
 pub(super) struct Ended {
     pub(super) key: usize,
     /// None where it was cancelled, perhaps before it began.
@@ -57,15 +44,16 @@ pub(super) struct Ended {
     pub(super) elapsed: Option<Duration>,
 }
 
+/// All that run, and the next to do so.
 pub(super) struct Executions {
-    /// One job each.
-    alone: JoinSet<Came>,
-    /// Which job a task has, in case it does not say so itself.
+    /// Tasks with one job.
+    singles: JoinSet<Came>,
+    /// Which job such a task has, in case it does not say so itself.
     keys: HashMap<Id, usize>,
-    /// Several jobs each.
+    /// Tasks with several.
     groups: JoinSet<()>,
     members: HashMap<Id, Members>,
-    /// Quick ones that start in this round.
+    /// The next group, of those that start in this round.
     together: VecDeque<Execution>,
     quickness: Quickness,
     ended: Vec<Ended>,
@@ -74,56 +62,18 @@ pub(super) struct Executions {
     ticker: Ticker,
 }
 
-/// An execution that came to its end.
-struct Came {
-    key: usize,
-    /// Its type's.
-    number: usize,
-    ran: Ran,
-}
-
-/// How a group left one of its jobs.
-enum Left {
-    Came(Came),
-    Waits(Waiting),
-}
-
-/// What another task must go on with.
-struct Waiting {
-    key: usize,
-    entry: Arc<Entry>,
-    call: BoxFuture<Invoked>,
-    began: Instant,
-    span: tracing::Span,
-}
-
-/// Those of a group, as its owner knows them.
+/// Those of a group.
 struct Members {
-    /// Those that it has still to tell of.
+    /// Of which it has still to tell.
     keys: Vec<usize>,
     group: Arc<Group>,
-}
-
-/// Jobs that share a task.
-struct Group(Mutex<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    /// Not begun: whoever takes one out runs it.
-    waiting: VecDeque<Execution>,
-    /// Since when they run.
-    began: Option<Instant>,
-    /// The type of the one that does.
-    running: Option<usize>,
-    /// Done with, and not told yet.
-    left: Vec<Left>,
 }
 
 impl Executions {
     /// None yet; they will run on that runtime.
     pub(super) fn new(runtime: Handle) -> Self {
         Self {
-            alone: JoinSet::new(),
+            singles: JoinSet::new(),
             keys: HashMap::new(),
             groups: JoinSet::new(),
             members: HashMap::new(),
@@ -136,10 +86,10 @@ impl Executions {
         }
     }
 
-    /// Starts one: at once, or, where it is of a quick type and may share a task, when these are a group or the round ends.
+    /// Starts one: at once, or, where it is of a quick type and may share a task, when the group is full or the round ends.
     pub(super) fn start(&mut self, execution: Execution, may_share: bool) {
         if !(may_share && self.quickness.is_quick(execution.entry.number)) {
-            return self.start_alone(execution);
+            return self.start_single(execution);
         }
         self.together.push_back(execution);
         if self.together.len() == GROUP_MAX {
@@ -152,32 +102,32 @@ impl Executions {
         let mut together = mem::take(&mut self.together);
         match together.len() {
             0 => {}
-            1 => together.drain(..).for_each(|execution| self.start_alone(execution)),
+            1 => together.drain(..).for_each(|execution| self.start_single(execution)),
             _ => self.start_group(together),
         }
     }
 
-    fn start_alone(&mut self, Execution { key, entry, body, cx, span }: Execution) {
-        let number = entry.number;
+    fn start_single(&mut self, Execution { key, entry, body, cx, span }: Execution) {
+        let number = Some(entry.number);
         let run = async move { Came { key, number, ran: execute(entry, body, cx).await } };
-        let id = self.alone.spawn_on(run.instrument(span), &self.runtime).id();
+        let id = self.singles.spawn_on(run.instrument(span), &self.runtime).id();
         self.keys.insert(id, key);
     }
 
-    fn start_group(&mut self, waiting: VecDeque<Execution>) {
-        let keys = waiting.iter().map(|execution| execution.key).collect();
-        let group = Arc::new(Group(Mutex::new(Shared { waiting, ..Shared::default() })));
+    fn start_group(&mut self, executions: VecDeque<Execution>) {
+        let keys = executions.iter().map(|execution| execution.key).collect();
+        let group = Arc::new(Group::new(executions));
         let id = self.groups.spawn_on(Arc::clone(&group).run(), &self.runtime).id();
         self.members.insert(id, Members { keys, group });
     }
 
     /// Goes on with one that turned out to wait.
-    fn go_on_alone(&mut self, Waiting { key, entry, call, began, span }: Waiting) {
-        // Before it ends: until then, others of its type would be grouped, and moved as it is.
-        self.quickness.is_not_quick(entry.number);
-        let run =
-            async move { Came { key, number: entry.number, ran: go_on(&entry, call, began, Polled::Elsewhere).await } };
-        let task = self.alone.spawn_on(run.instrument(span), &self.runtime);
+    fn go_on_single(&mut self, Unfinished { key, entry, call, began, span, is_innocent }: Unfinished) {
+        let number = (!is_innocent).then_some(entry.number);
+        // Now, and not when it ends: until then, others of its type would be grouped, and moved as it is.
+        number.into_iter().for_each(|number| self.quickness.turned_out_slow(number));
+        let run = async move { Came { key, number, ran: go_on(&entry, call, began, Polled::Elsewhere).await } };
+        let task = self.singles.spawn_on(run.instrument(span), &self.runtime);
         if self.is_aborted {
             task.abort();
         }
@@ -192,11 +142,11 @@ impl Executions {
     pub(super) async fn wait(&mut self) {
         while self.ended.is_empty() {
             tokio::select! {
-                // The first once in a while, so that it is not put off for ever by what ends without end.
+                // The beat first: jobs that end without a pause would put it off for ever.
                 biased;
-                () = self.ticker.tick(), if !self.groups.is_empty() => self.relieve(),
+                () = self.ticker.tick(), if self.members.values().any(Members::are_several) => self.relieve(),
                 Some(joined) = self.groups.join_next_with_id() => self.group_is_over(joined),
-                Some(joined) = self.alone.join_next_with_id() => self.task_is_over(joined),
+                Some(joined) = self.singles.join_next_with_id() => self.single_is_over(joined),
                 else => pending().await,
             }
         }
@@ -207,8 +157,8 @@ impl Executions {
         while let Some(joined) = self.groups.try_join_next_with_id() {
             self.group_is_over(joined);
         }
-        while let Some(joined) = self.alone.try_join_next_with_id() {
-            self.task_is_over(joined);
+        while let Some(joined) = self.singles.try_join_next_with_id() {
+            self.single_is_over(joined);
         }
         mem::take(&mut self.ended)
     }
@@ -219,43 +169,39 @@ impl Executions {
         let unbegun = self.empty_groups(|_| true);
         self.ended.extend(unbegun.into_iter().map(|Execution { key, .. }| Ended { key, outcome: None, elapsed: None }));
         self.groups.abort_all();
-        self.alone.abort_all();
+        self.singles.abort_all();
     }
 
     /// Where one keeps its thread, the others of its group have nothing to do with it any more.
     fn relieve(&mut self) {
-        let is_slow = |shared: &Shared| shared.began.is_some_and(|began| began.elapsed() >= PATIENCE);
-        self.empty_groups(is_slow).into_iter().for_each(|execution| self.start_alone(execution));
+        let unbegun = self.empty_groups(|group| group.has_run(PATIENCE));
+        unbegun.into_iter().for_each(|execution| self.start_single(execution));
     }
 
     /// Takes everything out of these groups but what runs, and gives what nobody has begun.
-    fn empty_groups(&mut self, which: impl Fn(&Shared) -> bool) -> Vec<Execution> {
-        let (mut unbegun, mut left) = (Vec::new(), Vec::new());
-        let Self { members, quickness, .. } = self;
-        for Members { keys, group } in members.values_mut() {
-            let mut shared = group.shared();
-            if !which(&shared) {
-                continue;
-            }
-            keys.retain(|key| !shared.waiting.iter().any(|execution| execution.key == *key));
-            keys.retain(|key| !shared.left.iter().any(|left| left.key() == *key));
-            unbegun.extend(mem::take(&mut shared.waiting));
-            left.append(&mut shared.left);
-            // Or it would be grouped, and keep others from their thread, until it ends.
-            shared.running.into_iter().for_each(|number| quickness.is_not_quick(number));
+    fn empty_groups(&mut self, which: impl Fn(&Group) -> bool) -> Vec<Execution> {
+        let (mut unbegun, mut left, mut running) = (Vec::new(), Vec::new(), Vec::new());
+        for Members { keys, group } in self.members.values_mut().filter(|members| which(&members.group)) {
+            let taken = group.take();
+            keys.retain(|key| !taken.has(*key));
+            running.extend(taken.running);
+            unbegun.extend(taken.unbegun);
+            left.extend(taken.left);
         }
-        left.into_iter().for_each(|left| self.settle(left));
+        left.into_iter().for_each(|left| self.take_up(left));
+        // The types that run now: they would be grouped again, and keep others from their thread, until they end.
+        running.into_iter().for_each(|number| self.quickness.turned_out_slow(number));
         unbegun
     }
 
-    fn settle(&mut self, left: Left) {
+    fn take_up(&mut self, left: Left) {
         match left {
-            Left::Came(came) => self.came(came),
-            Left::Waits(waiting) => self.go_on_alone(waiting),
+            Left::Ended(came) => self.came(came),
+            Left::Unfinished(unfinished) => self.go_on_single(unfinished),
         }
     }
 
-    fn task_is_over(&mut self, joined: Result<(Id, Came), JoinError>) {
+    fn single_is_over(&mut self, joined: Result<(Id, Came), JoinError>) {
         match joined {
             Ok((id, came)) => {
                 self.keys.remove(&id);
@@ -273,17 +219,23 @@ impl Executions {
             Ok((id, ())) => (id, None),
             Err(error) => (error.id(), Some(error)),
         };
-        let Some(Members { mut keys, group, .. }) = self.members.remove(&id) else { return };
-        let left = mem::take(&mut group.shared().left);
-        keys.retain(|key| !left.iter().any(|left| left.key() == *key));
-        left.into_iter().for_each(|left| self.settle(left));
-        if let Some(error) = error {
-            self.failed(keys, &error);
+        let Some(Members { mut keys, group }) = self.members.remove(&id) else { return };
+        let taken = group.take();
+        keys.retain(|key| !taken.has(*key));
+        let Taken { unbegun, left, .. } = taken;
+        left.into_iter().for_each(|left| self.take_up(left));
+        let Some(error) = error else { return };
+        self.failed(keys, &error);
+        // It has nothing to do with these: their turn did not come.
+        if error.is_cancelled() {
+            self.failed(unbegun.iter().map(|execution| execution.key), &error);
+        } else {
+            unbegun.into_iter().for_each(|execution| self.start_single(execution));
         }
     }
 
     fn came(&mut self, Came { key, number, ran: Ran { outcome, has_waited, elapsed } }: Came) {
-        self.quickness.ended(number, has_waited, elapsed);
+        number.into_iter().for_each(|number| self.quickness.ended(number, has_waited, elapsed));
         self.ended.push(Ended { key, outcome: Some(outcome), elapsed: Some(elapsed) });
     }
 
@@ -297,51 +249,22 @@ impl Executions {
     }
 }
 
+impl Members {
+    /// Whether one of them may be behind another.
+    const fn are_several(&self) -> bool {
+        self.keys.len() > 1
+    }
+}
+
 impl Drop for Executions {
     /// A task is cancelled where it waits, and a group does not: it must not begin what is given back.
     fn drop(&mut self) {
-        self.members.values().for_each(|members| drop(mem::take(&mut members.group.shared().waiting)));
-    }
-}
-
-impl Left {
-    const fn key(&self) -> usize {
-        match self {
-            Self::Came(Came { key, .. }) | Self::Waits(Waiting { key, .. }) => *key,
-        }
-    }
-}
-
-impl Group {
-    /// Runs one after the other as far as it goes without waiting.
-    async fn run(self: Arc<Self>) {
-        while let Some(Execution { key, entry, body, cx, span }) = self.next() {
-            let (number, began) = (entry.number, monotonic_now());
-            let begun = begin(&entry, body, cx).instrument(span.clone()).await;
-            let left = match begun {
-                Begun::Ended(outcome) => {
-                    let ran = Ran { outcome, has_waited: false, elapsed: began.elapsed() };
-                    Left::Came(Came { key, number, ran })
-                }
-                Begun::Waits(call) => Left::Waits(Waiting { key, entry, call, began, span }),
-            };
-            self.shared().left.push(left);
-            // What tokio lets a task do before it makes it wait is for one job, not for all of these.
-            if !coop::has_budget_remaining() {
-                yield_now().await;
+        for Taken { unbegun, left, .. } in self.members.values().map(|members| members.group.take()) {
+            drop(unbegun);
+            // What a handler leaves behind may panic, and this may be the unwinding of another panic.
+            for left in left {
+                catch_unwind(AssertUnwindSafe(|| drop(left))).unwrap_or_else(mem::forget);
             }
         }
-    }
-
-    fn next(&self) -> Option<Execution> {
-        let mut shared = self.shared();
-        let next = shared.waiting.pop_front();
-        shared.began.get_or_insert_with(monotonic_now);
-        shared.running = next.as_ref().map(|execution| execution.entry.number);
-        next
-    }
-
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

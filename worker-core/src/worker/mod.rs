@@ -1,7 +1,7 @@
 //! The running thing: consumers, slots, and an orderly end.
 //!
 //! ```text
-//! Source ──Delivery──▶ fetch ──▶ dispatch ──▶ execute ──Outcome──▶ dispatch ──Settlement──▶ settle ──▶ Settler
+//! Source ──Delivery──▶ fetch ──▶ dispatch ──▶ executions ──▶ execute ──Outcome──▶ dispatch ──Settlement──▶ settle ──▶ Settler
 //! ```
 //!
 //! One task, the dispatcher, owns every delivery from the moment it is fetched
@@ -9,10 +9,12 @@
 //! they only say what happened. To understand the worker, read `dispatch.rs`.
 
 pub(crate) mod admit;
+mod alone;
 mod dispatch;
 pub(crate) mod execute;
 mod executions;
 mod fetch;
+mod group;
 mod lanes;
 mod meter;
 mod pacing;
@@ -278,7 +280,7 @@ impl WorkerBuilder {
     /// from other workers. At first, and of jobs that take 20 ms or more, it is a quarter more than the queue's slots (twice
     /// as many as these where a job of the queue has a [`concurrency`](crate::JobOptions::concurrency) of its own), of a shard
     /// no more than the worker has slots. Of shorter ones it is what is done in 5 ms beside it, in steps of twice as
-    /// much, up to 1,000 jobs (or messages, where jobs share some) or 16 MiB of them beside that: for 16 slots 80 where a job takes 2 ms,
+    /// much, up to 1,000 jobs (or messages, where jobs share some) and 16 MiB of them in all: for 16 slots 80 where a job takes 2 ms,
     /// 1,000 where it takes 100 µs. When the jobs become slow, what waits beyond goes back, unless jobs share messages. Where a
     /// queue or shard has one slot, or a job of `concurrency = 1`, on a broker that would [lose the order](crate::broker::Broker::resizes_in_order), it stays the first number.
     pub fn prefetch(mut self, deliveries: usize) -> Self {

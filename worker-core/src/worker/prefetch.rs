@@ -17,7 +17,7 @@ const REFILL: Duration = Duration::from_millis(5);
 /// (P1 in `docs/performance.md`), and what is beyond costs memory only.
 pub(super) const MOST: usize = 1_000;
 
-/// The most bytes that are held of one queue, by the size of those that ran, beside the least.
+/// The most bytes that are held of one queue, by the size of those that ran; the least is held whatever it has.
 const BYTES_MOST: u64 = 16 * 1024 * 1024;
 
 /// How long is measured until something is changed.
@@ -129,7 +129,8 @@ impl Pace {
         let latest_ended = latest.ended;
         let (wanted, latest) = (self.wanted(self.before), self.wanted(latest));
         let is_used_up = latest_ended >= self.current as f64 && most_in_hand * 2 >= self.current;
-        let next = self.next(wanted, latest, is_used_up, now)?;
+        let most = self.most(self.before);
+        let next = self.next((wanted, latest), most, is_used_up, now)?;
         self.go_to(next, now)
     }
 
@@ -153,27 +154,38 @@ impl Pace {
         let beside = *slots as f64 * REFILL.as_secs_f64() / of.time();
         let jobs = (*slots as f64 + beside).ceil();
         let messages = jobs * of.messages / of.ended.max(1.0);
+        (messages as usize).min(self.most(of)).max(*least)
+    }
+
+    /// The most that may be held of such jobs.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a float above the bound becomes it"
+    )]
+    fn most(&self, of: Sums) -> usize {
         let in_bytes = BYTES_MOST as f64 * of.messages / of.bytes.max(1.0);
-        (messages.min(in_bytes) as usize).min(MOST).max(*least)
+        (in_bytes as usize).min(MOST).max(self.least)
     }
 
     /// Where to go from here: by doubling, so that it is not changed for little, and only where what is held is used.
-    fn next(&self, wanted: usize, latest: usize, is_used_up: bool, now: Instant) -> Option<usize> {
+    fn next(&self, (wanted, latest): (usize, usize), most: usize, is_used_up: bool, now: Instant) -> Option<usize> {
         let Self { least, current, .. } = *self;
         if wanted * 2 <= current && current > least {
             // At once as far as the latest says: to become slow is no mean of before and after.
-            return Some(self.step(wanted.min(latest)));
+            return Some(self.step(wanted.min(latest)).min(most));
         }
         let is_short = is_used_up && wanted * 4 > current * 5;
         let may_grow = self.cautious_until.is_none_or(|until| until <= now);
-        let next = self.step(wanted);
+        let next = self.step(wanted).min(most);
         (is_short && may_grow && next > current).then_some(next)
     }
 
     /// The first doubling of the least that is enough.
     fn step(&self, wanted: usize) -> usize {
         let doubled = std::iter::successors(Some(self.least), |step| Some(step * 2)).find(|step| *step >= wanted);
-        doubled.unwrap_or(self.least).min(MOST.max(self.least))
+        doubled.unwrap_or(self.least)
     }
 }
 
@@ -311,8 +323,8 @@ mod tests {
     fn large_jobs_are_bounded_by_their_bytes() {
         let mut queue = Queue::of(16);
         queue.bytes = 256 * 1024;
-        // 64 of them are 16 MiB.
-        assert_eq!(queue.busy(20, micros(100)), 80);
+        // 64 of them are 16 MiB; the next step would be 80.
+        assert_eq!(queue.busy(20, micros(100)), 64);
     }
 
     #[test]

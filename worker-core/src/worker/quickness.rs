@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The longest that a quick job takes: 50 µs, so that a full group keeps its thread for 0.8 ms at most.
+/// The longest that a quick job takes: 50 µs, so that a full group keeps its thread for 0.8 ms, if each takes as long.
 const QUICK_MAX: Duration = Duration::from_micros(50);
 
 /// So many of a type must have been quick one after the other.
@@ -29,7 +29,7 @@ impl Quickness {
     }
 
     /// A job of this number turned out to wait, or to take long.
-    pub(super) fn is_not_quick(&mut self, number: usize) {
+    pub(super) fn turned_out_slow(&mut self, number: usize) {
         self.ended(number, true, Duration::ZERO);
     }
 

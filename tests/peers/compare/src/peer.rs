@@ -145,7 +145,7 @@ pub(crate) const PEERS: &[Peer] = &[
         jobs: 5_000,
         beside: &[same(CLASSIC, NONE), by_default(at_least(15.0, Some(20.0)))],
         confirmed: true,
-        note: "confirm_publish and acks_late set; persistent, not mandatory; no results; 2 processes, prefetch 128",
+        note: "confirm_publish and acks_late set; persistent, not mandatory; no results; a process for each processor, prefetch 64 each",
     },
     Peer {
         name: "dramatiq",
@@ -155,7 +155,7 @@ pub(crate) const PEERS: &[Peer] = &[
         jobs: 5_000,
         beside: &[same(CLASSIC, NONE), by_default(at_least(6.0, Some(20.0)))],
         confirmed: true,
-        note: "confirm_delivery set; persistent; acknowledged after the run; 2 processes with 8 threads, its default",
+        note: "confirm_delivery set; persistent; acknowledged after the run; a process with 8 threads for each processor, its default",
     },
     Peer {
         name: "apalis-sqlite",
