@@ -99,11 +99,15 @@ impl Executions {
 
     /// No more start in this round.
     pub(super) fn end_round(&mut self) {
-        let mut together = mem::take(&mut self.together);
-        match together.len() {
+        let together = mem::take(&mut self.together);
+        self.start_several(together);
+    }
+
+    fn start_several(&mut self, mut executions: VecDeque<Execution>) {
+        match executions.len() {
             0 => {}
-            1 => together.drain(..).for_each(|execution| self.start_single(execution)),
-            _ => self.start_group(together),
+            1 => executions.drain(..).for_each(|execution| self.start_single(execution)),
+            _ => self.start_group(executions),
         }
     }
 
@@ -224,14 +228,14 @@ impl Executions {
         keys.retain(|key| !taken.has(*key));
         let Taken { unbegun, left, .. } = taken;
         left.into_iter().for_each(|left| self.take_up(left));
-        let Some(error) = error else { return };
-        self.failed(keys, &error);
-        // It has nothing to do with these: their turn did not come.
-        if error.is_cancelled() {
-            self.failed(unbegun.iter().map(|execution| execution.key), &error);
-        } else {
-            unbegun.into_iter().for_each(|execution| self.start_single(execution));
+        if let Some(error) = error {
+            self.failed(keys, &error);
+            if error.is_cancelled() {
+                return self.failed(unbegun.iter().map(|execution| execution.key), &error);
+            }
         }
+        // Whose turn did not come.
+        self.start_several(unbegun);
     }
 
     fn came(&mut self, Came { key, number, ran: Ran { outcome, has_waited, elapsed } }: Came) {
@@ -268,3 +272,6 @@ impl Drop for Executions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

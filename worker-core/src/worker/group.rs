@@ -6,10 +6,8 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
     time::Duration,
 };
 
@@ -88,26 +86,26 @@ impl Group {
         Self(Mutex::new(Shared { unbegun, ..Shared::default() }))
     }
 
-    /// Runs one after the other, until nobody is left.
+    /// Runs one after the other, until nobody is left or one waits: that one is to be gone on with at once, and whom it
+    /// waits for may be the next of this thread, and of no other (tokio's slot for what was woken last).
     pub(super) async fn run(self: Arc<Self>) {
         while let Some(Execution { key, entry, body, cx, span }) = self.next() {
             let (number, began) = (entry.number, monotonic_now());
             let begun = begin(&entry, body, cx).instrument(span.clone()).await;
-            // 128 operations (`tokio::task::coop`), which are meant for one job.
+            // What tokio lets a task do at once (128 operations) is meant for one job.
             let is_spent = !coop::has_budget_remaining();
-            let (left, waits) = match begun {
+            match begun {
                 Begun::Ended(outcome) => {
                     let ran = Ran { outcome, has_waited: false, elapsed: began.elapsed() };
-                    (Left::Ended(Came { key, number: Some(number), ran }), false)
+                    self.leaves(Left::Ended(Came { key, number: Some(number), ran }));
                 }
                 Begun::Waits(call) => {
-                    (Left::Unfinished(Unfinished { key, entry, call, began, span, is_innocent: is_spent }), true)
+                    let is_innocent = is_spent;
+                    return self.leaves(Left::Unfinished(Unfinished { key, entry, call, began, span, is_innocent }));
                 }
-            };
-            self.leaves(left);
-            // Whom it waits for may be the next of this thread, and of no other: tokio's slot for what was woken last.
-            if is_spent || waits {
-                give_way().await;
+            }
+            if is_spent {
+                return;
             }
         }
     }
@@ -141,19 +139,6 @@ impl Group {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Lets others have the thread. Unlike with `yield_now` of tokio, another thread may go on with the task meanwhile.
-async fn give_way() {
-    let mut is_over = false;
-    poll_fn(|task| {
-        if mem::replace(&mut is_over, true) {
-            return Poll::Ready(());
-        }
-        task.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl Left {
