@@ -255,8 +255,9 @@ fn modules_import_only_what_the_architecture_allows() {
     for path in files("worker-core/src", "rs") {
         let module = path.strip_prefix("worker-core/src").unwrap().with_extension("").display().to_string();
         let module = module.replace('/', "::").trim_end_matches("::mod").to_owned();
-        if module == "lib" {
-            continue; // Re-exports everything.
+        // `lib` exports everything again; unit tests may reach for what they set up, as those inside a file may.
+        if module == "lib" || module.ends_with("::tests") {
+            continue;
         }
         let Some(from) = entry(&table, &module) else {
             problems.push(format!("`{module}` does not stand in the table of ARCHITECTURE.md"));
