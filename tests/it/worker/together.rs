@@ -84,6 +84,14 @@ fn worker(bench: &Bench, seen: &Arc<Seen>) -> WorkerBuilder {
     bench.worker_of(Registry::new().with::<Mixed>()).state_arc(Arc::clone(seen)).concurrency(64)
 }
 
+/// A worker of the memory broker that knows nothing of the type yet.
+fn started() -> (Bench, Arc<Seen>, Running) {
+    let (bench, _) = Bench::memory();
+    let seen = Arc::new(Seen::default());
+    let running = Running::start(worker(&bench, &seen));
+    (bench, seen, running)
+}
+
 /// Enqueues these at once, the first as job `first`.
 async fn enqueue(bench: &Bench, first: usize, jobs: impl IntoIterator<Item = Mixed>) {
     let id = |n| format!("job-{n}").parse::<JobId>().unwrap();
@@ -111,9 +119,7 @@ fn tasks(seen: &Seen, jobs: Range<usize>) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn jobs_that_share_a_task_end_each_in_its_own_way() {
-    let (bench, _) = Bench::memory();
-    let seen = Arc::new(Seen::default());
-    let running = Running::start(worker(&bench, &seen));
+    let (bench, seen, running) = started();
     warm_up(&bench, 0).await;
     let act = |n| match n {
         19 => Mixed::Panics,
@@ -139,9 +145,7 @@ async fn jobs_that_share_a_task_end_each_in_its_own_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_type_of_which_one_waited_has_a_task_for_each_job_again() {
-    let (bench, _) = Bench::memory();
-    let seen = Arc::new(Seen::default());
-    let running = Running::start(worker(&bench, &seen));
+    let (bench, seen, running) = started();
     warm_up(&bench, 0).await;
     enqueue(&bench, 16, [Mixed::Waits]).await;
     bench.finished(17).await;
@@ -151,26 +155,39 @@ async fn a_type_of_which_one_waited_has_a_task_for_each_job_again() {
     running.stop().await;
 }
 
-/// Enqueues these for a worker that takes them for quick, and waits for their end.
-async fn beside_one_that_keeps_its_thread(jobs: [Mixed; 8]) {
-    let (bench, _) = Bench::memory();
-    let seen = Arc::new(Seen::default());
-    let running = Running::start(worker(&bench, &seen));
+/// A worker that takes the type for quick, and the number of the next job.
+async fn sharing() -> (Bench, Arc<Seen>, Running, usize) {
+    let (bench, seen, running) = started();
     // A busy machine may make one of them slow: as often as it takes.
-    let mut first = 0;
-    loop {
-        warm_up(&bench, first).await;
-        enqueue(&bench, first + 16, (0..8).map(|_| Mixed::Quick)).await;
-        bench.finished(first + 24).await;
-        first += 24;
+    for first in (24..24_000).step_by(24) {
+        warm_up(&bench, first - 24).await;
+        enqueue(&bench, first - 8, (0..8).map(|_| Mixed::Quick)).await;
+        bench.finished(first).await;
         if tasks(&seen, first - 8..first) == 1 {
-            break;
+            return (bench, seen, running, first);
         }
-        assert!(first < 24_000, "they never share a task");
     }
+    panic!("they never share a task");
+}
+
+/// Enqueues these for such a worker, and waits for their end.
+async fn beside_one_that_keeps_its_thread(jobs: [Mixed; 8]) {
+    let (bench, _, running, first) = sharing().await;
     enqueue(&bench, first, jobs).await;
     bench.finished(first + 8).await;
     (first..first + 8).for_each(|n| assert_eq!(ending(&bench, n), Ending::Succeeded, "{n}"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_has_ended_is_told_though_a_neighbour_keeps_their_thread() {
+    let (bench, seen, running, first) = sharing().await;
+    enqueue(&bench, first, [Mixed::Quick, Mixed::Keeps]).await;
+    bench.finished(first + 1).await;
+    assert_eq!(ending(&bench, first), Ending::Succeeded);
+    seen.free();
+    bench.finished(first + 2).await;
+    assert_eq!(ending(&bench, first + 1), Ending::Succeeded, "it was freed, and so the other was told before");
     running.stop().await;
 }
 
