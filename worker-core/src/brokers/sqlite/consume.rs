@@ -45,8 +45,10 @@ pub(super) struct Half {
     prefetch: AtomicUsize,
     pub(super) id: u64,
     pub(super) owned: Mutex<HashMap<u64, Owned>>,
-    /// Rung when a delivery was settled, so that there is room for another.
-    pub(super) room: Notify,
+    /// Rung when deliveries were settled, so that there is room for as many as are wanted.
+    room: Notify,
+    /// As many as the source waits for.
+    wanted: AtomicUsize,
     /// Itself, for the settlements it submits.
     pub(super) this: Weak<Self>,
     /// The holder under whom this subscription is listed.
@@ -60,6 +62,15 @@ pub(super) struct Owned {
     pub(super) suspect: bool,
     /// Where the holder's file says that it was started.
     pub(super) slot: Option<Slot>,
+}
+
+impl Owned {
+    /// It is not ours any more: its place among the started ones is free.
+    pub(super) fn end(self) {
+        if let Some(slot) = self.slot {
+            self.holder.file.end(slot);
+        }
+    }
 }
 
 impl Drop for Half {
@@ -98,6 +109,7 @@ pub(super) async fn consume(
         subscription,
         owned: Mutex::default(),
         room: Notify::new(),
+        wanted: AtomicUsize::new(1),
         listed_for: AtomicI64::new(0),
     });
     let source = SqliteSource {
@@ -143,7 +155,7 @@ impl Source for SqliteSource {
                 let count = self.fetched.len().min(max);
                 return Ok(self.fetched.drain(..count).collect());
             }
-            if self.pending.is_none() && self.half.room_for(max) == 0 {
+            if self.pending.is_none() && self.half.lacks_room_for(1, max) {
                 self.half.shared.check_open()?;
                 tokio::select! {
                     () = self.half.room.notified() => {}
@@ -200,7 +212,7 @@ impl SqliteSource {
         // Kept, so that one who drops this future again and again still comes to a claim.
         let claim_at = *self.claim_at.get_or_insert_with(|| monotonic_now() + CLAIM_WAIT_MAX);
         let prefetch = self.half.prefetch.load(Ordering::Relaxed);
-        while is_narrow(self.half.room_for(max), prefetch, max) {
+        while self.half.lacks_room_for(worth_a_claim(prefetch, max), max) {
             if timeout_at(claim_at, self.half.room.notified()).await.is_err() {
                 break;
             }
@@ -244,6 +256,33 @@ impl Half {
         self.prefetch.load(Ordering::Relaxed).saturating_sub(lock(&self.owned).len()).min(max)
     }
 
+    /// Whether there is room for fewer than `wanted`, which [`forget`](Self::forget) then rings for.
+    fn lacks_room_for(&self, wanted: usize, max: usize) -> bool {
+        // Before the look, so that what is forgotten after it knows.
+        self.wanted.store(wanted, Ordering::Relaxed);
+        self.room_for(max) < wanted
+    }
+
+    /// The delivery is not ours any more: there is room for another.
+    pub(super) fn forget(&self, delivery: &Delivery) {
+        let (entry, room) = {
+            let mut owned = lock(&self.owned);
+            let ours = owned.get(&delivery.receipt.tag).is_some_and(|entry| entry.fence == delivery.receipt.part);
+            let entry = if ours { owned.remove(&delivery.receipt.tag) } else { None };
+            (entry, self.prefetch.load(Ordering::Relaxed).saturating_sub(owned.len()))
+        };
+        if let Some(entry) = entry {
+            if entry.suspect {
+                // The next suspect waits for this one's end, not for an arrival.
+                self.shared.ring(&delivery.queue);
+            }
+            entry.end();
+        }
+        if room >= self.wanted.load(Ordering::Relaxed) {
+            self.room.notify_one();
+        }
+    }
+
     /// Takes these deliveries out of what is owned, to be given back.
     fn disown(&self, deliveries: impl Iterator<Item = Delivery>) -> HashMap<u64, Owned> {
         let mut owned = lock(&self.owned);
@@ -251,9 +290,9 @@ impl Half {
     }
 }
 
-/// Whether a claim would bring few of what may be in hand, and of what was asked for.
-fn is_narrow(room: usize, prefetch: usize, max: usize) -> bool {
-    room < prefetch.div_ceil(SHARE).min(max)
+/// With room for fewer, a claim would bring little of what may be in hand, and of what was asked for.
+fn worth_a_claim(prefetch: usize, max: usize) -> usize {
+    prefetch.div_ceil(SHARE).min(max)
 }
 
 /// Writes our name on the next jobs.
@@ -272,18 +311,23 @@ impl Write for Claim {
             db.prepare_cached("INSERT OR IGNORE INTO consumers (holder, subscription, queue) VALUES (?1, ?2, ?3)")?
                 .execute(params![holder.id, id.cast_signed(), subscription.queue.as_str()])?;
         }
-        wake_the_due(db, &subscription.queue)?;
+        // A look costs less than a statement that would change something and finds nothing: with many queues most claims
+        // bring a few jobs.
+        let mut next_due_ms = next_due_ms(db, &subscription.queue)?;
+        if next_due_ms.is_some_and(|due| due <= now_ms()) {
+            wake_the_due(db, &subscription.queue)?;
+            next_due_ms = self::next_due_ms(db, &subscription.queue)?;
+        }
         let room = self.half.room_for(self.max);
         let owns_suspect = lock(&self.half.owned).values().any(|owned| owned.suspect);
         let hand_out = HandOut { queue: &subscription.queue, holder: &holder, fence: shared.next() };
         let mut deliveries = Vec::new();
-        if room > 0 && !owns_suspect {
+        if room > 0 && !owns_suspect && has_suspect(db, &subscription.queue)? {
             deliveries.extend(hand_out.suspect(db)?);
         }
         if room > deliveries.len() {
             deliveries.extend(hand_out.ready(db, room - deliveries.len())?);
         }
-        let next_due_ms = next_due_ms(db, &subscription.queue)?;
         self.claimed = Some((holder, Claimed { deliveries, next_due_ms }));
         Ok(())
     }
@@ -336,6 +380,11 @@ fn next_due_ms(db: &Connection, queue: &QueueName) -> rusqlite::Result<Option<i6
         .optional()
 }
 
+fn has_suspect(db: &Connection, queue: &QueueName) -> rusqlite::Result<bool> {
+    let mut look = db.prepare_cached("SELECT 1 FROM jobs WHERE state = 2 AND queue = ?1 LIMIT 1")?;
+    look.exists([queue.as_str()])
+}
+
 /// One hand-out: the same fence on all its rows.
 struct HandOut<'a> {
     queue: &'a QueueName,
@@ -357,8 +406,7 @@ impl HandOut<'_> {
     fn claim(&self, db: &Connection, chosen: &str, count: usize) -> Result<Vec<Delivery>, Fault> {
         let statement = format!(
             "UPDATE jobs SET state = 3, holder = :holder, fence = :fence WHERE seq IN ({chosen})
-             RETURNING seq, retries, starts, priority, id, name, enqueued_ms, expires_ms, unknown_since_ms, reply_to, correlation,
-                       call_retries, headers, body"
+             RETURNING {ANSWER}"
         );
         let mut update = db.prepare_cached(&statement)?;
         let mut rows = update.query(named_params! {
@@ -379,7 +427,7 @@ impl HandOut<'_> {
 
     fn delivery(&self, row: &Row<'_>) -> Result<Delivery, Fault> {
         let (envelope, counts) = job(row, self.queue)?;
-        let seq: i64 = row.get("seq")?;
+        let seq: i64 = row.get(SEQ)?;
         let receipt = Receipt { epoch: self.holder.id.cast_unsigned(), tag: seq.cast_unsigned(), part: self.fence };
         Ok(Delivery::new(envelope, self.queue.clone(), counts, receipt, self.holder.lost.clone()))
     }
@@ -390,32 +438,52 @@ impl HandOut<'_> {
 /// What we wrote ourselves can be read; a row that somebody changed by hand
 /// must not stop the queue, so what cannot be read is replaced by what can.
 pub(super) fn job(row: &Row<'_>, queue: &QueueName) -> rusqlite::Result<(Envelope, (u32, u32))> {
-    let (id, name, headers) = (column::text(row, "id")?, column::text(row, "name")?, column::text(row, "headers")?);
-    let body: Vec<u8> = row.get("body")?;
+    let (id, name, headers) = (column::text(row, ID)?, column::text(row, NAME)?, column::text(row, HEADERS)?);
+    let body: Vec<u8> = row.get(BODY)?;
     let envelope = Envelope {
         id: id.and_then(|id| id.parse().ok()).unwrap_or_else(JobId::new),
         route: Route::Queue(queue.clone()),
         name: name.and_then(|name| name.parse::<JobName>().ok()),
         body: Body(body.into()),
         headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
-        priority: column::priority(row)?,
+        priority: column::priority(row, PRIORITY)?,
         due: Due::Now,
-        enqueued_at: timestamp(row.get("enqueued_ms")?),
-        expires_at: row.get::<_, Option<i64>>("expires_ms")?.map(timestamp),
-        unknown_since: row.get::<_, Option<i64>>("unknown_since_ms")?.map(timestamp),
+        enqueued_at: timestamp(row.get(ENQUEUED_MS)?),
+        expires_at: row.get::<_, Option<i64>>(EXPIRES_MS)?.map(timestamp),
+        unknown_since: row.get::<_, Option<i64>>(UNKNOWN_SINCE_MS)?.map(timestamp),
         caller: caller(row)?,
         bundle: None,
     };
-    let (retries, starts) = (column::count(row, "retries")?, column::count(row, "starts")?);
+    let (retries, starts) = (column::count(row, RETRIES)?, column::count(row, STARTS)?);
     Ok((envelope, (retries.saturating_add(1), starts)))
 }
 
 fn caller(row: &Row<'_>) -> rusqlite::Result<Option<Caller>> {
-    let Some(address) = column::text(row, "reply_to")? else { return Ok(None) };
-    let correlation = column::text(row, "correlation")?.unwrap_or_default();
-    let retries = row.get::<_, Option<i64>>("call_retries")?.unwrap_or(0) != 0;
+    let Some(address) = column::text(row, REPLY_TO)? else { return Ok(None) };
+    let correlation = column::text(row, CORRELATION)?.unwrap_or_default();
+    let retries = row.get::<_, Option<i64>>(CALL_RETRIES)?.unwrap_or(0) != 0;
     Ok(Some(Caller { address, correlation, retries }))
 }
+
+/// What a claim answers of each job, in the order of the numbers below: to look for a column by its name takes as long
+/// as to read it.
+const ANSWER: &str = "id, name, priority, enqueued_ms, headers, body, starts, retries, expires_ms, unknown_since_ms,
+                      reply_to, correlation, call_retries, seq";
+
+const ID: usize = 0;
+const NAME: usize = 1;
+const PRIORITY: usize = 2;
+const ENQUEUED_MS: usize = 3;
+const HEADERS: usize = 4;
+const BODY: usize = 5;
+const STARTS: usize = 6;
+const RETRIES: usize = 7;
+const EXPIRES_MS: usize = 8;
+const UNKNOWN_SINCE_MS: usize = 9;
+const REPLY_TO: usize = 10;
+const CORRELATION: usize = 11;
+const CALL_RETRIES: usize = 12;
+const SEQ: usize = 13;
 
 #[cfg(test)]
 mod tests {
@@ -423,11 +491,10 @@ mod tests {
 
     #[test]
     fn a_claim_waits_for_room_for_a_quarter_of_the_prefetch_but_not_for_more_than_was_asked() {
-        let narrow = |prefetch, max| (1..=prefetch).filter(|room| is_narrow(*room, prefetch, max)).count();
-        assert_eq!(narrow(256, 256), 63, "64 are worth a claim");
-        assert_eq!(narrow(32, 32), 7);
-        assert_eq!(narrow(4, 4), 0, "each is a quarter");
-        assert_eq!(narrow(1, 1), 0);
-        assert_eq!(narrow(256, 1), 0, "one was asked for");
+        assert_eq!(worth_a_claim(256, 256), 64);
+        assert_eq!(worth_a_claim(32, 32), 8);
+        assert_eq!(worth_a_claim(4, 4), 1, "each is a quarter");
+        assert_eq!(worth_a_claim(1, 1), 1);
+        assert_eq!(worth_a_claim(256, 1), 1, "one was asked for");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, named_params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
@@ -100,12 +100,22 @@ impl Write for Enqueue {
         self.rung.clear();
         for envelope in &self.batch {
             let result = match &envelope.route {
+                // Of one alone its insert looks for the queue.
+                Route::Queue(queue) if self.batch.len() == 1 => {
+                    match insert(db, INSERT_IF_DECLARED, queue, envelope, now)? {
+                        true => {
+                            self.rung.insert(queue.clone());
+                            Ok(())
+                        }
+                        false => Err(EnqueueFailure::Unroutable),
+                    }
+                }
                 Route::Queue(queue) => {
                     if !declared.contains_key(queue) {
                         declared.insert(queue, is_declared(db, queue)?);
                     }
                     if declared[queue] {
-                        insert(db, queue, envelope, now)?;
+                        insert(db, INSERT, queue, envelope, now)?;
                         if !self.rung.contains(queue) {
                             self.rung.insert(queue.clone());
                         }
@@ -123,7 +133,7 @@ impl Write for Enqueue {
                     Ok(queues) if queues.is_empty() && *mandatory => Err(EnqueueFailure::Unroutable),
                     Ok(queues) => {
                         for queue in &queues {
-                            insert(db, queue, &envelope.copy_for(queue), now)?;
+                            insert(db, INSERT, queue, &envelope.copy_for(queue), now)?;
                         }
                         self.rung.extend(queues);
                         Ok(())
@@ -168,30 +178,49 @@ pub(super) fn is_declared(db: &Connection, queue: &QueueName) -> rusqlite::Resul
     Ok(found.is_some())
 }
 
-fn insert(db: &Connection, queue: &QueueName, envelope: &Envelope, now: i64) -> rusqlite::Result<()> {
+/// A row, by numbers: to look for a parameter by its name takes as long as to bind it.
+macro_rules! insert {
+    ($before:literal, $after:literal) => {
+        concat!(
+            "INSERT INTO jobs (queue, state, priority, due_ms, id, name, enqueued_ms, expires_ms, reply_to, correlation,
+                               call_retries, headers, body, retries, starts, unknown_since_ms) ",
+            $before,
+            "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, NULL",
+            $after
+        )
+    };
+}
+
+const INSERT: &str = insert!("VALUES (", ")");
+const INSERT_IF_DECLARED: &str = insert!("SELECT ", " FROM queues WHERE name = ?1");
+
+/// Puts a job into a queue; whether it did.
+fn insert(
+    db: &Connection,
+    statement: &str,
+    queue: &QueueName,
+    envelope: &Envelope,
+    now: i64,
+) -> rusqlite::Result<bool> {
     let due_ms = due_ms(envelope.due, now);
-    db.prepare_cached(
-        "INSERT INTO jobs (queue, state, priority, due_ms, retries, starts, id, name, enqueued_ms, expires_ms,
-                           unknown_since_ms, reply_to, correlation, call_retries, headers, body)
-         VALUES (:queue, :state, :priority, :due_ms, 0, 0, :id, :name, :enqueued_ms, :expires_ms, NULL, :reply_to,
-                 :correlation, :call_retries, :headers, :body)",
-    )?
-    .execute(named_params! {
-        ":queue": queue.as_str(),
-        ":state": if due_ms.is_some() { state::DELAYED } else { state::READY },
-        ":priority": envelope.priority.level(),
-        ":due_ms": due_ms,
-        ":id": envelope.id.to_string(),
-        ":name": envelope.name.as_ref().map(|name| name.as_str()),
-        ":enqueued_ms": ms(envelope.enqueued_at),
-        ":expires_ms": envelope.expires_at.map(ms),
-        ":reply_to": envelope.caller.as_ref().map(|caller| &caller.address),
-        ":correlation": envelope.caller.as_ref().map(|caller| &caller.correlation),
-        ":call_retries": envelope.caller.as_ref().map(|caller| caller.retries),
-        ":headers": headers_json(&envelope.headers),
-        ":body": &*envelope.body.0,
-    })
-    .map(drop)
+    let state = if due_ms.is_some() { state::DELAYED } else { state::READY };
+    let caller = envelope.caller.as_ref();
+    let inserted = db.prepare_cached(statement)?.execute(params![
+        queue.as_str(),
+        state,
+        envelope.priority.level(),
+        due_ms,
+        envelope.id.to_string(),
+        envelope.name.as_ref().map(|name| name.as_str()),
+        ms(envelope.enqueued_at),
+        envelope.expires_at.map(ms),
+        caller.map(|caller| &caller.address),
+        caller.map(|caller| &caller.correlation),
+        caller.map(|caller| caller.retries),
+        headers_json(&envelope.headers),
+        &*envelope.body.0,
+    ])?;
+    Ok(inserted > 0)
 }
 
 /// The date as a column, none for at once.

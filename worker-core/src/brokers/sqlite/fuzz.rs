@@ -27,7 +27,7 @@ enum Holds {
 
 use Holds::{Blob, Integer, IntegerOrNull, Text, TextOrNull};
 
-/// The columns of `jobs` that are read, and those of `dead_letters`.
+/// The columns of `jobs` that are read, in the order of a claim's answer, and those of `dead_letters`.
 const COLUMNS: [(&str, Holds); 18] = [
     ("id", Text),
     ("name", TextOrNull),

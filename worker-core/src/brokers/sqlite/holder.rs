@@ -3,7 +3,10 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0 to 7 | the beat: a counter that the living process keeps raising |
-//! | from 8, 16 each | one started job: its `seq` and the fence of the hand-out; zeros for none |
+//! | from 8, 16 each | one started job: its `seq` and the fence of the hand-out; zeros for none yet |
+//!
+//! A job that has ended stays in its place until another starts there: its row
+//! is gone or has no such fence any more, so that nobody is blamed for it.
 //!
 //! The process holds a lock on the file for as long as it lives; the kernel
 //! frees it whatever the process dies of. Starts are written here and not into
@@ -19,14 +22,23 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::Instant;
+
+use crate::time::monotonic_now;
 
 const SLOTS_AT: u64 = 8;
 const SLOT_BYTES: usize = 16;
 
 /// Slots that are written out at the start, so that beginning a job needs no disk space.
 const SLOTS_AT_FIRST: usize = 1_024;
+
+/// For so long a look at one's own file is good: a look costs as much as starting a job, and a lease is a thousand times
+/// as long.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// One hand-out of a job: `seq` and fence.
 pub(super) type HandOut = (u64, u64);
@@ -43,6 +55,8 @@ pub(super) struct HolderFile {
 struct Slots {
     free: Vec<usize>,
     count: usize,
+    /// When this process was last seen to be still the owner.
+    looked: Option<Instant>,
 }
 
 /// Where in the file a started job stands.
@@ -70,7 +84,7 @@ impl HolderFile {
             ),
         })?;
         file.write_all_at(&vec![0; usize_from(SLOTS_AT) + SLOTS_AT_FIRST * SLOT_BYTES], 0)?;
-        let slots = Slots { free: (0..SLOTS_AT_FIRST).rev().collect(), count: SLOTS_AT_FIRST };
+        let slots = Slots { free: (0..SLOTS_AT_FIRST).rev().collect(), count: SLOTS_AT_FIRST, looked: None };
         Ok(Self { file, path, slots: Mutex::new(slots) })
     }
 
@@ -82,7 +96,7 @@ impl HolderFile {
     /// Records that a job is about to start.
     pub(super) fn begin(&self, (seq, fence): HandOut) -> io::Result<Slot> {
         let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = self.slots();
             slots.free.pop().unwrap_or_else(|| {
                 slots.count += 1;
                 slots.count - 1
@@ -93,22 +107,32 @@ impl HolderFile {
         bytes[8..].copy_from_slice(&fence.to_le_bytes());
         let written = self.file.write_all_at(&bytes, offset(slot));
         if written.is_err() {
-            self.free(slot);
+            self.end(Slot(slot));
         }
         written.map(|()| Slot(slot))
     }
 
-    /// Records that it has ended: the database knows how.
-    pub(super) fn end(&self, Slot(slot): Slot) -> io::Result<()> {
-        // Over bytes that are there already: needs no disk space.
-        let written = self.file.write_all_at(&[0; SLOT_BYTES], offset(slot));
-        self.free(slot);
-        written
+    /// It has ended, the database knows how: another may have its place.
+    pub(super) fn end(&self, Slot(slot): Slot) {
+        self.slots().free.push(slot);
     }
 
     /// Whether another process has taken over.
     pub(super) fn is_taken_over(&self) -> bool {
         self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    /// The same, as it was a moment ago: for each of many jobs that start together.
+    ///
+    /// Only one that stood still is taken over from, and whoever stood still finds that the moment has passed.
+    pub(super) fn was_taken_over(&self) -> bool {
+        let mut slots = self.slots();
+        if slots.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER) {
+            return false;
+        }
+        let is_taken_over = self.is_taken_over();
+        slots.looked = (!is_taken_over).then(monotonic_now);
+        is_taken_over
     }
 
     /// Removes the file, and the folder with the last one.
@@ -122,8 +146,8 @@ impl HolderFile {
         self.file.unlock()
     }
 
-    fn free(&self, slot: usize) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).free.push(slot);
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,7 +180,7 @@ pub(super) fn sight(folder: &Path, id: i64) -> io::Result<Sighting> {
     }
 }
 
-/// The jobs that holder `id` had started and not ended; none where its file is gone.
+/// The jobs that holder `id` had started, some that have ended among them; none where its file is gone.
 pub(super) fn started(folder: &Path, id: i64) -> io::Result<Vec<HandOut>> {
     let bytes = match fs::read(path(folder, id)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -209,10 +233,12 @@ mod tests {
         assert!(matches!(sight(&folder, 7).unwrap(), Sighting::Lives { beat: 41 }));
         let first = holder.begin((1, 10)).unwrap();
         let _second = holder.begin((2, 20)).unwrap();
-        holder.end(first).unwrap();
+        holder.end(first);
+        assert_eq!(started(&folder, 7).unwrap(), [(1, 10), (2, 20)], "until another takes its place");
+        let _third = holder.begin((3, 30)).unwrap();
         drop(holder);
         assert!(matches!(sight(&folder, 7).unwrap(), Sighting::Dead(_)));
-        assert_eq!(started(&folder, 7).unwrap(), [(2, 20)]);
+        assert_eq!(started(&folder, 7).unwrap(), [(3, 30), (2, 20)]);
         assert!(matches!(sight(&folder, 8).unwrap(), Sighting::Missing));
     }
 
@@ -222,8 +248,23 @@ mod tests {
         let holder = HolderFile::create(folder.path(), 1).unwrap();
         let slots: Vec<_> = (1..=SLOTS_AT_FIRST as u64 + 5).map(|seq| holder.begin((seq, 1)).unwrap()).collect();
         assert_eq!(started(folder.path(), 1).unwrap().len(), SLOTS_AT_FIRST + 5);
-        slots.into_iter().for_each(|slot| holder.end(slot).unwrap());
-        assert_eq!(started(folder.path(), 1).unwrap(), []);
+        slots.into_iter().for_each(|slot| holder.end(slot));
+        (1..=SLOTS_AT_FIRST as u64 + 5).for_each(|seq| drop(holder.begin((seq, 2)).unwrap()));
+        let started = started(folder.path(), 1).unwrap();
+        assert!(started.len() == SLOTS_AT_FIRST + 5 && started.iter().all(|(_, fence)| *fence == 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_look_is_good_for_a_millisecond_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = HolderFile::create(folder.path(), 1).unwrap();
+        assert!(!holder.was_taken_over());
+        fs::remove_file(path(folder.path(), 1)).unwrap();
+        tokio::time::advance(LOOK_AGAIN_AFTER / 2).await;
+        assert!(!holder.was_taken_over());
+        tokio::time::advance(LOOK_AGAIN_AFTER / 2).await;
+        assert!(holder.was_taken_over());
+        assert!(holder.was_taken_over(), "it is not looked at once only");
     }
 
     #[test]

@@ -250,7 +250,7 @@ pub(super) fn dead_job(row: &Row<'_>) -> rusqlite::Result<DeadJob> {
         failure: Failure::new(kind, text("error")?),
         died_at: timestamp(row.get("died_ms")?),
         enqueued_at: timestamp(row.get("enqueued_ms")?),
-        priority: column::priority(row)?,
+        priority: column::priority(row, "priority")?,
         headers: headers.and_then(|json| serde_json::from_str::<Headers>(&json).ok()).unwrap_or_default(),
         body: Body(row.get::<_, Vec<u8>>("body")?.into()),
     })

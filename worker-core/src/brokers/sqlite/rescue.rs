@@ -12,7 +12,6 @@ use crate::{
     brokers::sqlite::{
         consume::Owned,
         holder::{self, HolderFile},
-        settle::end,
         shared::{Holder, Shared, now_ms},
         writer::{Fault, Write, WriteError},
     },
@@ -152,7 +151,7 @@ impl Write for GiveBack {
         let Self { shared, queue, owned, answer, .. } = *self;
         match &result {
             Ok(()) => {
-                owned.into_values().for_each(|owned| end(&owned.holder, owned.slot));
+                owned.into_values().for_each(Owned::end);
                 shared.ring(&queue);
             }
             // They stay ours until this process ends, and are then taken over by another.

@@ -13,10 +13,9 @@ use crate::{
     brokers::sqlite::{
         consume::Half,
         enqueue::{due_ms, ms},
-        holder::Slot,
         mutant::Mutant,
         replies::{self, Way},
-        shared::{Holder, lock, now_ms},
+        shared::{lock, now_ms},
         writer::{Fault, Write, WriteError},
     },
     envelope::Due,
@@ -32,7 +31,7 @@ impl Settler for Half {
         let Some(entry) = owned.get_mut(&hand_out.0).filter(|entry| entry.fence == hand_out.1) else {
             return Begin::Lost;
         };
-        if entry.holder.lost.is_cancelled() || entry.holder.file.is_taken_over() {
+        if entry.holder.lost.is_cancelled() || entry.holder.file.was_taken_over() {
             drop(owned);
             self.forget(delivery);
             return Begin::Lost;
@@ -219,34 +218,5 @@ impl Settle {
                 ":fence": fence,
             })?;
         Ok(updated == 1)
-    }
-}
-
-impl Half {
-    /// The delivery is not ours any more: there is room for another.
-    fn forget(&self, delivery: &Delivery) {
-        let entry = {
-            let mut owned = lock(&self.owned);
-            let ours = owned.get(&delivery.receipt.tag).is_some_and(|entry| entry.fence == delivery.receipt.part);
-            if ours { owned.remove(&delivery.receipt.tag) } else { None }
-        };
-        if let Some(entry) = entry {
-            end(&entry.holder, entry.slot);
-            if entry.suspect {
-                // The next suspect waits for this one's end, not for an arrival.
-                self.shared.ring(&delivery.queue);
-            }
-        }
-        self.room.notify_one();
-    }
-}
-
-/// Takes the job off the holder's list of started ones.
-pub(super) fn end(holder: &Holder, slot: Option<Slot>) {
-    if let Some(slot) = slot
-        && let Err(error) = holder.file.end(slot)
-    {
-        // Its fence is in the file, so it cannot be mistaken for a later hand-out.
-        tracing::warn!(target: TARGET, %error, "the end of a job could not be recorded");
     }
 }
