@@ -251,7 +251,17 @@ pub fn live_all(
 /// Everything that can happen in a world of this kind.
 #[must_use]
 pub fn possible(kind: Kind) -> BTreeSet<&'static str> {
-    let others = ["producer cut", "silent", "clock set", "crashed", "lapsed", "cancelled", "healed"];
+    let others = [
+        "producer cut",
+        "silent",
+        "patience lost",
+        "queue stalled",
+        "clock set",
+        "crashed",
+        "lapsed",
+        "cancelled",
+        "healed",
+    ];
     match kind {
         Kind::Memory => record::KINDS.into(),
         Kind::Rabbit => rabbit::TROUBLES.into_iter().chain(others).collect(),

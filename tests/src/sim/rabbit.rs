@@ -109,6 +109,12 @@ impl World {
             if self.stage.rng(5).u8(..3) == 0 {
                 nemesis.spawn(Arc::clone(self).fall_silent());
             }
+            if self.stage.rng(9).u8(..3) == 0 {
+                nemesis.spawn(Arc::clone(self).lose_patience());
+            }
+            if self.stage.rng(10).u8(..3) == 0 {
+                nemesis.spawn(Arc::clone(self).stall());
+            }
             if self.stage.clocks_are_set() {
                 nemesis.spawn(Arc::clone(&self.stage).set_clocks(self.clocks.clone()));
             }
@@ -123,6 +129,7 @@ impl World {
         self.server.fill(false);
         self.server.slow(1..=5, 0..=20);
         self.server.silence(false);
+        self.server.stall(None);
         if self.has_trouble() {
             self.stage.set_right(&self.clocks);
         }
@@ -233,6 +240,30 @@ impl World {
             self.server.silence(true);
             sleep(Duration::from_millis(rng.u64(50..16_000))).await;
             self.server.silence(false);
+        }
+    }
+
+    /// Takes away, now and then, what a worker has held for long, as a short `consumer_timeout` does.
+    async fn lose_patience(self: Arc<Self>) {
+        let mut rng = self.stage.rng(9);
+        loop {
+            sleep(Duration::from_millis(rng.u64(0..20_000))).await;
+            self.stage.record.write(0, What::Trouble { what: "patience lost" });
+            self.server.lose_patience(Duration::from_millis(rng.u64(0..15_000)));
+        }
+    }
+
+    /// Lets one queue after the other stand still, also for longer than anybody waits for a confirm.
+    async fn stall(self: Arc<Self>) {
+        let mut rng = self.stage.rng(10);
+        loop {
+            sleep(Duration::from_millis(rng.u64(0..20_000))).await;
+            let depths = self.server.depths();
+            let Some((name, _)) = rng.choice(&depths) else { continue };
+            self.stage.record.write(0, What::Trouble { what: "queue stalled" });
+            self.server.stall(Some(name));
+            sleep(Duration::from_millis(rng.u64(50..30_000))).await;
+            self.server.stall(None);
         }
     }
 

@@ -81,10 +81,17 @@ impl Link for SimulatedLink {
             returned: Mutex::default(),
         };
         let channel = SimulatedChannel { core: Arc::new(core) };
+        // Not kept alive by the server, which knows it for longer than its client does.
+        let core = Arc::downgrade(&channel.core);
+        let end = move |error: &LinkError| {
+            if let Some(core) = core.upgrade() {
+                core.end(error);
+            }
+        };
         channel.core.send(
             false,
             Box::new(move |state, _| {
-                state.open(id);
+                state.open(id, Arc::new(end));
                 Vec::new()
             }),
         );
@@ -272,6 +279,7 @@ impl Core {
                     answers.push(Answer::InOrder(Box::new(move || core.keep(back))));
                     answers.push(Answer::ConfirmInOrder(Box::new(move || confirm(published))));
                 }
+                Ok(Published { told: false, .. }) => answers.push(Answer::Unsaid(Box::new(move || confirm(published)))),
                 Ok(_) => answers.push(Answer::Confirm(Box::new(move || confirm(published)))),
                 Err(_) => answers.push(Answer::InOrder(Box::new(move || confirm(published)))),
             }
@@ -382,7 +390,7 @@ impl Channel for SimulatedChannel {
 
     async fn get(&self, queue: &str) -> Result<Option<(Incoming, u32)>, LinkError> {
         let (id, name) = (self.core.id, queue.to_owned());
-        self.core.request("reading a queue", move |state, _| state.get(id, &name)).await
+        self.core.request("reading a queue", move |state, now| state.get(id, &name, now)).await
     }
 
     async fn ack(&self, tag: u64, multiple: bool) -> Result<(), LinkError> {

@@ -3,8 +3,8 @@
 //! Its time is `tokio`'s, so it is virtual where that is paused; what it draws comes from a seed. It has what
 //! the framework uses: durable and exclusive queues, quorum and classic, with the rules of 3.10 or of 4.3 for what
 //! comes back; exchanges and bindings; confirms, returns and refusals; times to live and dead-lettering, at least
-//! once or not, with the detection of circles; direct replies; alarms. It has no nodes, no streams, no policies, no
-//! users and no `consumer_timeout`. The conformance suite runs on it, and must agree with RabbitMQ on every case.
+//! once or not, with the detection of circles; direct replies; alarms; impatience with who holds a message for long.
+//! It has no nodes, no streams, no policies and no users. The conformance suite runs on it, and must agree with RabbitMQ on every case.
 
 mod client;
 mod death;
@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use self::{
     client::SimulatedDialer,
     pipes::{Answer, Arrival, Connected, Deed, Frame, Pipes, Timeline},
-    state::{Given, Outgoing, State},
+    state::{Outgoing, State},
 };
 use crate::{
     brokers::rabbitmq::{
@@ -203,6 +203,24 @@ impl SimulatedServer {
     /// Ends all connections, as an operator can.
     pub fn close_all_connections(&self) {
         self.inner.end_all(&mut self.inner.lock(), "CONNECTION_FORCED - closed by an operator", |_| true);
+    }
+
+    /// It takes away what somebody has held for so long or longer, as its `consumer_timeout` has it do: before 4.3 the
+    /// whole channel ends, and since then the consumer.
+    pub fn lose_patience(&self, held: Duration) {
+        let mut world = self.inner.lock();
+        world.state.lose_patience(held, monotonic_now());
+        world.follow();
+        self.inner.hurry(&world);
+    }
+
+    /// One queue stands still, as one does whose leader cannot reach the others: what is put into it is kept and never
+    /// confirmed, and nothing leaves it. With `None` all move again.
+    pub fn stall(&self, queue: Option<&str>) {
+        let mut world = self.inner.lock();
+        world.state.stall(queue);
+        world.follow();
+        self.inner.hurry(&world);
     }
 
     /// How many messages each queue has, delivered or not.
@@ -430,16 +448,22 @@ impl World {
         }
         let confirms = !(publishes && connected.is_silent());
         if !confirms && self.rng.bool() {
-            return connected.keep_silent(act);
+            return connected.leave_unsaid(act);
         }
         let answers = act(&mut self.state, monotonic_now());
         self.follow();
         for answer in answers {
             let delay = self.delay();
             let (due, deed) = match answer {
+                Answer::Unsaid(deed) => {
+                    if let Some(connected) = self.connections.get_mut(&id) {
+                        connected.leave_unsaid(deed);
+                    }
+                    continue;
+                }
                 Answer::Confirm(deed) | Answer::ConfirmInOrder(deed) if !confirms => {
                     if let Some(connected) = self.connections.get_mut(&id) {
-                        connected.keep_silent(deed);
+                        connected.leave_unsaid(deed);
                     }
                     continue;
                 }
@@ -459,12 +483,12 @@ impl World {
     /// Sends what follows from what has changed.
     fn follow(&mut self) {
         self.state.expire(monotonic_now());
-        self.state.deliver();
-        for Outgoing { connection, way, given } in std::mem::take(&mut self.state.outgoing) {
+        self.state.deliver(monotonic_now());
+        for Outgoing { connection, deed } in std::mem::take(&mut self.state.outgoing) {
             let delay = self.delay();
             if let Some(connected) = self.connections.get_mut(&connection) {
                 let due = connected.answer_arrives(delay);
-                self.timeline.put(due, connection, Arrival::Answer(Box::new(move || give(&way, given))));
+                self.timeline.put(due, connection, Arrival::Answer(deed));
             }
         }
     }
@@ -496,10 +520,6 @@ impl World {
         self.follow();
         lost
     }
-}
-
-fn give(way: &state::Way, given: Given) {
-    drop(way.send(given));
 }
 
 /// The task of a server that runs. With it goes what is on its way, which would keep the server alive.

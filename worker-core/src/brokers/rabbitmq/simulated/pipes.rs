@@ -37,6 +37,8 @@ pub(super) enum Answer {
     Confirm(Deed),
     /// A confirm after all that was sent before, which has come back.
     ConfirmInOrder(Deed),
+    /// A confirm that never comes.
+    Unsaid(Deed),
 }
 
 /// A request on its way.
@@ -116,13 +118,15 @@ pub(super) struct Connected {
     pub(super) held: VecDeque<Frame>,
     /// When the last request arrives, and the last answer that keeps its order.
     last: (Option<Instant>, Option<Instant>),
-    /// What the client waits for in vain, where no publish of it is confirmed any more.
-    unsaid: Option<Vec<Box<dyn Any + Send>>>,
+    /// Whether no publish of it is confirmed any more.
+    is_silent: bool,
+    /// What the client waits for in vain.
+    unsaid: Vec<Box<dyn Any + Send>>,
 }
 
 impl Connected {
     pub(super) const fn new(pipes: Arc<Pipes>) -> Self {
-        Self { pipes, held: VecDeque::new(), last: (None, None), unsaid: None }
+        Self { pipes, held: VecDeque::new(), last: (None, None), is_silent: false, unsaid: Vec::new() }
     }
 
     /// When a request arrives that is sent now and takes so long.
@@ -136,22 +140,22 @@ impl Connected {
     }
 
     /// From now on nothing that is published is confirmed.
-    pub(super) fn silence(&mut self) {
-        self.unsaid.get_or_insert_default();
+    pub(super) const fn silence(&mut self) {
+        self.is_silent = true;
     }
 
     pub(super) const fn is_silent(&self) -> bool {
-        self.unsaid.is_some()
+        self.is_silent
     }
 
     /// What was not said.
     pub(super) fn unsaid(self) -> Vec<Box<dyn Any + Send>> {
-        self.unsaid.unwrap_or_default()
+        self.unsaid
     }
 
     /// Keeps what is not said until the connection is gone: who waits for it must not learn that it never comes.
-    pub(super) fn keep_silent(&mut self, unsaid: impl Any + Send) {
-        self.unsaid.get_or_insert_default().push(Box::new(unsaid));
+    pub(super) fn leave_unsaid(&mut self, unsaid: impl Any + Send) {
+        self.unsaid.push(Box::new(unsaid));
     }
 }
 

@@ -37,6 +37,11 @@ pub(super) fn unknown_tag(tag: u64) -> LinkError {
     mismatch(format!("unknown delivery tag {tag}"))
 }
 
+/// What a channel hears that has held a message for longer than the server waits.
+pub(super) fn too_late() -> LinkError {
+    mismatch("delivery acknowledgement on channel 1 timed out".into())
+}
+
 /// A classic queue does not let its consumers say how long they hold what they have.
 pub(super) fn no_hold(queue: &str) -> LinkError {
     mismatch(format!(

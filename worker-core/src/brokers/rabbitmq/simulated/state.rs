@@ -1,5 +1,9 @@
 //! What the simulated server knows: queues, exchanges, and who has what. Pure but for the clock that it is told.
 
+mod exchanges;
+mod patience;
+mod stall;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -11,18 +15,17 @@ use tokio::time::Instant;
 
 use super::{
     death::{deaths, with_death},
-    queue::{ConsumerId, Queue, Return, Returned as Back, Stored, text},
+    pipes::Deed,
+    queue::{ConsumerId, Queue, Return, Returned as Back, Stored},
     refusal,
 };
 use crate::{
     brokers::rabbitmq::{
-        headers::from_amqp,
-        lapin_link::{GUARD, GUARD_EXCHANGE},
-        link::{Address, DIRECT_REPLY_TO, Declare, DeclareExchange, Depth, LinkError, Returned},
+        lapin_link::GUARD,
+        link::{Address, DIRECT_REPLY_TO, Declare, Depth, LinkError, Returned},
         wire::{self, Incoming, Message},
     },
-    envelope::Headers,
-    exchange::{Binding, Criterion, ExchangeKind},
+    exchange::{Binding, ExchangeKind},
 };
 
 /// What a channel is given without having asked: a message, or the end of its consuming.
@@ -38,9 +41,19 @@ pub(super) type Way = tokio::sync::mpsc::UnboundedSender<Given>;
 /// Something that goes to a client, in its turn.
 pub(super) struct Outgoing {
     pub(super) connection: u64,
-    pub(super) way: Way,
-    pub(super) given: Given,
+    /// What happens there when it arrives.
+    pub(super) deed: Deed,
 }
+
+impl Outgoing {
+    fn given(connection: u64, way: Way, given: Given) -> Self {
+        // Who is given it may have gone.
+        Self { connection, deed: Box::new(move || drop(way.send(given))) }
+    }
+}
+
+/// Tells a client that its channel was ended.
+pub(super) type End = Arc<dyn Fn(&LinkError) + Send + Sync>;
 
 /// A channel: by its connection and its own number.
 pub(super) type ChannelId = (u64, u64);
@@ -57,14 +70,17 @@ struct Unacked {
     stored: Stored,
     /// Who got it; none where it was asked for.
     consumer: Option<String>,
+    since: Instant,
 }
 
-#[derive(Default)]
 struct ChannelState {
+    end: End,
     last_tag: u64,
     unacked: BTreeMap<u64, Unacked>,
     consumers: BTreeMap<String, Consumer>,
     replies: Option<Way>,
+    /// What was taken away: who settles it is not told that it changes nothing.
+    taken_away: BTreeSet<u64>,
 }
 
 /// What became of a message that was published.
@@ -72,6 +88,8 @@ struct ChannelState {
 pub(super) struct Published {
     pub(super) taken: bool,
     pub(super) routed: bool,
+    /// Whether its sender is ever told.
+    pub(super) told: bool,
 }
 
 pub(super) struct State {
@@ -95,6 +113,8 @@ pub(super) struct State {
     pub(super) deliveries: u64,
     /// Queues that may have something for their consumers.
     stirred: BTreeSet<String>,
+    /// Queues that stand still.
+    stalled: BTreeSet<String>,
     /// Messages that have left one queue and are not in the next yet.
     under_way: Vec<UnderWay>,
     /// Nothing has waited too long before this time, as long as nothing has moved.
@@ -134,14 +154,17 @@ impl State {
             unknown_tags: false,
             deliveries: 0,
             stirred: BTreeSet::new(),
+            stalled: BTreeSet::new(),
             under_way: Vec::new(),
             next_expiry: None,
             moved: false,
         }
     }
 
-    pub(super) fn open(&mut self, channel: ChannelId) {
-        self.channels.insert(channel, ChannelState::default());
+    /// A new channel; by `end` its client is told when the server ends it.
+    pub(super) fn open(&mut self, channel: ChannelId, end: End) {
+        let (unacked, consumers, taken_away) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        self.channels.insert(channel, ChannelState { end, last_tag: 0, unacked, consumers, replies: None, taken_away });
     }
 
     pub(super) fn is_open(&self, channel: ChannelId) -> bool {
@@ -186,51 +209,9 @@ impl State {
         for (connection, channel, tag) in queue.consumers {
             let ended = self.channels.get_mut(&(connection, channel)).and_then(|state| state.consumers.remove(&tag));
             if let Some(Consumer { way, .. }) = ended {
-                self.outgoing.push(Outgoing { connection, way, given: Given::Cancelled });
+                self.outgoing.push(Outgoing::given(connection, way, Given::Cancelled));
             }
         }
-    }
-
-    pub(super) fn declare_exchange(&mut self, name: &str, how: DeclareExchange) -> Result<(), LinkError> {
-        match (how, self.exchanges.get(name)) {
-            (DeclareExchange::Passive, Some(_)) => Ok(()),
-            (DeclareExchange::Passive, None) => Err(refusal::no_exchange(name)),
-            (DeclareExchange::Durable(kind) | DeclareExchange::Compared(kind), Some(there)) if kind != *there => {
-                Err(refusal::other_kind(name, kind, *there))
-            }
-            (DeclareExchange::Compared(_), there) => {
-                Err(refusal::exchange_guard(GUARD_EXCHANGE, name, there.is_some()))
-            }
-            (DeclareExchange::Durable(kind), _) => {
-                self.exchanges.insert(name.to_owned(), kind);
-                Ok(())
-            }
-        }
-    }
-
-    pub(super) fn bind(
-        &mut self,
-        queue: &str,
-        exchange: &str,
-        key: &str,
-        arguments: &FieldTable,
-    ) -> Result<(), LinkError> {
-        if !self.exchanges.contains_key(exchange) {
-            return Err(refusal::no_exchange(exchange));
-        }
-        let known = self.queues.contains_key(queue).then(|| queue.parse().ok()).flatten();
-        let Some(queue) = known else { return Err(refusal::no_queue(queue)) };
-        let Ok(exchange) = exchange.parse() else { return Err(refusal::no_exchange(exchange)) };
-        let on = match text(arguments, "x-match").as_deref() {
-            Some("any") => Criterion::AnyOf(headers(arguments)),
-            Some(_) => Criterion::AllOf(headers(arguments)),
-            None => Criterion::Key(key.to_owned()),
-        };
-        let binding = Binding { exchange, queue, on };
-        if !self.bindings.contains(&binding) {
-            self.bindings.push(binding);
-        }
-        Ok(())
     }
 
     // --- publishing -----------------------------------------------------------
@@ -255,28 +236,16 @@ impl State {
             // It comes back whether the caller is there or not (measured on 3.10).
             if let Some((connection, way)) = self.caller(&to.key) {
                 let incoming = Incoming { tag: 0, redelivered: false, message };
-                self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(Box::new(incoming)) });
+                self.outgoing.push(Outgoing::given(connection, way, Given::Delivery(Box::new(incoming))));
             }
-            return Ok(Published { taken: true, routed: false });
+            return Ok(Published { taken: true, routed: false, told: true });
         }
         let targets = self.targets(&to.exchange, &to.key, &message)?;
         if self.full && !targets.is_empty() {
-            return Ok(Published { taken: false, routed: true });
+            return Ok(Published { taken: false, routed: true, told: true });
         }
         let taken = self.put(&targets, &Arc::new(message), &to.exchange, &to.key, now);
-        Ok(Published { taken, routed: !targets.is_empty() })
-    }
-
-    /// The queues that a message goes to.
-    fn targets(&self, exchange: &str, key: &str, message: &Message) -> Result<BTreeSet<String>, LinkError> {
-        if exchange.is_empty() {
-            return Ok(self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect());
-        }
-        let Some(kind) = self.exchanges.get(exchange) else { return Err(refusal::no_exchange(exchange)) };
-        let headers = message.properties.headers().as_ref().map(headers).unwrap_or_default();
-        let bound = self.bindings.iter().filter(|binding| binding.exchange.as_str() == exchange);
-        let fitting = bound.filter(|binding| binding.takes(*kind, key, &headers));
-        Ok(fitting.map(|binding| binding.queue.to_string()).collect())
+        Ok(Published { taken, routed: !targets.is_empty(), told: self.stalled.is_disjoint(&targets) })
     }
 
     /// Puts a copy into each queue; whether all took it.
@@ -352,10 +321,12 @@ impl State {
             self.put(&targets, &message, &exchange, &key, now);
         }
         loop {
-            let expired = self.queues.iter_mut().find_map(|(name, queue)| {
-                let stored = queue.pop_expired(now)?;
-                Some((name.clone(), stored))
-            });
+            let stalled = &self.stalled;
+            let expired =
+                self.queues.iter_mut().filter(|(name, _)| !stalled.contains(*name)).find_map(|(name, queue)| {
+                    let stored = queue.pop_expired(now)?;
+                    Some((name.clone(), stored))
+                });
             let Some((name, stored)) = expired else { return };
             self.forward(&name, stored, "expired", now);
         }
@@ -365,7 +336,8 @@ impl State {
     pub(super) fn next_expiry(&mut self) -> Option<Instant> {
         if std::mem::take(&mut self.moved) {
             let under_way = self.under_way.iter().map(|it| it.arrives);
-            self.next_expiry = self.queues.values().filter_map(Queue::expires).chain(under_way).min();
+            let moving = self.queues.iter().filter(|(name, _)| !self.stalled.contains(*name));
+            self.next_expiry = moving.filter_map(|(_, queue)| queue.expires()).chain(under_way).min();
         }
         self.next_expiry
     }
@@ -415,16 +387,21 @@ impl State {
         if let Some(queue) = self.queues.get_mut(&consumer.queue) {
             queue.consumers.retain(|id| *id != (connection, channel, tag.to_owned()));
         }
-        self.outgoing.push(Outgoing { connection, way: consumer.way, given: Given::Cancelled });
+        self.outgoing.push(Outgoing::given(connection, consumer.way, Given::Cancelled));
     }
 
-    pub(super) fn get(&mut self, channel: ChannelId, name: &str) -> Result<Option<(Incoming, u32)>, LinkError> {
+    pub(super) fn get(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        now: Instant,
+    ) -> Result<Option<(Incoming, u32)>, LinkError> {
         self.moved = true;
         let queue = self.reachable(channel.0, name)?;
         let Some(stored) = queue.pop() else { return Ok(None) };
         let left = u32::try_from(queue.ready()).unwrap_or(u32::MAX);
         let is_counted = queue.quorum && self.modern;
-        Ok(self.give(channel, name, stored, None, is_counted).map(|incoming| (incoming, left)))
+        Ok(self.give(channel, name, stored, None, (is_counted, now)).map(|incoming| (incoming, left)))
     }
 
     /// Notes that a channel has a message, and what it is told of it.
@@ -434,23 +411,23 @@ impl State {
         queue: &str,
         stored: Stored,
         consumer: Option<String>,
-        is_counted: bool,
+        (is_counted, now): (bool, Instant),
     ) -> Option<Incoming> {
         let state = self.channels.get_mut(&channel)?;
         state.last_tag += 1;
         let message = stored.as_delivered(is_counted);
         let incoming = Incoming { tag: state.last_tag, redelivered: stored.acquired > 0, message };
-        state.unacked.insert(state.last_tag, Unacked { queue: queue.to_owned(), stored, consumer });
+        state.unacked.insert(state.last_tag, Unacked { queue: queue.to_owned(), stored, consumer, since: now });
         Some(incoming)
     }
 
     /// Gives what waits to those who have room, in turn.
-    pub(super) fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self, now: Instant) {
         for name in std::mem::take(&mut self.stirred) {
             while let Some((id, stored, is_counted)) = self.next_delivery(&name) {
                 let (connection, channel, tag) = id;
                 let exchange = (stored.exchange.clone(), stored.key.clone());
-                let given = self.give((connection, channel), &name, stored, Some(tag.clone()), is_counted);
+                let given = self.give((connection, channel), &name, stored, Some(tag.clone()), (is_counted, now));
                 let Some(mut incoming) = given else { continue };
                 incoming.message = wire::came_by(incoming.message, &exchange.0, &exchange.1);
                 let state = self.channels.get_mut(&(connection, channel));
@@ -458,7 +435,7 @@ impl State {
                     consumer.held += 1;
                     self.deliveries += 1;
                     let way = consumer.way.clone();
-                    self.outgoing.push(Outgoing { connection, way, given: Given::Delivery(Box::new(incoming)) });
+                    self.outgoing.push(Outgoing::given(connection, way, Given::Delivery(Box::new(incoming))));
                 }
             }
         }
@@ -466,7 +443,7 @@ impl State {
 
     fn next_delivery(&mut self, name: &str) -> Option<(ConsumerId, Stored, bool)> {
         let (channels, modern) = (&self.channels, self.modern);
-        let queue = self.queues.get_mut(name)?;
+        let queue = self.queues.get_mut(name).filter(|_| !self.stalled.contains(name))?;
         let has_room = |(connection, channel, tag): &ConsumerId| {
             let consumer = channels.get(&(*connection, *channel)).and_then(|state| state.consumers.get(tag));
             consumer.is_some_and(|consumer| consumer.prefetch == 0 || consumer.held < consumer.prefetch)
@@ -505,7 +482,7 @@ impl State {
             false => vec![tag],
         };
         let taken: Vec<_> = tags.into_iter().filter_map(|tag| state.unacked.remove(&tag)).collect();
-        if taken.is_empty() {
+        if taken.is_empty() && !state.taken_away.contains(&tag) {
             self.unknown_tags = true;
             return Err(refusal::unknown_tag(tag));
         }
@@ -578,14 +555,6 @@ fn depth(queue: &Queue) -> Depth {
 /// The address of a channel, as a process of Erlang and a key: see `calls::is_direct`.
 fn address((connection, channel): ChannelId) -> String {
     format!("{DIRECT_REPLY_TO}.g1h{connection:09}.{channel:08}")
-}
-
-fn headers(table: &FieldTable) -> Headers {
-    let mut headers = Headers::default();
-    for (name, value) in table.inner() {
-        headers.insert(name.as_str(), from_amqp(value));
-    }
-    headers
 }
 
 /// What comes back to a publisher.
