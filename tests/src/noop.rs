@@ -1,10 +1,13 @@
 //! The job that the measurements of throughput run: it does nothing but count.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    num::NonZeroU8,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use worker_core::{Context, Handler, Job, JobResult, State};
+use worker_core::{Context, Handler, Job, JobOptions, JobResult, State};
 
 /// About 100 bytes as JSON, as in the published comparisons.
 const TEXT: &str = "a payload of a usual size for a job: some ids, a template, an address; 0123456789";
@@ -64,5 +67,23 @@ impl Handler for Noop {
             ran.all.notify_one();
         }
         Ok(())
+    }
+}
+
+/// The same, in a queue with `N` shards.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sharded<const N: u8>(pub Noop);
+
+impl<const N: u8> Job for Sharded<N> {
+    const NAME: &'static str = "sharded";
+    const QUEUE: &'static str = "orders";
+    const OPTIONS: JobOptions = JobOptions::DEFAULT.shards(NonZeroU8::new(N).expect("there is one at least"));
+    type Return = ();
+}
+
+impl<const N: u8> Handler for Sharded<N> {
+    async fn run(self, cx: Context) -> JobResult<()> {
+        self.0.run(cx).await
     }
 }

@@ -11,38 +11,19 @@
     reason = "a measurement that fails has no result to save, and its result is what it prints"
 )]
 
-use std::{num::NonZeroU8, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use serde::{Deserialize, Serialize};
 use worker_core::{
-    Client, Context, Handler, Job, JobOptions, JobResult, Registry, Worker,
+    Client, Registry, Worker,
     brokers::rabbitmq::{RabbitBroker, RabbitOptions},
 };
 use worker_tests::{
-    noop::{Noop, Ran},
+    noop::{Noop, Ran, Sharded},
     rabbit::{Node, Vhost},
 };
 
 /// Jobs that run at once.
 const SLOTS: usize = 128;
-
-/// A job that does nothing, in a queue with `N` shards.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
-struct Sharded<const N: u8>(Noop);
-
-impl<const N: u8> Job for Sharded<N> {
-    const NAME: &'static str = "sharded";
-    const QUEUE: &'static str = "orders";
-    const OPTIONS: JobOptions = JobOptions::DEFAULT.shards(NonZeroU8::new(N).unwrap());
-    type Return = ();
-}
-
-impl<const N: u8> Handler for Sharded<N> {
-    async fn run(self, cx: Context) -> JobResult<()> {
-        self.0.run(cx).await
-    }
-}
 
 fn main() {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse().unwrap());

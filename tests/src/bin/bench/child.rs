@@ -12,16 +12,16 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child as Process, Command},
     sync::{Notify, mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use worker_core::{Client, Registry, Worker};
 
 use crate::{
-    jobs::{Held, Hold, Ring, Told, none_of},
+    jobs::{Held, Hold, Ring, Told, none_of, sharded},
     ours::{self, Size},
     processor,
 };
@@ -38,6 +38,9 @@ pub(crate) enum Role {
     Ring,
     /// Says when so many [`Hold`] run at once.
     Hold(u64),
+    /// Says that it is connected, and waits to be told to begin; then runs no-op jobs of a queue with so many shards, and
+    /// tells how many are settled.
+    Serve { shards: u8 },
 }
 
 impl Role {
@@ -46,6 +49,7 @@ impl Role {
             Self::Drain { jobs, prefetch } => vec!["drain".into(), jobs.to_string(), prefetch.to_string()],
             Self::Ring => vec!["ring".into()],
             Self::Hold(jobs) => vec!["hold".into(), jobs.to_string()],
+            Self::Serve { shards } => vec!["serve".into(), shards.to_string()],
         }
     }
 
@@ -56,6 +60,7 @@ impl Role {
             "drain" => Self::Drain { jobs: number(1), prefetch: number(2) as usize },
             "ring" => Self::Ring,
             "hold" => Self::Hold(number(1)),
+            "serve" => Self::Serve { shards: number(1) as u8 },
             other => panic!("{other} is no role"),
         }
     }
@@ -63,6 +68,10 @@ impl Role {
     /// Plays it.
     pub(crate) async fn play(self, url: &str) {
         let client = Client::connect(url).await.unwrap();
+        if let Self::Serve { .. } = self {
+            say();
+            spawn_blocking(|| std::io::stdin().read_exact(&mut [0])).await.unwrap().unwrap();
+        }
         let ended = spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         match self {
             Self::Drain { jobs, prefetch } => {
@@ -90,7 +99,7 @@ impl Role {
             }
             Self::Hold(wanted) => {
                 let held = Arc::new(Held { count: AtomicU64::new(0), wanted, all: Notify::new() });
-                let size = Size { slots: wanted as usize, prefetch: wanted as usize };
+                let size = Size { slots: wanted as usize, prefetch: Some(wanted as usize) };
                 let worker = ours::worker(&client, Registry::new().with::<Hold>(), &none_of(1), size);
                 let worker = worker.state_arc(Arc::clone(&held)).grace(Duration::ZERO);
                 let saying = async {
@@ -100,6 +109,29 @@ impl Role {
                 };
                 worker.build().unwrap().run(saying).await.unwrap();
             }
+            Self::Serve { shards } => {
+                let worker = ours::worker(&client, sharded(shards), &none_of(u64::MAX), Size::of_prefetch(256));
+                let worker = worker.build().unwrap();
+                let status = worker.status();
+                let telling = async {
+                    let mut told = 0;
+                    loop {
+                        let settled = status.settled();
+                        if settled > told {
+                            told = settled;
+                            write(&told.to_le_bytes());
+                        }
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                let until_ended = async {
+                    tokio::select! {
+                        () = telling => {}
+                        _ = ended => {}
+                    }
+                };
+                worker.run(until_ended).await.unwrap();
+            }
         }
         client.close().await.unwrap();
     }
@@ -107,8 +139,12 @@ impl Role {
 
 /// That it has happened.
 fn say() {
+    write(b".");
+}
+
+fn write(bytes: &[u8]) {
     let mut stdout = std::io::stdout();
-    stdout.write_all(b".").and_then(|()| stdout.flush()).unwrap();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).unwrap();
 }
 
 /// The other process.
@@ -130,7 +166,18 @@ impl Child {
         Instant::now()
     }
 
-    fn pid(&self) -> u32 {
+    /// Lets it begin, where it waits for that.
+    pub(crate) async fn begin(&mut self) {
+        self.0.stdin.as_mut().unwrap().write_all(b".").await.unwrap();
+    }
+
+    /// Waits until it tells how many it has settled.
+    pub(crate) async fn settled(&mut self) -> u64 {
+        let told = self.0.stdout.as_mut().unwrap().read_u64_le();
+        timeout(PATIENCE, told).await.expect("the child does it in time").unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id().unwrap()
     }
 

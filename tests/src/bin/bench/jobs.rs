@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use worker_core::{Context, Handler, Job, JobError, JobOptions, JobResult, Registry, RetryPolicy, State};
-use worker_tests::noop::{Noop, Ran};
+use worker_tests::noop::{Noop, Ran, Sharded};
 
 /// Fails the first time and succeeds the second; the pause between is none, so that what is measured is not the wait.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -160,4 +160,13 @@ pub(crate) fn with_types(count: usize) -> Registry {
 /// Of `wanted` jobs that count, none yet: the state of all of them.
 pub(crate) fn none_of(wanted: u64) -> std::sync::Arc<Ran> {
     std::sync::Arc::new(Ran::none_of(wanted))
+}
+
+/// The handlers of no-op jobs in a queue with so many shards, of which some numbers are measured.
+pub(crate) fn sharded(shards: u8) -> Registry {
+    match shards {
+        1 => Registry::new().with::<Sharded<1>>(),
+        4 => Registry::new().with::<Sharded<4>>(),
+        other => panic!("{other} shards are not measured"),
+    }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Unit {
     Seconds,
     Percent,
     Megabytes,
+    /// Of source code.
+    Lines,
     /// The least served of several, as part of the mean.
     Share,
 }
@@ -42,6 +44,7 @@ impl Unit {
             Self::Seconds => format!("{value:.2} s"),
             Self::Percent => format!("{value:.3}%"),
             Self::Megabytes => format!("{value:.1} MB"),
+            Self::Lines => format!("{value:.0} lines"),
             Self::Share => format!("{value:.2}"),
         }
     }

@@ -15,7 +15,7 @@ use worker_core::{
     envelope::Envelope,
 };
 use worker_tests::{
-    noop::{Noop, Ran},
+    noop::{Noop, Ran, Sharded},
     rabbit::Vhost,
 };
 
@@ -87,6 +87,16 @@ pub(crate) async fn enqueue_bundles(client: &Client, jobs: Range<u64>, bundle: u
     }
 }
 
+/// The same, into a queue with so many shards.
+pub(crate) async fn enqueue_sharded(client: &Client, jobs: Range<u64>, shards: u8) {
+    let answers = match shards {
+        1 => client.enqueue_all(jobs.map(|n| Sharded::<1>(Noop::new(n)))).await,
+        4 => client.enqueue_all(jobs.map(|n| Sharded::<4>(Noop::new(n)))).await,
+        other => panic!("{other} shards are not measured"),
+    };
+    answers.into_iter().for_each(|answer| drop(answer.unwrap()));
+}
+
 /// Enqueues no-op jobs from so many tasks that each wait for their own.
 pub(crate) async fn enqueue_from_tasks(client: &Client, tasks: u64, jobs: u64) {
     let mut enqueueing = JoinSet::new();
@@ -123,20 +133,30 @@ pub(crate) async fn declare(client: &Client, queues: impl IntoIterator<Item = Qu
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) slots: usize,
-    pub(crate) prefetch: usize,
+    /// How many it holds; `None` leaves that to the worker.
+    pub(crate) prefetch: Option<usize>,
 }
 
 impl Size {
     /// Twice as many in hand as there are slots.
     pub(crate) const fn of_prefetch(prefetch: usize) -> Self {
-        Self { slots: prefetch / 2, prefetch }
+        Self { slots: prefetch / 2, prefetch: Some(prefetch) }
+    }
+
+    /// So many slots; how many it holds is left to the worker.
+    pub(crate) const fn of_slots(slots: usize) -> Self {
+        Self { slots, prefetch: None }
     }
 }
 
 /// A worker of this size, before anything else is said.
 pub(crate) fn worker(client: &Client, registry: Registry, ran: &Arc<Ran>, size: Size) -> WorkerBuilder {
     let worker = Worker::builder(client).registry(registry).state_arc(Arc::clone(ran));
-    worker.concurrency(size.slots).prefetch(size.prefetch)
+    let worker = worker.concurrency(size.slots);
+    match size.prefetch {
+        Some(prefetch) => worker.prefetch(prefetch),
+        None => worker,
+    }
 }
 
 /// What a worker has done.

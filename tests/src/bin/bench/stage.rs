@@ -29,7 +29,21 @@ pub(crate) enum Scale {
 pub(crate) struct Stage {
     pub(crate) scale: Scale,
     pub(crate) rounds: usize,
-    node: OnceCell<(Node, u32)>,
+    node: OnceCell<Server>,
+}
+
+/// A node that runs, and the process that it is.
+pub(crate) struct Server {
+    pub(crate) node: Node,
+    pid: u32,
+}
+
+impl Server {
+    async fn of(node: Node) -> Self {
+        let pid = node.eval("list_to_binary(os:getpid())").await;
+        let pid = pid.as_str().unwrap().parse().unwrap();
+        Self { node, pid }
+    }
 }
 
 impl Stage {
@@ -39,23 +53,31 @@ impl Stage {
 
     /// A node of the benchmark's own, started when it is first asked for.
     pub(crate) async fn node(&self) -> &Node {
-        &self.started().await.0
+        &self.server().await.node
     }
 
-    async fn started(&self) -> &(Node, u32) {
-        let start = async {
+    /// The same, with its process.
+    pub(crate) async fn server(&self) -> &Server {
+        let start = async || {
             eprintln!("starting a RabbitMQ node");
-            let node = Node::start().await;
-            let pid = node.eval("list_to_binary(os:getpid())").await;
-            let pid = pid.as_str().unwrap().parse().unwrap();
-            (node, pid)
+            Server::of(Node::start().await).await
         };
-        self.node.get_or_init(async || start.await).await
+        self.node.get_or_init(start).await
+    }
+
+    /// Several nodes that are one server, which ends when this is dropped.
+    pub(crate) async fn cluster(&self, count: usize) -> Vec<Server> {
+        eprintln!("starting a cluster of {count} nodes");
+        let mut servers = Vec::new();
+        for node in Node::start_cluster(count).await {
+            servers.push(Server::of(node).await);
+        }
+        servers
     }
 
     /// The node's version, where one was started.
     pub(crate) async fn node_version(&self) -> Option<String> {
-        let (node, _) = self.node.get()?;
+        let Server { node, .. } = self.node.get()?;
         let version = node.eval("list_to_binary(rabbit_misc:version())").await;
         Some(version.as_str().unwrap().to_owned())
     }
@@ -67,23 +89,26 @@ impl Stage {
 
     /// The processor times from now on.
     pub(crate) fn meter(&self) -> Meter {
-        let broker = self.node.get().map(|(_, pid)| *pid);
-        Meter {
-            client: processor::time(process::id()),
-            broker: broker.map(|pid| (pid, processor::time(pid))),
-            began: Instant::now(),
-        }
+        Meter::of(&[process::id()], self.node.get().map(std::slice::from_ref).unwrap_or_default())
     }
 }
 
-/// The processor times since a moment: of this process and of the node.
+/// The processor times since a moment: of the clients' processes and of the servers'.
 pub(crate) struct Meter {
-    client: Duration,
-    broker: Option<(u32, Duration)>,
+    clients: Vec<u32>,
+    servers: Vec<u32>,
+    before: (Duration, Duration),
     began: Instant,
 }
 
 impl Meter {
+    /// From now on.
+    pub(crate) fn of(clients: &[u32], servers: &[Server]) -> Self {
+        let (clients, servers) = (clients.to_vec(), servers.iter().map(|server| server.pid).collect::<Vec<_>>());
+        let before = (times(&clients), times(&servers));
+        Self { clients, servers, before, began: Instant::now() }
+    }
+
     /// `jobs` took until now.
     pub(crate) fn rate(self, jobs: u64) -> Sample {
         let took = self.began.elapsed();
@@ -99,10 +124,16 @@ impl Meter {
     /// `jobs` took this long.
     pub(crate) fn rate_in(self, jobs: u64, took: Duration) -> Sample {
         let per_100_000 = |time: Duration| time.as_secs_f64() * 1e5 / jobs as f64;
-        let client_cpu = Some(per_100_000(processor::time(process::id()).saturating_sub(self.client)));
-        let broker_cpu = self.broker.map(|(pid, before)| per_100_000(processor::time(pid).saturating_sub(before)));
+        let client_cpu = Some(per_100_000(times(&self.clients).saturating_sub(self.before.0)));
+        let broker_cpu = per_100_000(times(&self.servers).saturating_sub(self.before.1));
+        let broker_cpu = (!self.servers.is_empty()).then_some(broker_cpu);
         Sample { value: jobs as f64 / took.as_secs_f64(), client_cpu, broker_cpu }
     }
+}
+
+/// The processor times of several processes.
+fn times(pids: &[u32]) -> Duration {
+    pids.iter().map(|pid| processor::time(*pid)).sum()
 }
 
 type Measurement<'a> = Box<dyn Fn() -> LocalBoxFuture<'a, Vec<Sample>> + 'a>;

@@ -1,10 +1,6 @@
 //! How many jobs a worker holds: left to it, beside a constant.
 
-use worker_core::{Registry, Worker};
-use worker_tests::noop::Noop;
-
 use crate::{
-    jobs::none_of,
     measure::{Goal, Line, Sample},
     ours::{self, Kind, Site, Size},
     stage::{Contest, Stage},
@@ -22,8 +18,8 @@ pub(crate) async fn prefetch(stage: &Stage) -> Vec<Line> {
             let site = Site::new(stage, kind).await;
             ours::warm_up(&site.client).await;
             let contest = Contest::new(stage, "adaptive");
-            let contest = contest.side(FIXED, async || process(stage, &site, slots, jobs, true).await);
-            let contest = contest.side(LEFT, async || process(stage, &site, slots, jobs, false).await);
+            let contest = contest.side(FIXED, async || process(stage, &site, jobs, Size::of_prefetch(2 * slots)).await);
+            let contest = contest.side(LEFT, async || process(stage, &site, jobs, Size::of_slots(slots)).await);
             let results = contest.run().await;
             let what = format!("{}, no-op jobs, slots: {slots}", kind.name());
             // What the worker finds must not be worse than the constant that it replaces.
@@ -35,17 +31,9 @@ pub(crate) async fn prefetch(stage: &Stage) -> Vec<Line> {
     lines
 }
 
-async fn process(stage: &Stage, site: &Site, slots: usize, jobs: u64, is_fixed: bool) -> Vec<Sample> {
+async fn process(stage: &Stage, site: &Site, jobs: u64, size: Size) -> Vec<Sample> {
     ours::enqueue_all(&site.client, 0..jobs).await;
-    let (meter, ran) = (stage.meter(), none_of(jobs));
-    let registry = Registry::new().with::<Noop>();
-    let worker = match is_fixed {
-        true => ours::worker(&site.client, registry, &ran, Size { slots, prefetch: 2 * slots }),
-        false => {
-            Worker::builder(&site.client).registry(registry).state_arc(std::sync::Arc::clone(&ran)).concurrency(slots)
-        }
-    };
-    let done = ours::run(worker, &ran).await;
-    assert_eq!((done.report.settled, ran.count()), (jobs, jobs));
-    vec![meter.rate_until(jobs, done.at)]
+    let meter = stage.meter();
+    let done = ours::process(&site.client, jobs, size).await;
+    vec![meter.rate_until(jobs, done)]
 }

@@ -97,7 +97,7 @@ async fn one(stage: &Stage, kind: Kind, curve: Curve, point: usize) -> Sample {
             ours::enqueue_all(&site.client, 0..jobs).await;
             let meter = stage.meter();
             // As many in advance at every point: what varies is how many run at once.
-            let done = ours::process(&site.client, jobs, Size { slots: point, prefetch: 2_000 }).await;
+            let done = ours::process(&site.client, jobs, Size { slots: point, prefetch: Some(2_000) }).await;
             meter.rate_until(jobs, done)
         }
         Curve::Waiting => {

@@ -1,12 +1,14 @@
 //! The rows of the table, in the order of `--list`.
 
 mod adaptive;
+mod build;
 mod cost;
 mod flat;
 mod latency;
 mod mixed;
 mod rabbit;
 mod retries;
+mod scale;
 mod sqlite;
 
 use futures_util::future::LocalBoxFuture;
@@ -28,7 +30,7 @@ macro_rules! row {
 }
 
 /// All of them.
-pub(crate) const ROWS: [Row; 13] = [
+pub(crate) const ROWS: [Row; 15] = [
     row!("P1", "process no-op jobs, RabbitMQ quorum queue, one worker", rabbit::process),
     row!("P2", "enqueue_all with confirms, RabbitMQ quorum queue", rabbit::enqueue_all),
     row!("P3", "256 tasks, each awaiting its enqueue, RabbitMQ quorum queue", rabbit::enqueue_from_tasks),
@@ -38,8 +40,10 @@ pub(crate) const ROWS: [Row; 13] = [
     row!("P7", "failing jobs: one retry each, then success, RabbitMQ", retries::retries),
     row!("P8", "processor time and memory of a worker process", cost::cost),
     row!("P9", "flat cost: queues, types, slots, waiting and delayed jobs", flat::flat),
+    row!("P11", "what a hundred jobs cost to compile", build::hundred_jobs),
     row!("P12", "bundles: 100 jobs in one message, end to end", rabbit::bundles),
     row!("adaptive", "how many jobs a worker holds, left to it", adaptive::prefetch),
     row!("mixed", "latency of a fast queue beside a slow one", mixed::slow_and_fast),
     row!("fair", "fairness across 50 queues in one worker", mixed::fairness),
+    row!("scale", "1, 2 and 4 worker processes on a queue of 1 and of 4 shards, one node and three", scale::out),
 ];

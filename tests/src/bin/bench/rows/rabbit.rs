@@ -210,7 +210,7 @@ async fn at_once(
         let mut enqueueing = JoinSet::new();
         let client = rabbit.site.client.clone();
         enqueueing.spawn(async move { ours::enqueue_bundles(&client, 0..jobs, bundle).await });
-        let done = ours::process(&rabbit.site.client, jobs, Size { slots: 128, prefetch }).await;
+        let done = ours::process(&rabbit.site.client, jobs, Size { slots: 128, prefetch: Some(prefetch) }).await;
         enqueueing.join_all().await;
         finish(&rabbit, meter.rate_until(jobs, done)).await
     });
