@@ -248,8 +248,9 @@ impl World {
         let mut rng = self.stage.rng(9);
         loop {
             sleep(Duration::from_millis(rng.u64(0..20_000))).await;
-            self.stage.record.write(0, What::Trouble { what: "patience lost" });
-            self.server.lose_patience(Duration::from_millis(rng.u64(0..15_000)));
+            if self.server.lose_patience(Duration::from_millis(rng.u64(0..15_000))) > 0 {
+                self.stage.record.write(0, What::Trouble { what: "patience lost" });
+            }
         }
     }
 

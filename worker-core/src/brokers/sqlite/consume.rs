@@ -45,7 +45,7 @@ pub(super) struct Half {
     prefetch: AtomicUsize,
     pub(super) id: u64,
     pub(super) owned: Mutex<HashMap<u64, Owned>>,
-    /// Rung when deliveries were settled, so that there is room for as many as are wanted.
+    /// Rung when there is room for as many as are wanted, or may be.
     room: Notify,
     /// As many as the source waits for.
     wanted: AtomicUsize,

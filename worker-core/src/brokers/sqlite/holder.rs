@@ -12,7 +12,8 @@
 //! frees it whatever the process dies of. Starts are written here and not into
 //! the database because a `write` costs a microsecond where a commit costs a
 //! disk access, and the page cache outlives the process, which is all a crash
-//! needs. After a loss of power the starts are unknown: no job is blamed.
+//! needs. After a loss of power the disk may have them or not: what ran for
+//! long, or had just been given back, may be counted as a start once.
 //!
 //! Whoever takes over from a holder unlinks its file, so that a process that
 //! was only frozen sees by a look at its own file that it owns nothing any more.
@@ -124,14 +125,17 @@ impl HolderFile {
 
     /// The same, as it was a moment ago: for each of many jobs that start together.
     ///
-    /// Only one that stood still is taken over from, and whoever stood still finds that the moment has passed.
+    /// Who stood still finds that the moment has passed. Who lost the file while it ran, to an operator's `rm` or by a
+    /// keeper that stood still alone, may start jobs for a moment more; their settlements are too late all the same.
     pub(super) fn was_taken_over(&self) -> bool {
         let mut slots = self.slots();
         if slots.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER) {
             return false;
         }
+        // From before the look: who is stopped between the two looks again.
+        let now = monotonic_now();
         let is_taken_over = self.is_taken_over();
-        slots.looked = (!is_taken_over).then(monotonic_now);
+        slots.looked = (!is_taken_over).then_some(now);
         is_taken_over
     }
 

@@ -176,7 +176,7 @@ impl SimulatedServer {
         for (id, _) in connections.iter().filter(|(_, connected)| !connected.held.is_empty()) {
             timeline.put(monotonic_now(), *id, Arrival::Resume);
         }
-        self.inner.hurry(&world);
+        self.inner.hurry(&mut world);
     }
 
     /// Who publishes on a connection from now on gets no confirm on it any more, to its end, though everything else is
@@ -207,20 +207,23 @@ impl SimulatedServer {
 
     /// It takes away what somebody has held for so long or longer, as its `consumer_timeout` has it do: before 4.3 the
     /// whole channel ends, and since then the consumer.
-    pub fn lose_patience(&self, held: Duration) {
+    ///
+    /// Gives how many messages it took away.
+    pub fn lose_patience(&self, held: Duration) -> usize {
         let mut world = self.inner.lock();
-        world.state.lose_patience(held, monotonic_now());
+        let taken = world.state.lose_patience(held, monotonic_now());
         world.follow();
-        self.inner.hurry(&world);
+        self.inner.hurry(&mut world);
+        taken
     }
 
     /// One queue stands still, as one does whose leader cannot reach the others: what is put into it is kept and never
-    /// confirmed, and nothing leaves it. With `None` all move again.
+    /// confirmed, nothing of it is delivered, and nothing in it expires. With `None` all move again.
     pub fn stall(&self, queue: Option<&str>) {
         let mut world = self.inner.lock();
         world.state.stall(queue);
         world.follow();
-        self.inner.hurry(&world);
+        self.inner.hurry(&mut world);
     }
 
     /// How many messages each queue has, delivered or not.
@@ -276,7 +279,7 @@ impl SimulatedServer {
         let mut world = self.inner.lock();
         world.state.delete(name);
         world.follow();
-        self.inner.hurry(&world);
+        self.inner.hurry(&mut world);
     }
 }
 
@@ -335,8 +338,8 @@ impl Inner {
     }
 
     /// Something may have been put on the timeline.
-    fn hurry(&self, world: &World) {
-        let next = world.timeline.next();
+    fn hurry(&self, world: &mut World) {
+        let next = world.next();
         if next.is_some_and(|next| world.waits_until.is_none_or(|until| next < until)) {
             self.sooner.notify_one();
         }

@@ -204,6 +204,7 @@ impl State {
 
     pub(super) fn delete(&mut self, name: &str) {
         let Some(queue) = self.queues.remove(name) else { return };
+        self.stalled.remove(name);
         self.moved = true;
         self.bindings.retain(|binding| binding.queue.as_str() != name);
         for (connection, channel, tag) in queue.consumers {
@@ -482,7 +483,9 @@ impl State {
             false => vec![tag],
         };
         let taken: Vec<_> = tags.into_iter().filter_map(|tag| state.unacked.remove(&tag)).collect();
-        if taken.is_empty() && !state.taken_away.contains(&tag) {
+        let before = state.taken_away.len();
+        state.taken_away.retain(|other| if multiple { *other > tag } else { *other != tag });
+        if taken.is_empty() && state.taken_away.len() == before {
             self.unknown_tags = true;
             return Err(refusal::unknown_tag(tag));
         }

@@ -5,36 +5,52 @@
 //! stays, and a late settlement is answered as any other and changes nothing (measured: the cancelling; said by its
 //! source: the rest). Classic queues are patient there.
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::{ChannelId, ChannelState, Consumer, Given, Outgoing, Return, State, Unacked};
+use super::{ChannelId, ChannelState, Consumer, Given, Outgoing, Return, State, Unacked, Way};
 use crate::brokers::rabbitmq::simulated::refusal;
 
 impl State {
-    /// Takes away what somebody has held for so long or longer.
-    pub(in super::super) fn lose_patience(&mut self, held: Duration, now: Instant) {
+    /// Takes away what somebody has held for so long or longer; how many messages.
+    pub(in super::super) fn lose_patience(&mut self, held: Duration, now: Instant) -> usize {
         let is_late = |unacked: &Unacked| now.saturating_duration_since(unacked.since) >= held;
         let late = |(_, state): &(&ChannelId, &ChannelState)| state.unacked.values().any(is_late);
         let channels: Vec<_> = self.channels.iter().filter(late).map(|(channel, _)| *channel).collect();
+        let mut taken = 0;
         for channel in channels {
-            if self.modern {
-                self.cancel_late(channel, is_late, now);
-            } else {
-                self.close_late(channel, now);
-            }
+            taken += if self.modern { self.cancel_late(channel, is_late, now) } else { self.close_late(channel, now) };
         }
+        taken
     }
 
-    fn close_late(&mut self, channel: ChannelId, now: Instant) {
-        let Some(end) = self.channels.get(&channel).map(|state| Arc::clone(&state.end)) else { return };
-        self.outgoing.push(Outgoing { connection: channel.0, deed: Box::new(move || end(&refusal::too_late())) });
+    fn close_late(&mut self, channel: ChannelId, now: Instant) -> usize {
+        let Some(state) = self.channels.get(&channel) else { return 0 };
+        let (end, held) = (Arc::clone(&state.end), state.unacked.len());
+        // Who consumes there hears the reason, and not before it that there is nothing more.
+        let ways: Vec<Way> = state.consumers.values().map(|consumer| consumer.way.clone()).collect();
+        let deed = move || {
+            end(&refusal::too_late());
+            drop(ways);
+        };
+        self.outgoing.push(Outgoing { connection: channel.0, deed: Box::new(deed) });
         self.close(channel, now);
+        held
     }
 
-    fn cancel_late(&mut self, (connection, number): ChannelId, is_late: impl Fn(&Unacked) -> bool, now: Instant) {
-        let Some(state) = self.channels.get_mut(&(connection, number)) else { return };
+    fn cancel_late(
+        &mut self,
+        (connection, number): ChannelId,
+        is_late: impl Fn(&Unacked) -> bool,
+        now: Instant,
+    ) -> usize {
+        let Some(state) = self.channels.get_mut(&(connection, number)) else { return 0 };
         let is_asked = |unacked: &Unacked| self.queues.get(&unacked.queue).is_some_and(|queue| queue.quorum);
         let late = state.unacked.values().filter(|unacked| is_asked(unacked) && is_late(unacked));
         let tags: BTreeSet<String> = late.filter_map(|unacked| unacked.consumer.clone()).collect();
@@ -42,7 +58,7 @@ impl State {
         for tag in tags {
             let is_its = |unacked: &Unacked| unacked.consumer.as_ref() == Some(&tag);
             let (its, others) = mem::take(&mut state.unacked).into_iter().partition(|(_, unacked)| is_its(unacked));
-            let its: std::collections::BTreeMap<u64, Unacked> = its;
+            let its: BTreeMap<u64, Unacked> = its;
             state.unacked = others;
             state.taken_away.extend(its.keys());
             taken.extend(its.into_values());
@@ -52,6 +68,8 @@ impl State {
             }
             self.outgoing.push(Outgoing::given(connection, way, Given::Cancelled));
         }
+        let count = taken.len();
         taken.into_iter().for_each(|unacked| self.come_back(unacked, Return::Lost, now));
+        count
     }
 }
