@@ -6,6 +6,7 @@ mod asked;
 mod bounds;
 mod calls;
 mod capabilities;
+mod corpus;
 mod dead;
 mod dead_elsewhere;
 mod exchanges;

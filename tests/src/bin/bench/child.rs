@@ -1,8 +1,9 @@
 //! A worker in a process of its own: what it takes is its own, and not the producer's.
 //!
 //! The benchmark starts itself again with `child ROLE URL …`. The child says by
-//! a byte on its standard output that something has happened, and ends when
-//! its standard input does, as it does when the benchmark is gone.
+//! a byte on its standard output that something has happened, or how often by
+//! eight, and ends when its standard input does, as it does when the benchmark
+//! is gone.
 
 use std::{
     io::{Read as _, Write as _},
@@ -28,6 +29,9 @@ use crate::{
 
 /// How long a child may take for anything.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How often a child tells how many it has settled.
+const TELL_EVERY: Duration = Duration::from_millis(5);
 
 /// What it does.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +74,10 @@ impl Role {
         let client = Client::connect(url).await.unwrap();
         if let Self::Serve { .. } = self {
             say();
-            spawn_blocking(|| std::io::stdin().read_exact(&mut [0])).await.unwrap().unwrap();
+            let begun = spawn_blocking(|| std::io::stdin().read_exact(&mut [0])).await.unwrap();
+            if begun.is_err() {
+                return; // The benchmark is gone.
+            }
         }
         let ended = spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         match self {
@@ -113,24 +120,20 @@ impl Role {
                 let worker = ours::worker(&client, sharded(shards), &none_of(u64::MAX), Size::of_prefetch(256));
                 let worker = worker.build().unwrap();
                 let status = worker.status();
-                let telling = async {
+                // On a task of its own, so that it does not wake the worker's event loop.
+                let mut telling = JoinSet::new();
+                telling.spawn(async move {
                     let mut told = 0;
                     loop {
+                        sleep(TELL_EVERY).await;
                         let settled = status.settled();
                         if settled > told {
                             told = settled;
                             write(&told.to_le_bytes());
                         }
-                        sleep(Duration::from_millis(1)).await;
                     }
-                };
-                let until_ended = async {
-                    tokio::select! {
-                        () = telling => {}
-                        _ = ended => {}
-                    }
-                };
-                worker.run(until_ended).await.unwrap();
+                });
+                worker.run(async { drop(ended.await) }).await.unwrap();
             }
         }
         client.close().await.unwrap();
@@ -172,7 +175,7 @@ impl Child {
     }
 
     /// Waits until it tells how many it has settled.
-    pub(crate) async fn settled(&mut self) -> u64 {
+    pub(crate) async fn hear_settled(&mut self) -> u64 {
         let told = self.0.stdout.as_mut().unwrap().read_u64_le();
         timeout(PATIENCE, told).await.expect("the child does it in time").unwrap()
     }

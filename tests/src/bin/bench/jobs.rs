@@ -166,6 +166,7 @@ pub(crate) fn none_of(wanted: u64) -> std::sync::Arc<Ran> {
 pub(crate) fn sharded(shards: u8) -> Registry {
     match shards {
         1 => Registry::new().with::<Sharded<1>>(),
+        2 => Registry::new().with::<Sharded<2>>(),
         4 => Registry::new().with::<Sharded<4>>(),
         other => panic!("{other} shards are not measured"),
     }

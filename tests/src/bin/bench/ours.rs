@@ -91,6 +91,7 @@ pub(crate) async fn enqueue_bundles(client: &Client, jobs: Range<u64>, bundle: u
 pub(crate) async fn enqueue_sharded(client: &Client, jobs: Range<u64>, shards: u8) {
     let answers = match shards {
         1 => client.enqueue_all(jobs.map(|n| Sharded::<1>(Noop::new(n)))).await,
+        2 => client.enqueue_all(jobs.map(|n| Sharded::<2>(Noop::new(n)))).await,
         4 => client.enqueue_all(jobs.map(|n| Sharded::<4>(Noop::new(n)))).await,
         other => panic!("{other} shards are not measured"),
     };

@@ -29,7 +29,7 @@ pub(crate) enum Scale {
 pub(crate) struct Stage {
     pub(crate) scale: Scale,
     pub(crate) rounds: usize,
-    node: OnceCell<Server>,
+    server: OnceCell<Server>,
 }
 
 /// A node that runs, and the process that it is.
@@ -48,7 +48,7 @@ impl Server {
 
 impl Stage {
     pub(crate) fn new(scale: Scale, rounds: usize) -> Self {
-        Self { scale, rounds, node: OnceCell::new() }
+        Self { scale, rounds, server: OnceCell::new() }
     }
 
     /// A node of the benchmark's own, started when it is first asked for.
@@ -62,7 +62,7 @@ impl Stage {
             eprintln!("starting a RabbitMQ node");
             Server::of(Node::start().await).await
         };
-        self.node.get_or_init(start).await
+        self.server.get_or_init(start).await
     }
 
     /// Several nodes that are one server, which ends when this is dropped.
@@ -77,7 +77,7 @@ impl Stage {
 
     /// The node's version, where one was started.
     pub(crate) async fn node_version(&self) -> Option<String> {
-        let Server { node, .. } = self.node.get()?;
+        let Server { node, .. } = self.server.get()?;
         let version = node.eval("list_to_binary(rabbit_misc:version())").await;
         Some(version.as_str().unwrap().to_owned())
     }
@@ -89,7 +89,7 @@ impl Stage {
 
     /// The processor times from now on.
     pub(crate) fn meter(&self) -> Meter {
-        Meter::of(&[process::id()], self.node.get().map(std::slice::from_ref).unwrap_or_default())
+        Meter::of(&[process::id()], self.server.get().map(std::slice::from_ref).unwrap_or_default())
     }
 }
 

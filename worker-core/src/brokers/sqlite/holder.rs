@@ -3,7 +3,8 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0 to 7 | the beat: a counter that the living process keeps raising |
-//! | from 8, 16 each | one started job: its `seq` and the fence of the hand-out; zeros for none yet |
+//! | 16 to 31 | during which start of the machine that was; zeros where it does not say |
+//! | from 32, 16 each | one started job: its `seq` and the fence of the hand-out; zeros for none yet |
 //!
 //! A job that has ended stays in its place until another starts there: its row
 //! is gone or has no such fence any more, so that nobody is blamed for it.
@@ -12,8 +13,8 @@
 //! frees it whatever the process dies of. Starts are written here and not into
 //! the database because a `write` costs a microsecond where a commit costs a
 //! disk access, and the page cache outlives the process, which is all a crash
-//! needs. After a loss of power the disk may have them or not: what ran for
-//! long, or had just been given back, may be counted as a start once.
+//! needs. After a loss of power the disk may have some of them: another start
+//! of the machine blames nobody for what it reads.
 //!
 //! Whoever takes over from a holder unlinks its file, so that a process that
 //! was only frozen sees by a look at its own file that it owns nothing any more.
@@ -28,10 +29,12 @@ use std::{
 };
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::time::monotonic_now;
 
-const SLOTS_AT: u64 = 8;
+const BOOT_AT: usize = 16;
+const SLOTS_AT: usize = 32;
 const SLOT_BYTES: usize = 16;
 
 /// Slots that are written out at the start, so that beginning a job needs no disk space.
@@ -84,7 +87,9 @@ impl HolderFile {
                 format!("`{}` is locked: the database was replaced while a process still uses the old one; stop that process", path.display()),
             ),
         })?;
-        file.write_all_at(&vec![0; usize_from(SLOTS_AT) + SLOTS_AT_FIRST * SLOT_BYTES], 0)?;
+        let mut bytes = vec![0; SLOTS_AT + SLOTS_AT_FIRST * SLOT_BYTES];
+        bytes[BOOT_AT..SLOTS_AT].copy_from_slice(&boot());
+        file.write_all_at(&bytes, 0)?;
         let slots = Slots { free: (0..SLOTS_AT_FIRST).rev().collect(), count: SLOTS_AT_FIRST, looked: None };
         Ok(Self { file, path, slots: Mutex::new(slots) })
     }
@@ -184,13 +189,17 @@ pub(super) fn sight(folder: &Path, id: i64) -> io::Result<Sighting> {
     }
 }
 
-/// The jobs that holder `id` had started, some that have ended among them; none where its file is gone.
+/// The jobs that holder `id` had started, some that have ended among them; none where its file is gone, or is from before
+/// the machine's last start.
 pub(super) fn started(folder: &Path, id: i64) -> io::Result<Vec<HandOut>> {
     let bytes = match fs::read(path(folder, id)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read?,
     };
-    let slots = bytes.get(usize_from(SLOTS_AT)..).unwrap_or_default().as_chunks::<SLOT_BYTES>().0;
+    if bytes.get(BOOT_AT..SLOTS_AT) != Some(&boot()) {
+        return Ok(Vec::new());
+    }
+    let slots = bytes.get(SLOTS_AT..).unwrap_or_default().as_chunks::<SLOT_BYTES>().0;
     let hand_out = |slot: &[u8; SLOT_BYTES]| {
         let (seq, fence) = slot.split_at(8);
         Some((u64::from_le_bytes(seq.try_into().ok()?), u64::from_le_bytes(fence.try_into().ok()?)))
@@ -216,12 +225,13 @@ fn path(folder: &Path, id: i64) -> PathBuf {
 }
 
 const fn offset(slot: usize) -> u64 {
-    SLOTS_AT + (slot * SLOT_BYTES) as u64
+    (SLOTS_AT + slot * SLOT_BYTES) as u64
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a constant below 100")]
-const fn usize_from(n: u64) -> usize {
-    n as usize
+/// What tells this start of the machine from others (random(4), `boot_id`); zeros where nothing does.
+fn boot() -> [u8; SLOT_BYTES] {
+    let told = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    told.and_then(|text| text.trim().parse::<Uuid>().ok()).unwrap_or_default().into_bytes()
 }
 
 #[cfg(test)]
@@ -256,6 +266,16 @@ mod tests {
         (1..=SLOTS_AT_FIRST as u64 + 5).for_each(|seq| drop(holder.begin((seq, 2)).unwrap()));
         let started = started(folder.path(), 1).unwrap();
         assert!(started.len() == SLOTS_AT_FIRST + 5 && started.iter().all(|(_, fence)| *fence == 2));
+    }
+
+    #[test]
+    fn what_a_holder_had_started_before_the_machine_did_is_nobodys_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = HolderFile::create(folder.path(), 1).unwrap();
+        let _slot = holder.begin((1, 10)).unwrap();
+        assert_eq!(started(folder.path(), 1).unwrap(), [(1, 10)]);
+        holder.file.write_all_at(&[7; SLOT_BYTES], BOOT_AT as u64).unwrap();
+        assert_eq!(started(folder.path(), 1).unwrap(), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,5 +45,5 @@ pub(crate) const ROWS: [Row; 15] = [
     row!("adaptive", "how many jobs a worker holds, left to it", adaptive::prefetch),
     row!("mixed", "latency of a fast queue beside a slow one", mixed::slow_and_fast),
     row!("fair", "fairness across 50 queues in one worker", mixed::fairness),
-    row!("scale", "1, 2 and 4 worker processes on a queue of 1 and of 4 shards, one node and three", scale::out),
+    row!("scale", "1, 2 and 4 worker processes on a queue of 1, 2 and 4 shards, one node and three", scale::out),
 ];

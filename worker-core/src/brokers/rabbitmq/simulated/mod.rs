@@ -3,8 +3,9 @@
 //! Its time is `tokio`'s, so it is virtual where that is paused; what it draws comes from a seed. It has what
 //! the framework uses: durable and exclusive queues, quorum and classic, with the rules of 3.10 or of 4.3 for what
 //! comes back; exchanges and bindings; confirms, returns and refusals; times to live and dead-lettering, at least
-//! once or not, with the detection of circles; direct replies; alarms; impatience with who holds a message for long.
-//! It has no nodes, no streams, no policies and no users. The conformance suite runs on it, and must agree with RabbitMQ on every case.
+//! once or not, with the detection of circles; direct replies; alarms; impatience with who holds a message for long;
+//! queues that stand still. It has no nodes, no streams, no policies and no users. The conformance suite runs on it,
+//! and must agree with RabbitMQ on every case.
 
 mod client;
 mod death;
