@@ -1,4 +1,5 @@
 //! What the fuzzers have kept, as messages on a real server: each runs or is dead, and no neighbour notices.
+#![expect(clippy::print_stdout, reason = "what is not tried is said")]
 
 use std::{
     fs,

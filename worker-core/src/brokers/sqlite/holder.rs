@@ -263,7 +263,7 @@ mod tests {
         let slots: Vec<_> = (1..=SLOTS_AT_FIRST as u64 + 5).map(|seq| holder.begin((seq, 1)).unwrap()).collect();
         assert_eq!(started(folder.path(), 1).unwrap().len(), SLOTS_AT_FIRST + 5);
         slots.into_iter().for_each(|slot| holder.end(slot));
-        (1..=SLOTS_AT_FIRST as u64 + 5).for_each(|seq| drop(holder.begin((seq, 2)).unwrap()));
+        let _again: Vec<_> = (1..=SLOTS_AT_FIRST as u64 + 5).map(|seq| holder.begin((seq, 2)).unwrap()).collect();
         let started = started(folder.path(), 1).unwrap();
         assert!(started.len() == SLOTS_AT_FIRST + 5 && started.iter().all(|(_, fence)| *fence == 2));
     }
