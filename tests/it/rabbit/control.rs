@@ -27,7 +27,9 @@ try:
     channel.basic_qos(prefetch_count=7)
     channel.basic_consume("q", lambda *_: say("delivered"), consumer_tag="the-tag")
     def publish():
-        channel.basic_publish("", "nobody", b"")
+        # What has closed it `start_consuming` tells.
+        if channel.is_open:
+            channel.basic_publish("", "nobody", b"")
         connection.call_later(0.02, publish)
     publish()
     channel.start_consuming()

@@ -109,7 +109,7 @@ impl World {
             if self.stage.rng(5).u8(..3) == 0 {
                 nemesis.spawn(Arc::clone(self).fall_silent());
             }
-            if self.stage.rng(9).u8(..3) == 0 {
+            if self.stage.rng(9).bool() {
                 nemesis.spawn(Arc::clone(self).lose_patience());
             }
             if self.stage.rng(10).u8(..3) == 0 {
@@ -247,8 +247,8 @@ impl World {
     async fn lose_patience(self: Arc<Self>) {
         let mut rng = self.stage.rng(9);
         loop {
-            sleep(Duration::from_millis(rng.u64(0..20_000))).await;
-            if self.server.lose_patience(Duration::from_millis(rng.u64(0..15_000))) > 0 {
+            sleep(Duration::from_millis(rng.u64(0..10_000))).await;
+            if self.server.lose_patience(Duration::from_millis(rng.u64(0..5_000))) > 0 {
                 self.stage.record.write(0, What::Trouble { what: "patience lost" });
             }
         }
