@@ -48,9 +48,9 @@ const VERSION: &str = "TEST_RABBITMQ_VERSION";
 than 30% apart is not judged. What is measured, how, and the last results: docs/performance.md.
 
 Examples:
-  cargo bench-all                        everything, about half an hour
+  cargo bench-all                        everything, about three quarters of an hour
   cargo bench-all --row P1,P4            two rows
-  cargo bench-all --quick                whether everything runs, in a minute; its figures say nothing
+  cargo bench-all --quick                whether everything runs, in two minutes; its figures say nothing
   cargo bench-all --json results.json    the table, and a file for programs"
 )]
 struct Args {
